@@ -1,0 +1,152 @@
+"""What every command of this demo shares: printing for people, one-sentence errors, whole files.
+
+On a terminal the output is coloured by rich. When it is piped, when NO_COLOR is set, or with --plain,
+the same words come as linear text that a screen reader can follow: no boxes, no colour, and each
+table row names its columns. Both Python demos carry the same copy of this file, so that each folder
+works alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+OK, FINDING, ERROR = 0, 1, 2  # exit codes: fine / something was found / wrong usage or input
+
+T = TypeVar("T")
+
+
+class UserError(Exception):
+    """Bad input: one sentence that names the file and says what to do next. Ends with exit code 2."""
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """An argparse parser whose description is the module docstring; --help shows every default."""
+
+    class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+        pass
+
+    made = argparse.ArgumentParser(description=doc, formatter_class=Help)
+    made.add_argument("--plain", action="store_true", help="plain linear text, for screen readers and logs")
+    return made
+
+
+class Out:
+    """Standard output for people: the same words on a terminal (rich) and in plain text."""
+
+    def __init__(self, plain: bool = False) -> None:
+        self.plain = plain or bool(os.environ.get("NO_COLOR")) or not sys.stdout.isatty()
+        self._console = Console(highlight=False, soft_wrap=True)
+
+    def say(self, text: str = "", style: str = "") -> None:
+        """Print one line. The style (a rich style such as "bold red") only decorates, it says nothing."""
+        if self.plain:
+            print(text, flush=True)
+        else:
+            self._console.print(text, style=style or None, markup=False)
+
+    def heading(self, text: str) -> None:
+        """Print a heading, set off by an empty line."""
+        self.say()
+        self.say(f"== {text} ==" if self.plain else text, "bold cyan")
+
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Print a table. In plain text each row is one line of "column: value" pairs."""
+        rows = [[str(cell) for cell in row] for row in rows]
+        if self.plain:
+            self.say(f"{title} ({len(rows)} rows)")
+            for row in rows:
+                self.say("- " + "; ".join(f"{name}: {cell}" for name, cell in zip(columns, row)))
+            return
+        table = Table(title=title, title_justify="left")
+        for name in columns:
+            table.add_column(name, overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        self._console.print(table)
+
+    def progress(self, items: Iterable[T], total: int, doing: str) -> Iterator[T]:
+        """Yield the items and show how far we are: a bar on a terminal, else a line per quarter (stderr)."""
+        if not self.plain and sys.stderr.isatty():
+            with Progress(console=Console(stderr=True), transient=True) as bar:
+                task = bar.add_task(doing, total=total)
+                for item in items:
+                    yield item
+                    bar.advance(task)
+            return
+        shown = 0
+        for done, item in enumerate(items, 1):
+            yield item
+            if (quarter := 4 * done // max(total, 1)) > shown:
+                shown = quarter
+                print(f"{doing}: {25 * quarter} percent", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` and rename it to `path` only if all went well.
+
+    Raises UserError when the place cannot be written. An interrupted run leaves no half-written file.
+    """
+    with _scratch(path) as scratch:
+        yield scratch / path.name
+        os.replace(scratch / path.name, path)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Like whole_file for a folder: an older folder of that name is replaced only at the end."""
+    with _scratch(path) as scratch:
+        new = scratch / "new"
+        new.mkdir()
+        yield new
+        if path.exists():
+            os.replace(path, scratch / "old")
+        os.replace(new, path)
+
+
+@contextmanager
+def _scratch(path: Path) -> Iterator[Path]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {path} ({error.strerror}): choose a folder that you may write to."
+        ) from error
+    try:
+        yield scratch
+    except OSError as error:
+        if error.filename and str(error.filename).startswith(str(path.parent)):
+            raise UserError(f"Cannot write {path} ({error.strerror}): free the place and try again.") from error
+        raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def run(main: Callable[[], int]) -> None:
+    """Call main() and end with its exit code; bad input ends with one sentence on stderr and code 2."""
+    try:
+        code = main()
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = ERROR
+    except BrokenPipeError:  # the reader went away, for example `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = OK
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        code = 130
+    sys.exit(code)
