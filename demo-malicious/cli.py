@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -101,19 +102,21 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     with _scratch(path) as scratch:
         yield scratch / path.name
-        os.replace(scratch / path.name, path)
+        (scratch / path.name).replace(path)
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Like whole_file for a folder: an older folder of that name is replaced only at the end."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file, not a folder: move it or choose another name.")
     with _scratch(path) as scratch:
         new = scratch / "new"
         new.mkdir()
         yield new
         if path.exists():
-            os.replace(path, scratch / "old")
-        os.replace(new, path)
+            path.replace(scratch / "old")
+        new.replace(path)
 
 
 @contextmanager
@@ -129,7 +132,7 @@ def _scratch(path: Path) -> Iterator[Path]:
         yield scratch
     except OSError as error:
         if error.filename and str(error.filename).startswith(str(path.parent)):
-            raise UserError(f"Cannot write {path} ({error.strerror}): free the place and try again.") from error
+            raise UserError(f"Cannot write {path} ({error.strerror}): free it and try again.") from error
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -137,6 +140,7 @@ def _scratch(path: Path) -> Iterator[Path]:
 
 def run(main: Callable[[], int]) -> None:
     """Call main() and end with its exit code; bad input ends with one sentence on stderr and code 2."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that clean-up runs when we are stopped
     try:
         code = main()
         sys.stdout.flush()
