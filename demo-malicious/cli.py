@@ -64,16 +64,16 @@ class Out:
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Print a table. In plain text each row is one line of "column: value" pairs."""
-        rows = [[str(cell) for cell in row] for row in rows]
+        cells = [[str(cell) for cell in row] for row in rows]
         if self.plain:
-            self.say(f"{title} ({len(rows)} rows)")
-            for row in rows:
+            self.say(f"{title} ({len(cells)} rows)")
+            for row in cells:
                 self.say("- " + "; ".join(f"{name}: {cell}" for name, cell in zip(columns, row)))
             return
         table = Table(title=title, title_justify="left")
         for name in columns:
             table.add_column(name, overflow="fold")
-        for row in rows:
+        for row in cells:
             table.add_row(*row)
         self._console.print(table)
 
