@@ -1,0 +1,105 @@
+"""What the tests share: the demo folders on the import path, a script runner, and the Docker engine."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+for demo in ("demo-malicious", "demo-poisoning"):
+    sys.path.insert(0, str(ROOT / demo))
+
+Result = subprocess.CompletedProcess[str]
+
+
+def call(command: list[str], cwd: Path, timeout: float, **env: str) -> Result:
+    """Run a command without a terminal, as a pipe or a log would; both streams come back as text."""
+    return subprocess.run(
+        command,
+        check=False,
+        cwd=cwd,
+        env=os.environ | env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=timeout,
+    )
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root folder."""
+    return ROOT
+
+
+@pytest.fixture
+def run_script(tmp_path: Path) -> Callable[..., Result]:
+    """run_script("demo-malicious/inspect_model.py", "a.pt") runs it with this Python, in tmp_path."""
+
+    def run(script: str, *args: object, cwd: Path = tmp_path, timeout: float = 300, **env: str) -> Result:
+        return call([sys.executable, str(ROOT / script), *map(str, args)], cwd, timeout, **env)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def assert_refused() -> Callable[..., None]:
+    """assert_refused(result, "word") checks the rule for bad input: code 2 and one sentence on stderr."""
+
+    def check(result: Result, *words: object) -> None:
+        said = f"stdout: {result.stdout}\nstderr: {result.stderr}"
+        assert result.returncode == 2, said
+        assert "Traceback" not in result.stderr, said
+        assert len(result.stderr.strip().splitlines()) == 1, said
+        assert result.stderr.startswith("error: "), said
+        for word in words:
+            assert str(word) in result.stderr, said
+
+    return check
+
+
+class Docker:
+    """The machine's Docker engine, used through its command line."""
+
+    # the flags that our READMEs give for a container that can reach and change nothing
+    HARDENED = shlex.split(
+        "--rm --network none --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges"
+    )
+
+    def __call__(self, *args: str, timeout: float = 600) -> Result:
+        """docker("images") runs `docker images`."""
+        return call(["docker", *args], ROOT, timeout, DOCKER_BUILDKIT="1")
+
+    def build(self, folder: str, tag: str, *args: str, timeout: float = 1800) -> str:
+        """Build the Dockerfile of a demo folder, with the user's WORKSHOP_BUILD_ARGS; gives the tag back."""
+        extra = shlex.split(os.environ.get("WORKSHOP_BUILD_ARGS", ""))
+        made = self("build", "-t", tag, *extra, *args, str(ROOT / folder), timeout=timeout)
+        assert made.returncode == 0, (made.stdout + made.stderr)[-4000:]
+        return tag
+
+    def run(self, image: str, *command: str, flags: tuple[str, ...] = (), timeout: float = 600) -> Result:
+        """Run a command in a new hardened container; `flags` come on top, for example --entrypoint."""
+        return self("run", *self.HARDENED, *flags, image, *command, timeout=timeout)
+
+
+@pytest.fixture(scope="session")
+def docker() -> Docker:
+    """The Docker engine; skips the test, with the reason, where none answers."""
+    if not shutil.which("docker"):
+        pytest.skip("no docker command on this machine")
+    engine = Docker()
+    try:
+        answer = engine("info", timeout=30)
+    except subprocess.TimeoutExpired:
+        pytest.skip("the Docker engine did not answer within 30 seconds")
+    if answer.returncode != 0:
+        pytest.skip("no Docker engine answers (`docker info` failed)")
+    return engine
