@@ -1,0 +1,72 @@
+# shellcheck shell=bash
+# Containers: is there an engine, build an image once, and type commands in a container that is locked up.
+
+CONTAINER="" # the container that runs now; removed at the end, also after an error
+IMAGE_LINES=() # size and build time of each image, for the summary
+
+# What our READMEs give for a container that can reach and change nothing
+HARDENED="--network none --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges"
+
+engine_answers() {
+    command -v docker >/dev/null 2>&1 && within 30 docker info
+}
+
+# An image carries the checksum of what it was built from: the same sources need no second build,
+# also where nothing can be downloaded.
+source_checksum() { # source_checksum FOLDER
+    (
+        cd "$ROOT/$1" && checksum .dockerignore Dockerfile ./*.py ./*.sh ./*.txt inference-images/* |
+            { cat && say "$WORKSHOP_BUILD_ARGS"; } | cksum | tr ' ' '-'
+    )
+}
+
+image_is_current() { # image_is_current IMAGE FOLDER
+    [ "$(image_field "$1" '{{index .Config.Labels "workshop.sources"}}')" = "$(source_checksum "$2")" ]
+}
+
+image_field() { docker image inspect -f "$2" "$1" 2>/dev/null; }
+
+image_size() { # in MB
+    say "$(($(image_field "$1" '{{.Size}}') / 1000000)) MB"
+}
+
+build_image() { # build_image IMAGE FOLDER: with the demo's own build.sh if it has one
+    local image=$1 folder=$2 started=$SECONDS label
+    if image_is_current "$image" "$folder"; then
+        IMAGE_LINES+=("image $image: $(image_size "$image"), built earlier from the same files")
+        say "The image $image is there already, built from the same files."
+        return 0
+    fi
+    label="--label workshop.sources=$(source_checksum "$folder")"
+    if [ -x "$ROOT/$folder/build.sh" ]; then
+        (cd "$ROOT/$folder" && WORKSHOP_BUILD_ARGS="$WORKSHOP_BUILD_ARGS $label" ./build.sh) || return
+    else
+        # shellcheck disable=SC2086 # a list of words, as documented
+        (cd "$ROOT/$folder" && docker build -t "$image" $WORKSHOP_BUILD_ARGS $label .) || return
+    fi
+    IMAGE_LINES+=("image $image: $(image_size "$image"), built in $((SECONDS - started)) s")
+    say "Image $image: $(image_size "$image"), built in $((SECONDS - started)) s"
+}
+
+start_container() { # start_container IMAGE: it only waits; the steps type their commands into it
+    # shellcheck disable=SC2086 # a list of flags
+    CONTAINER=$(docker run --detach --rm $HARDENED --entrypoint python "$1" -c 'import time; time.sleep(7200)')
+}
+
+type_in_container() { # type_in_container COMMAND...
+    local terminal=()
+    [ ! -t 1 ] || terminal=(--tty)
+    docker exec ${terminal[@]+"${terminal[@]}"} --env "NO_COLOR=${NO_COLOR:-}" "$CONTAINER" "$@"
+}
+
+copy_from_container() { # copy_from_container PATH... : into results/docker/FOLDER, see pictures_folder
+    local path
+    mkdir -p "$PICTURES" || return
+    for path in "$@"; do docker cp "$CONTAINER:/app/$path" "$PICTURES/" || return; done
+}
+
+remove_container() {
+    [ -n "$CONTAINER" ] || return 0
+    docker rm --force --volumes "$CONTAINER" >/dev/null 2>&1
+    CONTAINER=""
+}

@@ -1,0 +1,90 @@
+# shellcheck shell=bash
+# What each demo's silver path (attack) and gold path (defence) type, natively and in containers.
+
+SHOWN=()           # what was shown, in words, for the summary
+PICTURES=""        # where demo 2's pictures are
+PICTURE_LINES=()
+
+type_command() { # type_command FOLDER COMMAND...: in the demo's folder, or in the container that runs
+    local folder=$1
+    shift
+    say "\$ $*"
+    if [ -n "$CONTAINER" ]; then
+        type_in_container "$@"
+    else
+        (cd "$ROOT/$folder" && PATH=$VENV/bin:$PATH PYTHON=python "$@")
+    fi
+}
+
+enter_image() { # enter_image IMAGE FOLDER: on the way with Docker, build it and start its container
+    [ "$WAY" = docker ] || return 0
+    step "Build the image $1" 0 build_image "$1" "$2" &&
+        step "Start a container without network and rights" 0 start_container "$1"
+}
+
+run_demo_1() {
+    local folder=demo-malicious
+    enter_image pickle-demo "$folder" || return
+    step "Demo 1, attack: write a model file with a payload" 0 \
+        type_command "$folder" python create_malicious_model.py || return
+    step "Demo 1, attack: load it, and the payload runs" 0 \
+        type_command "$folder" python create_malicious_model.py attack || return
+    SHOWN+=("Demo 1, attack: a model file ran a program of its author's when it was loaded without weights_only. The payload only writes $MARKER.")
+    step "Demo 1, defence: read the file without loading it" 1 \
+        type_command "$folder" python inspect_model.py malicious_model.pt || [ $? -eq 1 ] || return
+    step "Demo 1, defence: convert a model to SafeTensors" 0 \
+        type_command "$folder" python safe_demo.py || return
+    step "Demo 1, defence: load it safely" 0 \
+        type_command "$folder" python safe_demo.py load || return
+    SHOWN+=("Demo 1, defence: the inspection named the payload without running it, and a model went from a pickle to SafeTensors and back with the same outputs.")
+}
+
+run_demo_2() {
+    local folder=demo-poisoning
+    PICTURES=$ROOT/$folder
+    if [ "$WAY" = docker ]; then
+        PICTURES=$ROOT/results/docker/$folder
+        enter_image poisoning-demo "$folder" || return
+    else
+        step "Demo 2: make the pictures of traffic signs, poison them, train two models" 0 \
+            type_command "$folder" ./prepare.sh || return
+    fi
+    step "Demo 2, attack: the backdoor at work" 0 type_command "$folder" ./workshop_demo.sh || return
+    SHOWN+=("Demo 2, attack: a model trained on poisoned pictures reads stop signs well, and reads yield as soon as a yellow square is on them.")
+    step "Demo 2, defence: find the backdoor" 0 type_command "$folder" ./gold_demo.sh || return
+    SHOWN+=("Demo 2, defence: the scan flagged stop → yield in the poisoned model, flagged nothing in the clean one, and drew the trigger that it recovered.")
+    if [ "$WAY" = docker ]; then
+        rm -rf "$PICTURES"
+        step "Demo 2: copy the pictures out of the container" 0 copy_from_container scan_results outputs || return
+    fi
+    step "Demo 2: the pictures are there" 0 list_pictures
+}
+
+list_pictures() {
+    local model picture
+    for model in poisoned clean; do
+        picture=$PICTURES/scan_results/$model/trigger_0_to_1.png
+        if [ ! -s "$picture" ]; then
+            say "error: $picture was not made." >&2
+            return 1
+        fi
+        say "$picture"
+        PICTURE_LINES+=("$picture: what the scan recovered for stop → yield in the $model model")
+    done
+    PICTURE_LINES+=("$PICTURES/outputs: the signs as the models saw them, with and without the trigger")
+}
+
+run_demo_3() {
+    local folder=demo-supply-chain code
+    step "Demo 3, attack surface: scan three base images" "0 2" type_command "$folder" ./scan.sh
+    code=$?
+    if [ "$code" -eq 2 ]; then
+        SHOWN+=("Demo 3, scan: NOT live, because Grype, Docker or the network is missing here. The recorded summary was shown instead, with its date and source.")
+    elif [ "$code" -eq 0 ]; then
+        SHOWN+=("Demo 3, scan: the known vulnerabilities of three base images, scanned just now and compared in one table.")
+    else
+        return "$code"
+    fi
+    step "Demo 3, defence" 0 type_command "$folder" ./gold_demo.sh || return
+    SHOWN+=("Demo 3, defence: TO BE WRITTEN")
+}

@@ -1,0 +1,81 @@
+# shellcheck shell=bash
+# ./workshop.sh reset: back to a fresh clone. Removes what the demos made, never what git tracks.
+
+# what each demo makes, as patterns from the repository's root
+MADE_BY_1="demo-malicious/*.pt demo-malicious/*.safetensors"
+MADE_BY_2="demo-poisoning/data demo-poisoning/models demo-poisoning/scan_results demo-poisoning/outputs results/docker/demo-poisoning"
+MADE_BY_3="demo-supply-chain/results"
+MARKER=/tmp/pwned_by_pickle.txt # what demo 1's payload writes
+
+reset_command() {
+    local demo="" yes=no argument
+    for argument in "$@"; do
+        case $argument in
+            [123]) demo=$argument ;;
+            --yes) yes=yes ;;
+            --plain) use_plain_text ;;
+            *) wrong_usage "reset does not know $argument" ;;
+        esac
+    done
+    case $demo in
+        1) reset_demo_1 "$yes" ;;
+        2) reset_demo_2 "$yes" ;;
+        3) reset_demo_3 "$yes" ;;
+        *) reset_demo_1 "$yes" && reset_demo_2 "$yes" && reset_demo_3 "$yes" && reset_shared "$yes" ;;
+    esac
+}
+
+reset_demo_1() {
+    remove_made "$MADE_BY_1"
+    rm -f "$MARKER"
+    remove_image pickle-demo "$1"
+    say "Demo 1 is reset."
+}
+
+reset_demo_2() {
+    remove_made "$MADE_BY_2"
+    remove_image poisoning-demo "$1"
+    say "Demo 2 is reset."
+}
+
+reset_demo_3() {
+    remove_made "$MADE_BY_3"
+    remove_image supply-chain-demo "$1"
+    say "Demo 3 is reset."
+}
+
+reset_shared() { # what belongs to no single demo
+    local cache
+    for cache in .pytest_cache .mypy_cache .ruff_cache; do rm -rf "${ROOT:?}/$cache"; done
+    rmdir "$ROOT/results/docker" "$ROOT/results" 2>/dev/null
+    [ -d "$VENV" ] || return 0
+    if [ "$1" = yes ] || ask "Remove .venv, the Python packages ($(du -sm "$VENV" | cut -f1) MB)?"; then
+        rm -rf "$VENV" && say "Removed .venv."
+    fi
+    return 0
+}
+
+remove_made() { # remove_made PATTERNS
+    local path
+    for path in $(cd "$ROOT" && expand "$1"); do
+        if [ -n "$(git -C "$ROOT" ls-files -- "$path" 2>/dev/null)" ]; then
+            git -C "$ROOT" clean -fdxq -- "$path" # leaves the tracked files in it alone
+        else
+            rm -rf "${ROOT:?}/$path"
+        fi
+        say "Removed $path."
+    done
+}
+
+expand() { # expand PATTERNS: those that exist, one a line (their names have no spaces)
+    local path
+    for path in $1; do [ ! -e "$path" ] || say "$path"; done
+}
+
+remove_image() { # remove_image IMAGE YES
+    engine_answers && docker image inspect "$1" >/dev/null 2>&1 || return 0
+    if [ "$2" = yes ] || ask "Remove the image $1 ($(image_size "$1"))?"; then
+        docker image rm --force "$1" >/dev/null && say "Removed the image $1."
+    fi
+    return 0
+}

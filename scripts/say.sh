@@ -1,0 +1,80 @@
+# shellcheck shell=bash
+# Words for people: lines, headings, errors, and the record of the steps that a command took.
+
+STEP_LINES=()  # one line per step, for the summary
+FAILED_STEPS=() # the names of the steps that failed
+
+say() { printf '%s\n' "$*"; }
+
+heading() { # set off by an empty line; bold only on a terminal
+    if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then
+        printf '\n\033[1m== %s ==\033[0m\n' "$*"
+    else
+        printf '\n== %s ==\n' "$*"
+    fi
+}
+
+fail() { # fail SENTENCE: this machine or a step is at fault
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+wrong_usage() { # wrong_usage SENTENCE: the caller is at fault
+    printf 'error: %s; ./workshop.sh help shows what there is.\n' "$*" >&2
+    exit 2
+}
+
+use_plain_text() { export NO_COLOR=1; } # every script and Python tool of the workshop follows it
+
+ask() { # ask QUESTION: 0 for yes; without a terminal nobody can answer, so no
+    local answer
+    if [ ! -t 0 ]; then
+        say "$1 Not asked, because there is no terminal: kept. --yes removes it."
+        return 1
+    fi
+    printf '%s [y/N] ' "$1"
+    read -r answer || return 1
+    case $answer in y | Y | yes | Yes | YES) return 0 ;; *) return 1 ;; esac
+}
+
+step() { # step NAME GOOD_CODES COMMAND...: run it, time it, note how it ended ("0 1": both are fine)
+    local name=$1 good=$2 started=$SECONDS code seconds
+    shift 2
+    heading "$name"
+    "$@" </dev/null
+    code=$?
+    seconds=$((SECONDS - started))
+    case " $good " in
+        *" $code "*) note_step "$seconds s: $name" ;;
+        *)
+            FAILED_STEPS+=("$name")
+            note_step "FAILED with exit code $code after $seconds s: $name"
+            say "FAILED: $name (exit code $code)"
+            ;;
+    esac
+    return "$code"
+}
+
+note_step() { STEP_LINES+=("$1"); }
+
+list_steps() {
+    local line
+    for line in ${STEP_LINES[@]+"${STEP_LINES[@]}"}; do say "- $line"; done
+}
+
+within() { # within SECONDS COMMAND...: run it without output; 124 if it takes longer
+    local tenths=$(($1 * 10)) pid
+    shift
+    "$@" >/dev/null 2>&1 </dev/null &
+    pid=$!
+    while kill -0 "$pid" 2>/dev/null; do
+        if [ "$tenths" -le 0 ]; then
+            kill "$pid" 2>/dev/null
+            wait "$pid" 2>/dev/null
+            return 124
+        fi
+        sleep 0.1
+        tenths=$((tenths - 1))
+    done
+    wait "$pid"
+}

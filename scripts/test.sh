@@ -1,0 +1,49 @@
+# shellcheck shell=bash
+# ./workshop.sh test: every checker, then the tests. One failure does not stop the others.
+
+test_command() {
+    [ "${1:-}" != --plain ] || { use_plain_text && shift; }
+    prepare_tests || fail "the test tools could not be installed; the output above says why."
+    export PATH=$VENV/bin:$PATH
+    cd "$ROOT" || return 1
+    step "ruff: mistakes" 0 ruff check .
+    step "ruff: layout" 0 ruff format --check .
+    step "mypy: types" 0 check_types
+    step "shellcheck: shell scripts" 0 check_scripts
+    step "hadolint: Dockerfiles" 0 hadolint demo-*/Dockerfile
+    step "pytest" 0 python -m pytest "$@"
+    heading "Summary"
+    list_steps
+    say
+    finish "test"
+}
+
+prepare_tests() {
+    venv_is_ready dev && return 0
+    find_python || fail "no Python 3.10 to 3.14 that works was found: install one. Found: $(explain_pythons)"
+    say "Installing the packages of the demos and of the tests in $VENV, with Python $PYTHON_VERSION ($PYTHON)."
+    if ! venv_is_ready; then
+        find_torch_source
+        describe_torch_source
+        say "Download: at most about $(($(torch_megabytes) + MB_TEST_TOOLS)) MB."
+    fi
+    make_venv dev
+}
+
+check_types() { # each demo folder stands alone, so each is checked from inside
+    local folder failed=0
+    for folder in demo-* tests; do
+        ls "$folder"/*.py >/dev/null 2>&1 || continue
+        say "$folder"
+        (cd "$folder" && mypy --config-file ../pyproject.toml --cache-dir "../.mypy_cache/$folder" ./*.py) || failed=1
+    done
+    return "$failed"
+}
+
+check_scripts() {
+    local script scripts=()
+    for script in workshop.sh .ci/run demo-*/*.sh; do
+        [ ! -f "$script" ] || scripts+=("$script")
+    done
+    shellcheck --external-sources --check-sourced "${scripts[@]}"
+}

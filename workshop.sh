@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# The workshop's one entry point.
+#
+#   ./workshop.sh check                             is this machine ready? one line each, with what to do
+#   ./workshop.sh run [1|2|3] [--docker|--native]   all three demos, or one: attack and defence
+#   ./workshop.sh test [pytest arguments]           checkers and tests
+#   ./workshop.sh reset [1|2|3] [--yes]             removes what the demos made; asks before removing images
+#   ./workshop.sh help                              this text
+#
+# `run` uses Docker where an engine answers, else Python 3.10 to 3.14 in .venv, which it makes itself.
+# --plain (or NO_COLOR) gives linear text without colour. Exit codes: 0 fine, 1 something failed or is
+# missing, 2 wrong usage. Environment, all optional:
+#   WORKSHOP_BUILD_ARGS   more arguments for every `docker build`, for example "--build-arg TORCH_INDEX="
+#   WORKSHOP_PYTHON       the Python that makes .venv
+set -u -o pipefail
+unset CDPATH PYTHONHOME PYTHONPATH
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 1
+VENV=$ROOT/.venv
+export DOCKER_BUILDKIT=${DOCKER_BUILDKIT:-1} # the Dockerfiles use cache mounts
+export WORKSHOP_BUILD_ARGS=${WORKSHOP_BUILD_ARGS:-}
+TORCH_INDEX=https://download.pytorch.org/whl/cpu # the CPU builds: no CUDA libraries
+
+# Figures that `run` and `check` announce. Minutes: on a machine with 2 cores. MB: compressed, as downloaded.
+MB_TORCH_CPU=250      # torch, torchvision and their small dependencies, CPU build for Linux
+MB_TORCH_CUDA=2900    # the same from the ordinary registry: the CUDA build for Linux
+MB_TORCH_MAC=170      # the same for Apple Silicon
+MB_TEST_TOOLS=60      # pytest, ruff, mypy, shellcheck, hadolint
+MB_BASE_IMAGES=100    # python:3.13-slim and what else the images need
+MB_DEMO_3=600         # demo 3: the images that it scans and Grype's database
+GB_DISK=6             # free disk space for everything, with the CPU build
+GB_DISK_CUDA=25       # the same with the CUDA build
+GB_MEMORY=4           # memory
+MINUTES_INSTALL=2     # making .venv (3 with the CUDA build)
+MINUTES_BUILD=6       # building the images without demo 2's data and trainings
+MINUTES_FIRST=(0 1 15 2) # demo 1, 2 and 3 (the 0 is no demo), the first time
+MINUTES_AGAIN=(0 1 6 1)  # the same with data, models and images already there
+
+# shellcheck source-path=SCRIPTDIR
+. "$ROOT/scripts/say.sh"
+. "$ROOT/scripts/python.sh"
+. "$ROOT/scripts/containers.sh"
+. "$ROOT/scripts/demos.sh"
+. "$ROOT/scripts/run.sh"
+. "$ROOT/scripts/check.sh"
+. "$ROOT/scripts/test.sh"
+. "$ROOT/scripts/reset.sh"
+
+show_help() { sed -n '2,16s/^# \{0,1\}//p' "$ROOT/workshop.sh"; }
+
+main() {
+    local command=${1:-help}
+    [ $# -eq 0 ] || shift
+    case $command in
+        check) check_command "$@" ;;
+        run) run_command "$@" ;;
+        test) test_command "$@" ;;
+        reset) reset_command "$@" ;;
+        help | -h | --help) show_help ;;
+        *) wrong_usage "unknown command: $command" ;;
+    esac
+}
+
+trap 'remove_container' EXIT
+trap 'say; say "Stopped. Run the same command again: it goes on with what is already there."; exit 130' INT TERM
+main "$@"
