@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -103,3 +103,23 @@ def docker() -> Docker:
     if answer.returncode != 0:
         pytest.skip("no Docker engine answers (`docker info` failed)")
     return engine
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where WORKSHOP_REQUIRE_DOCKER is set, a container test that is skipped counts as failed."""
+    report = yield
+    if report.skipped and "docker" in report.keywords and os.environ.get("WORKSHOP_REQUIRE_DOCKER"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, although a Docker engine is here: {report.longrepr}"
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many container tests really ran."""
+    ended = {
+        outcome: [r for r in terminalreporter.getreports(outcome) if "docker" in r.keywords]
+        for outcome in ("passed", "failed", "error", "skipped")
+    }
+    ran = sum(len(ended[outcome]) for outcome in ("passed", "failed", "error"))
+    terminalreporter.write_line(f"Container tests: {ran} ran, {len(ended['skipped'])} skipped.")
