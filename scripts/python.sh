@@ -115,7 +115,11 @@ make_venv() { # make_venv [dev]: make .venv, or bring it up to date
     rm "$VENV/workshop-installing"
 }
 
-pip_install() { "$VENV/bin/python" -m pip install --disable-pip-version-check "$@"; }
+pip_install() {
+    local bar=on
+    [ -t 1 ] && [ -z "${NO_COLOR:-}" ] || bar=off
+    "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar "$bar" "$@"
+}
 
 install_packages() { # install_packages [dev]
     local file torch_files=()
