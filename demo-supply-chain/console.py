@@ -1,0 +1,97 @@
+"""What the commands of this demo share: exit codes, one-sentence errors, whole files, tables in plain text.
+
+No command of its own. It needs nothing but Python, so that a scan works before anything is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+OK, FINDING, ERROR = 0, 1, 2  # exit codes: fine / something was found / wrong usage or input
+
+
+class UserError(Exception):
+    """Bad input: one sentence that names the file and says what to do next. Ends with exit code 2."""
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """An argparse parser whose description is the module docstring; --help shows the defaults."""
+
+    class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+        pass
+
+    made = argparse.ArgumentParser(description=doc, formatter_class=Help)
+    made.add_argument("--plain", action="store_true", help="plain linear text, for screen readers and logs")
+    return made
+
+
+def is_plain(asked: bool) -> bool:
+    """Linear text when it was asked for, with NO_COLOR set, or when no terminal reads along."""
+    return asked or bool(os.environ.get("NO_COLOR")) or not sys.stdout.isatty()
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], plain: bool) -> str:
+    """Lay out a table: aligned columns for a terminal, one line of "column: value" pairs a row for plain."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    if plain:
+        lines = ["- " + "; ".join(f"{name}: {cell}" for name, cell in zip(columns, row)) for row in cells]
+        return "\n".join([f"{title} ({len(cells)} rows)", *lines])
+    widths = [max(len(line[i]) for line in [list(columns), *cells]) for i in range(len(columns))]
+    laid = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)) for line in [columns, *cells]]
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join(line.rstrip() for line in [title, laid[0], rule, *laid[1:]])
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder inside `folder`, which is made if needed; it is gone afterwards."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=".unfinished.", dir=folder))
+    except OSError as error:
+        raise UserError(
+            f"Cannot write in {folder} ({error.strerror}): choose a folder that you may write to."
+        ) from error
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` and rename it to `path` only if all went well."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not a file: choose another name.")
+    with scratch(path.parent) as folder:
+        yield folder / path.name
+        try:
+            (folder / path.name).replace(path)
+        except OSError as error:
+            raise UserError(f"Cannot write {path} ({error.strerror}): choose another place.") from error
+
+
+def run(main: Callable[[], int]) -> None:
+    """Call main() and end with its exit code; bad input ends with one sentence on stderr and code 2."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that clean-up runs when we are stopped
+    try:
+        code = main()
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = ERROR
+    except BrokenPipeError:  # the reader went away, for example `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = OK
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        code = 130
+    sys.exit(code)

@@ -1,0 +1,59 @@
+"""Show scans of these images that others published, with date and source, for a room without internet.
+
+    python recorded.py
+
+The figures are in recorded/scans.json. This project did not measure them, and a hole stays a hole.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import console
+from report import NOT_RECORDED, SEVERITIES, read_json
+
+SCANS = Path(__file__).resolve().parent / "recorded" / "scans.json"
+FIGURES = (
+    *SEVERITIES,
+    "fixable",
+    "matches",
+    "packages with findings",
+    "packages",
+    "distro",
+    "digest",
+    "database",
+)
+
+
+def show(plain: bool) -> str:
+    """All recorded scans as text: on a terminal first a table, then what each row is and who published it."""
+    recorded = read_json(SCANS)
+    scans = recorded["scans"]
+    lines = ["RECORDED, not measured now.", recorded["note"], ""]
+    if not plain:  # one column a scan; digests are too wide for it and follow below
+        figures = [name for name in ("date", "scanner", *FIGURES) if name != "digest"]
+        rows = [[name, *(scan.get(name, NOT_RECORDED) for scan in scans)] for name in figures]
+        columns = ["", *(f"scan {number}" for number in range(1, len(scans) + 1))]
+        lines += [console.table("Recorded scans", columns, rows, plain), ""]
+    for number, scan in enumerate(scans, 1):
+        lines.append(f"Scan {number}: {scan['image']}, by {scan['scanner']} on {scan['date']}")
+        if plain:
+            figures = [f"{name}: {scan.get(name, NOT_RECORDED)}" for name in FIGURES if name != "digest"]
+            lines.append("  " + "; ".join(figures))
+        lines += [
+            f"  counted: {scan['counted']}",
+            f"  digest: {scan.get('digest', NOT_RECORDED)}",
+            f"  {scan['remark']}",
+            f"  source: {scan['source']}",
+        ]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    args = console.parser(__doc__).parse_args()
+    print(show(console.is_plain(args.plain)))
+    return console.OK
+
+
+if __name__ == "__main__":
+    console.run(main)

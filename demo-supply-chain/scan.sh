@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Scan container images and print one table that compares them.
+#
+#   ./scan.sh                        the images of images.txt
+#   ./scan.sh debian:12 alpine:3     other images
+#   ./scan.sh --recorded             no internet: scans that others published
+#   ./scan.sh --help                 all options
+#
+# Uses the Grype and Python of this machine. Where one of them is missing it uses this demo's own Docker
+# image, grype-demo, and builds it on first use. Exit codes: 0 fine, 1 --fail-on found something, 2 error.
+# Environment: GRYPE_... reaches Grype; WORKSHOP_BUILD_ARGS is added to `docker build`.
+set -euo pipefail
+
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=/dev/null
+. "$HERE/container.sh"
+
+results_folder() {  # prints the folder that the arguments name with --results, else results/
+  local folder=$HERE/results
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --results) folder=${2:-$folder} ;;
+      --results=*) folder=${1#--results=} ;;
+    esac
+    shift
+  done
+  printf '%s\n' "$folder"
+}
+
+without_grype() {  # PYTHON WHY [ARGUMENT...]: one sentence and the recorded scans
+  local python=$1 why=$2
+  shift 2
+  if [ -n "$python" ]; then exec "$python" "$HERE/scan.py" "$@" --no-scanner "$why"; fi
+  say "error: No live scan: $why; here are recorded scans instead."
+  cat "$HERE/recorded/summary.txt"
+  exit 2
+}
+
+main() {
+  local python=''
+  python=$(find_python) || true
+  case " $* " in
+    *' --recorded '* | *' --help '* | *' -h '*)  # needs no Grype
+      if [ -n "$python" ]; then exec "$python" "$HERE/scan.py" "$@"; fi
+      exec cat "$HERE/recorded/summary.txt" ;;
+  esac
+  if [ -n "$python" ] && command -v grype >/dev/null 2>&1; then
+    exec "$python" "$HERE/scan.py" "$@"
+  fi
+  has_docker || without_grype "$python" "neither Grype nor a Docker engine is here" "$@"
+  build_image || without_grype "$python" "the image $IMAGE could not be built (is there internet?)" "$@"
+  run_in_container bridge "$(results_folder "$@")" '' scan.py "$@" --results results
+}
+
+main "$@"
