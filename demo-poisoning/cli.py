@@ -22,6 +22,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 OK, FINDING, ERROR = 0, 1, 2  # exit codes: fine / something was found / wrong usage or input
 
@@ -74,7 +75,7 @@ class Out:
         for name in columns:
             table.add_column(name, overflow="fold")
         for row in cells:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))  # Text: words in a file must not become colours or commands
         self._console.print(table)
 
     def progress(self, items: Iterable[T], total: int, doing: str) -> Iterator[T]:
