@@ -25,6 +25,7 @@ TORCH_INDEX=https://download.pytorch.org/whl/cpu # the CPU builds: no CUDA libra
 MB_TORCH_CPU=250      # torch, torchvision and their small dependencies, CPU build for Linux
 MB_TORCH_CUDA=2900    # the same from the ordinary registry: the CUDA build for Linux
 MB_TORCH_MAC=170      # the same for Apple Silicon
+MB_PACKAGES=40        # the small Python packages of all demos
 MB_TEST_TOOLS=60      # pytest, ruff, mypy, shellcheck, hadolint
 MB_BASE_IMAGES=100    # python:3.13-slim and what else the images need
 MB_DEMO_3=600         # demo 3: the images that it scans and Grype's database

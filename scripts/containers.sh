@@ -15,8 +15,11 @@ engine_answers() {
 # also where nothing can be downloaded.
 source_checksum() { # source_checksum FOLDER
     (
-        cd "$ROOT/$1" && checksum .dockerignore Dockerfile ./*.py ./*.sh ./*.txt inference-images/* |
-            { cat && say "$WORKSHOP_BUILD_ARGS"; } | cksum | tr ' ' '-'
+        cd "$ROOT/$1" || exit
+        {
+            cat .dockerignore Dockerfile ./*.py ./*.sh ./*.txt ./*.json inference-images/* recorded/* 2>/dev/null
+            say "$WORKSHOP_BUILD_ARGS"
+        } | cksum | tr ' ' '-'
     )
 }
 

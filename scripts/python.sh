@@ -77,25 +77,37 @@ torch_megabytes() {
     esac
 }
 
-# .venv holds two marks of ours: workshop-installing while pip works, so that an interrupted installation
-# is seen and started over, and workshop-installed with the checksum of what it was made from.
-checksum() { cat "$@" 2>/dev/null | cksum; }
-
-wanted_packages() { # wanted_packages [dev]: the checksum of the requirements
-    checksum "$ROOT"/demo-*/requirements*.txt ${1:+"$ROOT/requirements-dev.txt"}
+# What .venv consists of: `packages` (small, locked), `torch` (large) and `dev` (the test tools).
+requirements_of() { # requirements_of PART: the files, one a line
+    local file
+    case $1 in
+        packages) for file in "$ROOT"/demo-*/requirements.txt; do say "$file"; done ;;
+        torch) for file in "$ROOT"/demo-*/requirements-torch.txt; do say "$file"; done ;;
+        dev) say "$ROOT/requirements-dev.txt" ;;
+    esac
 }
 
-venv_is_ready() { # venv_is_ready [dev]
-    [ -f "$VENV/workshop-installed${1:+-$1}" ] && [ ! -f "$VENV/workshop-installing" ] &&
-        [ "$(cat "$VENV/workshop-installed${1:+-$1}")" = "$(wanted_packages "$@")" ] &&
-        "$VENV/bin/python" -c 'import torch' >/dev/null 2>&1
+# .venv carries marks of ours: workshop-installing while pip works, so that an interrupted installation
+# is seen and started over, and installed-PART with the checksum of what the part was made from.
+wanted() { # wanted PART: the checksum of its requirements
+    local file
+    requirements_of "$1" | while IFS= read -r file; do cat "$file"; done | cksum
+}
+
+venv_has() { # venv_has PART...
+    local part
+    [ ! -f "$VENV/workshop-installing" ] || return 1
+    for part in "$@"; do
+        [ "$(cat "$VENV/workshop-installed-$part" 2>/dev/null)" = "$(wanted "$part")" ] || return 1
+    done
+    "$VENV/bin/python" -c '' >/dev/null 2>&1
 }
 
 clear_unfinished_venv() { # remove a .venv that is broken or half made, but never one that is not ours
     [ -e "$VENV" ] || return 0
     if [ -f "$VENV/workshop-installing" ]; then
         say "An earlier installation did not finish: .venv is made again."
-    elif [ ! -f "$VENV/workshop-installed" ]; then
+    elif ! ls "$VENV"/workshop-installed-* >/dev/null 2>&1; then
         fail "$VENV was not made by workshop.sh: move it away, then run this again."
     elif "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
         return 0
@@ -105,13 +117,14 @@ clear_unfinished_venv() { # remove a .venv that is broken or half made, but neve
     rm -rf "$VENV"
 }
 
-make_venv() { # make_venv [dev]: make .venv, or bring it up to date
+make_venv() { # make_venv PART...: make .venv, or bring it up to date
+    local part
     clear_unfinished_venv || return 1
     mkdir -p "$VENV" && touch "$VENV/workshop-installing" || return 1
     [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV" || return 1
-    install_packages "$@" || return 1
-    wanted_packages >"$VENV/workshop-installed"
-    [ $# -eq 0 ] || wanted_packages "$1" >"$VENV/workshop-installed-$1"
+    for part in "$@"; do
+        "install_$part" && wanted "$part" >"$VENV/workshop-installed-$part" || return 1
+    done
     rm "$VENV/workshop-installing"
 }
 
@@ -121,19 +134,23 @@ pip_install() {
     "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar "$bar" "$@"
 }
 
-install_packages() { # install_packages [dev]
-    local file torch_files=()
-    for file in "$ROOT"/demo-*/requirements.txt ${1:+"$ROOT/requirements-dev.txt"}; do
-        [ -f "$file" ] || continue
-        pip_install --no-deps --require-hashes -r "$file" || return 1
+install_packages() { install_locked packages; }
+
+install_dev() { install_locked dev; }
+
+install_locked() { # install_locked PART: nothing but the files whose hashes the lock names
+    local file
+    requirements_of "$1" | while IFS= read -r file; do
+        pip_install --no-deps --require-hashes -r "$file" </dev/null || return 1
     done
-    for file in "$ROOT"/demo-*/requirements-torch.txt; do
-        [ ! -f "$file" ] || torch_files+=(-r "$file")
-    done
-    [ "${#torch_files[@]}" -gt 0 ] || return 0
+}
+
+install_torch() {
+    local file files=()
+    while IFS= read -r file; do files+=(-r "$file"); done < <(requirements_of torch)
     if [ "$TORCH_SOURCE" = cpu ]; then
-        pip_install "${torch_files[@]}" --index-url "$TORCH_INDEX" && return 0
+        pip_install ${files[@]+"${files[@]}"} --index-url "$TORCH_INDEX" && return 0
         say "PyTorch's CPU build could not be installed: trying the ordinary package registry."
     fi
-    pip_install "${torch_files[@]}"
+    pip_install ${files[@]+"${files[@]}"}
 }

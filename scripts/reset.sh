@@ -40,7 +40,7 @@ reset_demo_2() {
 
 reset_demo_3() {
     remove_made "$MADE_BY_3"
-    remove_image supply-chain-demo "$1"
+    remove_image grype-demo "$1"
     say "Demo 3 is reset."
 }
 

@@ -44,7 +44,7 @@ choose_way() { # choose_way docker|native|"": sets WAY, and PYTHON for the nativ
 }
 
 announce_plan() { # announce_plan DEMOS: what will be downloaded, and how long it takes
-    local megabytes=0 minutes=0 demo
+    local megabytes=0 minutes=0 demo # the two plan_ functions add to the first two
     if [ "$WAY" = native ]; then
         plan_python "$1"
     else
@@ -66,15 +66,23 @@ announce_plan() { # announce_plan DEMOS: what will be downloaded, and how long i
     say "Time: about $minutes minutes on 2 cores, without the download. A second run is faster."
 }
 
-# plan_python and plan_images add to megabytes and minutes of announce_plan, their caller
 plan_python() {
-    case $1 in *[12]*) ;; *) return 0 ;; esac
-    venv_is_ready && return 0
-    find_torch_source
-    describe_torch_source
-    megabytes=$(torch_megabytes)
+    # shellcheck disable=SC2046 # a list of words
+    venv_has $(parts_for "$1") && return 0
     minutes=$MINUTES_INSTALL
-    warn_about_disk
+    case "$(parts_for "$1")" in
+        *torch*)
+            find_torch_source
+            describe_torch_source
+            megabytes=$(torch_megabytes)
+            warn_about_disk
+            ;;
+        *) megabytes=$MB_PACKAGES ;;
+    esac
+}
+
+parts_for() { # parts_for DEMOS: the parts of .venv that they need
+    case $1 in *[12]*) say packages torch ;; *) say packages ;; esac
 }
 
 plan_images() {
@@ -105,12 +113,14 @@ demo_is_prepared() { # demo_is_prepared DEMO: is what takes long there already?
 }
 
 prepare_python() { # prepare_python DEMOS
-    case $1 in *[12]*) ;; *) return 0 ;; esac
-    if venv_is_ready; then
+    local parts
+    parts=$(parts_for "$1")
+    # shellcheck disable=SC2086 # a list of words
+    if venv_has $parts; then
         say "$VENV is ready: nothing to install."
-        return 0
+    else
+        step "Install the Python packages in .venv" 0 make_venv $parts
     fi
-    step "Install the Python packages in .venv" 0 make_venv
 }
 
 summarise() {

@@ -19,15 +19,15 @@ test_command() {
 }
 
 prepare_tests() {
-    venv_is_ready dev && return 0
+    venv_has packages torch dev && return 0
     find_python || fail "no Python 3.10 to 3.14 that works was found: install one. Found: $(explain_pythons)"
     say "Installing the packages of the demos and of the tests in $VENV, with Python $PYTHON_VERSION ($PYTHON)."
-    if ! venv_is_ready; then
+    if ! venv_has torch; then
         find_torch_source
         describe_torch_source
         say "Download: at most about $(($(torch_megabytes) + MB_TEST_TOOLS)) MB."
     fi
-    make_venv dev
+    make_venv packages torch dev
 }
 
 check_types() { # each demo folder stands alone, so each is checked from inside
@@ -41,8 +41,8 @@ check_types() { # each demo folder stands alone, so each is checked from inside
 }
 
 check_scripts() {
-    local script scripts=()
-    for script in workshop.sh .ci/run demo-*/*.sh; do
+    local script scripts=(workshop.sh)
+    for script in .ci/run demo-*/*.sh; do
         [ ! -f "$script" ] || scripts+=("$script")
     done
     shellcheck --external-sources --check-sourced "${scripts[@]}"

@@ -1,0 +1,556 @@
+"""workshop.sh itself: its choices, its words and its exit codes, with fakes for everything heavy.
+
+Each test has its own copy of workshop.sh and a PATH that holds nothing but common tools and the fakes
+that the test puts there. The fakes write what they were asked into a log.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+Result = subprocess.CompletedProcess[str]
+
+TOOLS = (
+    "awk bash cat chmod cksum cp cut df dirname du env git grep ls mkdir rm rmdir sed sh sleep touch tr uname"
+)
+
+# A Python that "installs" at once; the question of workshop.sh which Python it is goes to the real one.
+FAKE_PYTHON = """#!/bin/sh
+echo "python $*" >>"$LOG"
+case "$1 $2" in
+    "-c "*urllib*) exit "${FAKE_INDEX:-1}" ;;
+    "-c import torch") exit 0 ;;
+    "-c "*) exec "REAL" "$@" ;;
+    "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+    "-m pip") exit "${FAKE_PIP:-0}" ;;
+    inspect_model.py*) exit 1 ;;
+    "safe_demo.py load") exit "${FAKE_SAFE_DEMO:-0}" ;;
+esac
+"""
+
+# A Docker engine that keeps the label of a built image in a file, so that a second build can be spared.
+FAKE_DOCKER = """#!/bin/sh
+echo "docker $*" >>"$LOG"
+case "$1" in
+    info) exit "${FAKE_ENGINE:-0}" ;;
+    build)
+        [ -z "${FAKE_BUILD:-}" ] || exit "$FAKE_BUILD"
+        for word in "$@"; do
+            case $word in workshop.sources=*) echo "${word#*=}" >"$STORE/$3" ;; esac
+        done ;;
+    image)
+        case "$2 $4" in
+            "inspect "*Size*) echo 123000000 ;;
+            "inspect "*) eval "name=\\$$#"; cat "$STORE/$name" 2>/dev/null ;;
+            "rm "*) eval "name=\\$$#"; rm "$STORE/$name" ;;
+        esac ;;
+    run) echo container-1 ;;
+    exec)
+        case "$*" in
+            *inspect_model.py*) exit 1 ;;
+            *"safe_demo.py load"*) exit "${FAKE_SAFE_DEMO:-0}" ;;
+        esac ;;
+    cp)
+        eval "to=\\$$#"
+        for model in clean poisoned; do
+            mkdir -p "$to/scan_results/$model" && echo png >"$to/scan_results/$model/trigger_0_to_1.png"
+        done ;;
+esac
+"""
+
+POISONING = {
+    "prepare.sh": "mkdir -p models && touch models/clean_model.pt models/poisoned_model.pt",
+    "workshop_demo.sh": "$PYTHON --version >/dev/null",
+    "gold_demo.sh": """for model in clean poisoned; do
+        mkdir -p scan_results/$model && echo png >scan_results/$model/trigger_0_to_1.png; done""",
+}
+
+
+class Bench:
+    """A copy of workshop.sh in a folder of its own, with a PATH of our making."""
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.home, self.bin, self.log = folder / "workshop", folder / "bin", folder / "log"
+        (folder / "images").mkdir()
+        self.bin.mkdir()
+        self.home.mkdir()
+        self.log.touch()
+        for tool in TOOLS.split():
+            (self.bin / tool).symlink_to(shutil.which(tool) or pytest.fail(f"no {tool} on this machine"))
+        shutil.copy(root / "workshop.sh", self.home)
+        shutil.copytree(root / "scripts", self.home / "scripts")
+        for demo in ("demo-malicious", "demo-poisoning", "demo-supply-chain"):
+            (self.home / demo).mkdir()
+            (self.home / demo / "Dockerfile").write_text("FROM scratch\n")
+        (self.home / "demo-malicious/requirements.txt").write_text("rich==1\n")
+        (self.home / "demo-malicious/requirements-torch.txt").write_text("torch==1\n")
+        (self.home / "requirements-dev.txt").write_text("pytest==1\n")
+        for name, body in POISONING.items():
+            self.script(f"demo-poisoning/{name}", body)
+        self.script("demo-supply-chain/scan.sh", 'exit "${FAKE_SCAN:-0}"')
+        self.script("demo-supply-chain/gold_demo.sh", "")
+
+    def script(self, path: str, body: str) -> None:
+        """A demo's script that logs its name and then does `body`."""
+        self.executable(self.home / path, f'#!/bin/bash\necho "script {path}" >>"$LOG"\n{body}\n')
+
+    def executable(self, path: Path, text: str) -> None:
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def python(self, name: str = "python3") -> None:
+        self.executable(self.bin / name, FAKE_PYTHON.replace("REAL", sys.executable))
+
+    def docker(self) -> None:
+        self.executable(self.bin / "docker", FAKE_DOCKER)
+
+    def environment(self, **env: str) -> dict[str, str]:
+        fixed = {"PATH": str(self.bin), "LOG": str(self.log), "STORE": str(self.log.parent / "images")}
+        return fixed | {"HOME": str(self.home), "LANG": os.environ.get("LANG", "C.UTF-8")} | env
+
+    def __call__(self, *args: str, cwd: Path | None = None, **env: str) -> Result:
+        """Run ./workshop.sh with these arguments, without a terminal."""
+        return subprocess.run(
+            [str(self.home / "workshop.sh"), *args],
+            check=False,
+            cwd=cwd or self.home,
+            env=self.environment(**env),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def logged(self) -> str:
+        """What the fakes were asked since the last look."""
+        text = self.log.read_text()
+        self.log.write_text("")
+        return text
+
+
+@pytest.fixture
+def bench(root: Path, tmp_path: Path) -> Bench:
+    return Bench(root, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [
+        (["juggle"], "juggle"),
+        (["run", "4"], "4"),
+        (["run", "--fast"], "--fast"),
+        (["run", "--docker", "--native"], "one of"),
+        (["reset", "everything"], "everything"),
+        (["check", "--deep"], "--deep"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_exit_code_2(bench: Bench, args: list[str], word: str) -> None:
+    result = bench(*args)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert word in result.stderr
+    assert "help" in result.stderr
+
+
+@pytest.mark.parametrize("args", [[], ["help"], ["--help"]])
+def test_help_names_every_command_and_runs_nothing(bench: Bench, args: list[str]) -> None:
+    result = bench(*args)
+    assert result.returncode == 0
+    for command in ("check", "run", "test", "reset"):
+        assert f"./workshop.sh {command}" in result.stdout
+    assert "#" not in result.stdout
+    assert bench.logged() == ""
+
+
+def test_check_is_ready_with_docker_alone(bench: Bench) -> None:
+    bench.docker()
+    result = bench("check")
+    assert result.returncode == 0, result.stdout
+    assert "OK: Docker engine" in result.stdout
+    assert "MISSING: Python" in result.stdout
+    assert "will use Docker" in result.stdout
+
+
+def test_check_is_ready_with_python_alone(bench: Bench) -> None:
+    bench.python()
+    result = bench("check")
+    assert result.returncode == 0, result.stdout
+    assert "MISSING: Docker engine - install Docker" in result.stdout
+    assert "OK: Python 3." in result.stdout
+    assert "will use Python" in result.stdout
+
+
+def test_check_says_what_to_do_when_neither_is_there(bench: Bench) -> None:
+    bench.docker()
+    result = bench("check", FAKE_ENGINE="1")
+    assert result.returncode == 1
+    lines = result.stdout.splitlines()
+    assert "MISSING: Docker engine - docker is installed but no engine answers: start Docker" in lines[0]
+    assert [line for line in lines if line.startswith("MISSING: Python") and "no python on PATH" in line]
+    assert lines[-1].startswith("Not ready")
+    checked = [line for line in lines if line.startswith(("OK:", "WARNING:", "MISSING:"))]
+    assert len(checked) == 6  # engine, architecture, disk, memory, Python, Grype
+
+
+def test_a_python_that_does_not_run_is_skipped(bench: Bench) -> None:
+    bench.executable(bench.bin / "python3.12", "#!/bin/sh\necho 'no such version' >&2\nexit 127\n")
+    bench.executable(bench.bin / "python3.13", "#!/bin/sh\necho 'is 3.13.0 without venv'\nexit 1\n")
+    bench.python("python3")
+    result = bench("run", "1", "--native")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "(python3), without Docker" in result.stdout
+
+
+def test_python_of_a_wrong_version_is_named_with_the_reason(bench: Bench) -> None:
+    old = FAKE_PYTHON.replace(
+        'exec "REAL" "$@"', "echo 'is 3.9.1, which PyTorch does not support here'; exit 1"
+    )
+    bench.executable(bench.bin / "python3", old)
+    bench.executable(bench.bin / "python3.12", "#!/bin/sh\nexit 127\n")
+    result = bench("run")
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "neither a Docker engine nor a Python" in result.stderr
+    assert "python3.12 does not run" in result.stderr
+    assert "python3 is 3.9.1" in result.stderr
+    assert not (bench.home / ".venv").exists()
+
+
+@pytest.mark.parametrize("version", [(3, 9, 1), (3, 14, 1), (3, 15, 0)])
+def test_the_question_to_a_python_refuses_versions_without_pytorch(
+    root: Path, version: tuple[int, int, int]
+) -> None:
+    text = (root / "scripts/python.sh").read_text()
+    probe = text.split("PYTHON_PROBE='")[1].split("'")[0]
+    told = f"import sys; sys.version_info = {version}\n{probe}"
+    result = subprocess.run([sys.executable, "-c", told], check=False, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert ".".join(map(str, version)) in result.stdout
+
+
+def test_docker_asked_for_but_absent(bench: Bench) -> None:
+    bench.python()
+    result = bench("run", "--docker")
+    assert result.returncode == 1
+    assert "no Docker engine answers" in result.stderr
+    assert "without --docker" in result.stderr
+    assert not (bench.home / ".venv").exists()
+
+
+def test_without_an_engine_run_takes_python_and_shows_all_demos(bench: Bench, tmp_path: Path) -> None:
+    bench.docker()
+    bench.python()
+    result = bench("run", cwd=tmp_path, FAKE_ENGINE="1")
+    said = result.stdout + result.stderr
+    assert result.returncode == 0, said
+    assert result.stdout.startswith("Way: Python 3."), said
+    assert "Download: at most about" in said
+    assert "That is the large CUDA build" in said or sys.platform == "darwin"
+    for demo in (1, 2, 3):
+        assert f"- Demo {demo}, attack" in said or f"- Demo {demo}, the risk" in said
+        assert f"- Demo {demo}, defence" in said
+    for model in ("clean", "poisoned"):
+        assert f"- {bench.home}/demo-poisoning/scan_results/{model}/trigger_0_to_1.png: " in said
+    assert said.rstrip().splitlines()[-1].startswith("Done: every step of run worked")
+    log = bench.logged()
+    assert "docker run" not in log and "docker build" not in log
+    typed = [
+        line for line in log.splitlines() if line.startswith(("python c", "python i", "python s", "script"))
+    ]
+    assert typed[:5] == [
+        "python create_malicious_model.py",
+        "python create_malicious_model.py attack",
+        "python inspect_model.py malicious_model.pt",
+        "python safe_demo.py",
+        "python safe_demo.py load",
+    ]
+    assert typed[5:8] == [f"script demo-poisoning/{n}.sh" for n in ("prepare", "workshop_demo", "gold_demo")]
+    assert typed[8] == "script demo-supply-chain/scan.sh"
+
+
+def test_a_second_run_installs_nothing(bench: Bench) -> None:
+    bench.python()
+    assert bench("run", "1").returncode == 0
+    assert "-m pip install" in bench.logged()
+    again = bench("run", "1")
+    assert again.returncode == 0
+    assert "Download: nothing." in again.stdout
+    assert "-m pip install" not in bench.logged()
+
+
+def test_demo_3_alone_needs_no_pytorch(bench: Bench) -> None:
+    bench.python()
+    assert bench("run", "3").returncode == 0
+    assert "requirements-torch.txt" not in bench.logged()
+    assert bench("run", "1").returncode == 0
+    log = bench.logged()
+    assert "requirements-torch.txt" in log
+    assert "-m venv" not in log
+
+
+def test_changed_requirements_are_installed(bench: Bench) -> None:
+    bench.python()
+    bench("run", "1")
+    (bench.home / "demo-malicious/requirements.txt").write_text("rich==2\n")
+    bench.logged()
+    assert bench("run", "1").returncode == 0
+    log = bench.logged()
+    assert "-m pip install" in log
+    assert "-m venv" not in log
+
+
+def test_an_interrupted_installation_is_started_over(bench: Bench) -> None:
+    bench.python()
+    broken = bench("run", "1", FAKE_PIP="1")
+    assert broken.returncode == 1
+    assert "this step of run failed: Install the Python packages" in broken.stderr
+    assert "python create_malicious_model.py" not in bench.logged()
+    (bench.home / ".venv/half-written").touch()
+    result = bench("run", "1")
+    assert result.returncode == 0, result.stdout
+    assert "did not finish" in result.stdout
+    assert not (bench.home / ".venv/half-written").exists()
+
+
+def test_a_venv_of_the_users_own_is_left_alone(bench: Bench) -> None:
+    bench.python()
+    (bench.home / ".venv").mkdir()
+    (bench.home / ".venv/precious").touch()
+    result = bench("run", "1")
+    assert result.returncode == 1
+    assert "was not made by workshop.sh: move it away" in result.stderr
+    assert (bench.home / ".venv/precious").exists()
+
+
+def test_the_cpu_index_is_used_where_it_answers_and_given_up_where_it_fails(bench: Bench) -> None:
+    if sys.platform == "darwin":
+        pytest.skip("macOS takes PyTorch from the ordinary registry")
+    bench.python()
+    result = bench("run", "1", FAKE_INDEX="0")
+    assert "PyTorch: the CPU build" in result.stdout
+    torch = [line for line in bench.logged().splitlines() if "requirements-torch.txt" in line]
+    assert len(torch) == 1
+    assert torch[0].endswith("--index-url https://download.pytorch.org/whl/cpu")
+
+
+def test_a_failing_step_is_named_and_the_other_demos_go_on(bench: Bench) -> None:
+    bench.python()
+    result = bench("run", FAKE_SAFE_DEMO="3")
+    assert result.returncode == 1
+    assert "FAILED with exit code 3" in result.stdout
+    assert "this step of run failed: Demo 1, defence: load it safely" in result.stderr
+    assert "- Demo 1, attack" in result.stdout
+    assert "- Demo 1, defence" not in result.stdout.split("What was shown:")[1]
+    assert "- Demo 2, defence" in result.stdout
+    assert "every step" not in result.stdout
+
+
+def test_a_missing_picture_is_a_failure(bench: Bench) -> None:
+    bench.python()
+    bench.script("demo-poisoning/gold_demo.sh", "")
+    result = bench("run", "2")
+    assert result.returncode == 1
+    assert "scan_results/poisoned/trigger_0_to_1.png was not made" in result.stderr
+
+
+def test_a_scan_that_is_not_live_is_told_but_is_no_failure(bench: Bench) -> None:
+    bench.python()
+    result = bench("run", "3", FAKE_SCAN="2")
+    assert result.returncode == 0, result.stderr
+    assert "NO live scan" in result.stdout
+    assert "recorded summary" in result.stdout
+    assert "scanned just now" not in result.stdout
+    assert "hardening compared" not in result.stdout
+    assert "scanned just now" in bench("run", "3").stdout
+    assert bench("run", "3", FAKE_SCAN="1").returncode == 1
+
+
+def test_with_an_engine_the_steps_run_in_locked_up_containers(bench: Bench) -> None:
+    bench.docker()
+    result = bench("run", WORKSHOP_BUILD_ARGS="--build-arg TORCH_INDEX=")
+    said = result.stdout + result.stderr
+    assert result.returncode == 0, said
+    assert result.stdout.startswith("Way: Docker")
+    assert "image pickle-demo: 123 MB, built in" in said
+    assert "image poisoning-demo: 123 MB, built in" in said
+    log = bench.logged().splitlines()
+    assert not [line for line in log if line.startswith("python")]
+    builds = [line for line in log if line.startswith("docker build -t pickle-demo")]
+    assert len(builds) == 1 and "--build-arg TORCH_INDEX= " in builds[0]
+    starts = [line for line in log if line.startswith("docker run")]
+    assert len(starts) == 2  # demo 3's scripts start their own
+    for start in starts:
+        for flag in (
+            "--network none",
+            "--read-only",
+            "--tmpfs /tmp",
+            "--cap-drop ALL",
+            "--security-opt no-new-privileges",
+        ):
+            assert flag in start
+    typed = [line.split("container-1 ")[1] for line in log if line.startswith("docker exec")]
+    assert typed[1] == "python create_malicious_model.py attack"
+    assert typed[5:] == ["./workshop_demo.sh", "./gold_demo.sh"]
+    assert log.count("docker rm --force --volumes container-1") == 2
+    assert (bench.home / "results/docker/demo-poisoning/scan_results/clean/trigger_0_to_1.png").is_file()
+
+
+def test_a_second_docker_run_builds_nothing_until_a_file_changes(bench: Bench) -> None:
+    bench.docker()
+    bench("run", "1")
+    assert "docker build" in bench.logged()
+    again = bench("run", "1")
+    assert "built earlier from the same files" in again.stdout
+    assert "Download: nothing." in again.stdout
+    assert "docker build" not in bench.logged()
+    (bench.home / "demo-malicious/safe_demo.py").write_text("print()\n")
+    bench("run", "1")
+    assert "docker build" in bench.logged()
+
+
+def test_an_image_of_demo_3_that_cannot_be_built_is_no_failure(bench: Bench) -> None:
+    bench.docker()
+    result = bench("run", "3", FAKE_BUILD="1", FAKE_SCAN="2")
+    assert result.returncode == 0, result.stderr
+    assert "image grype-demo: not built" in result.stdout
+    assert "NO live scan" in result.stdout
+
+
+def test_an_image_of_demo_1_that_cannot_be_built_is_a_failure(bench: Bench) -> None:
+    bench.docker()
+    result = bench("run", "1", FAKE_BUILD="1")
+    assert result.returncode == 1
+    assert "this step of run failed: Build the image pickle-demo" in result.stderr
+    assert "docker run" not in bench.logged()
+
+
+def test_the_container_is_removed_after_a_failing_step(bench: Bench) -> None:
+    bench.docker()
+    result = bench("run", "1", FAKE_SAFE_DEMO="1")
+    assert result.returncode == 1
+    assert "docker rm --force --volumes container-1" in bench.logged()
+
+
+def test_plain_reaches_the_demos(bench: Bench) -> None:
+    bench.docker()
+    bench("run", "1", "--plain")
+    assert "--env NO_COLOR=1 container-1" in bench.logged()
+
+
+@pytest.fixture
+def used_bench(bench: Bench) -> Bench:
+    """A checkout in which everything was made, beside files that are tracked or the user's own."""
+    home = bench.home
+    made = (
+        "demo-malicious/a.pt demo-malicious/a.safetensors demo-poisoning/data/train/stop/1.png "
+        "demo-poisoning/models/clean_model.pt demo-poisoning/scan_results/clean/x.png "
+        "demo-poisoning/outputs/y.png demo-supply-chain/results/z.json .venv/workshop-installed-dev "
+        "results/docker/demo-poisoning/x.png"
+    )
+    for path in (
+        *made.split(),
+        "demo-poisoning/outputs/tracked.txt",
+        "demo-malicious/tracked.pt",
+        "notes.txt",
+    ):
+        (home / path).parent.mkdir(parents=True, exist_ok=True)
+        (home / path).write_text(path)
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    tracked = ["workshop.sh", "scripts", "demo-poisoning/outputs/tracked.txt", "demo-malicious/tracked.pt"]
+    subprocess.run([*git, "init", "-q"], cwd=home, check=True)
+    subprocess.run([*git, "add", "-f", *tracked], cwd=home, check=True)
+    subprocess.run([*git, "commit", "-qm", "x"], cwd=home, check=True)
+    return bench
+
+
+def files(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and ".git" not in p.parts}
+
+
+def test_reset_removes_what_was_made_and_nothing_else(used_bench: Bench) -> None:
+    before = files(used_bench.home)
+    result = used_bench("reset")
+    assert result.returncode == 0, result.stderr
+    assert before - files(used_bench.home) == {
+        "demo-malicious/a.pt",
+        "demo-malicious/a.safetensors",
+        "demo-poisoning/data/train/stop/1.png",
+        "demo-poisoning/models/clean_model.pt",
+        "demo-poisoning/scan_results/clean/x.png",
+        "demo-poisoning/outputs/y.png",
+        "demo-supply-chain/results/z.json",
+        "results/docker/demo-poisoning/x.png",
+    }
+    assert "Remove .venv" in result.stdout and "kept" in result.stdout
+    assert not (used_bench.home / "results").exists()
+
+
+def test_reset_of_one_demo_leaves_the_others(used_bench: Bench) -> None:
+    before = files(used_bench.home)
+    assert used_bench("reset", "1").returncode == 0
+    assert before - files(used_bench.home) == {"demo-malicious/a.pt", "demo-malicious/a.safetensors"}
+
+
+def test_reset_keeps_images_without_a_terminal_and_removes_them_with_yes(used_bench: Bench) -> None:
+    used_bench.docker()
+    image = used_bench.log.parent / "images/pickle-demo"
+    image.write_text("label\n")
+    assert "Remove the image pickle-demo (123 MB)? Not asked" in used_bench("reset").stdout
+    assert image.exists()
+    result = used_bench("reset", "--yes")
+    assert result.returncode == 0, result.stderr
+    assert not image.exists()
+    assert not (used_bench.home / ".venv").exists()
+    assert (used_bench.home / "demo-malicious/tracked.pt").exists()
+
+
+@pytest.mark.parametrize(("answer", "kept"), [(b"n\n", True), (b"\n", True), (b"y\n", False)])
+def test_reset_asks_on_a_terminal(used_bench: Bench, answer: bytes, kept: bool) -> None:
+    used_bench.docker()
+    image = used_bench.log.parent / "images/pickle-demo"
+    image.write_text("label\n")
+    master, terminal = pty.openpty()
+    os.write(master, answer)
+    subprocess.run(
+        [str(used_bench.home / "workshop.sh"), "reset", "1"],
+        check=True,
+        env=used_bench.environment(),
+        stdin=terminal,
+        capture_output=True,
+        timeout=60,
+    )
+    os.close(master)
+    os.close(terminal)
+    assert image.exists() is kept
+
+
+def test_test_runs_every_checker_and_names_those_that_failed(bench: Bench) -> None:
+    bench.python()
+    for tool in ("ruff", "mypy", "shellcheck", "hadolint"):
+        bench.executable(
+            bench.bin / tool, f'#!/bin/sh\necho "{tool} $*" >>"$LOG"\nexit ${{FAIL_{tool}:-0}}\n'
+        )
+    (bench.home / "demo-malicious/cli.py").touch()
+    result = bench("test", "-k", "nothing", FAIL_ruff="1", FAIL_hadolint="1")
+    assert result.returncode == 1
+    for name in ("ruff: mistakes", "ruff: layout", "hadolint: Dockerfiles"):
+        assert f"this step of test failed: {name}" in result.stderr
+    assert len(result.stderr.splitlines()) == 3
+    log = bench.logged()
+    for call in (
+        "ruff check .",
+        "ruff format --check .",
+        "mypy ",
+        "shellcheck ",
+        "python -m pytest -k nothing",
+    ):
+        assert call in log
+    assert bench("test").returncode == 0
