@@ -12,6 +12,7 @@ import ast
 import contextlib
 import io
 import pickle
+import pickletools
 import re
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import torch
 from fickling.analysis import Severity, check_safety
-from fickling.fickle import EmptyPickleError, Pickled
+from fickling.fickle import Pickled
 from fickling.loader import RelaxedZipFile
 from safetensors import SafetensorError, safe_open
 from torch._weights_only_unpickler import _get_allowed_globals, get_globals_in_pkl
@@ -63,18 +64,21 @@ def full_name(module: str, name: str) -> str:
 def decompile(where: str, data: bytes) -> PickleReport:
     """Turn one pickle into readable Python (fickling), and collect every name that it would import."""
     report = PickleReport(where)
-    pickled = Pickled.load(data, fail_on_decode_error=False)
-    for opcode in pickled:
-        if opcode.info.name in ("GLOBAL", "INST"):
-            report.imports.add(full_name(*str(opcode.arg).split(" ", 1)))
+    try:
+        for opcode, argument, _ in pickletools.genops(data):
+            if opcode.name in ("GLOBAL", "INST"):
+                report.imports.add(full_name(*str(argument).split(" ", 1)))
+    except Exception:
+        report.trouble.append("it is damaged, or it is no pickle")
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # fickling's own warnings; we say it in our words
+            pickled = Pickled.load(data, fail_on_decode_error=False)
             report.code, report.marked = mark(pickled.ast, report.imports)
             report.fickling = check_safety(pickled).severity
+        if pickled.has_interpretation_error:
+            report.trouble.append("it hides what it does")
     except Exception as error:  # fickling follows most pickles, but not all
-        report.trouble.append(f"fickling cannot follow it ({type(error).__name__})")
-    if pickled.has_invalid_opcode or pickled.has_interpretation_error:
-        report.trouble.append("it is damaged or hides what it does")
+        report.trouble.append(f"fickling cannot follow it: {type(error).__name__}")
     try:
         # the names once more, read by PyTorch: two readers are harder to fool than one
         report.imports |= get_globals_in_pkl(io.BytesIO(data))
@@ -141,35 +145,34 @@ def pickles_in_stream(path: Path) -> list[tuple[str, bytes]]:
     if path.stat().st_size > BIGGEST * 16:
         raise cli.UserError(f"{path} is larger than 1 GB and not a zip file: this tool does not read that.")
     data = path.read_bytes()
-    stream = io.BytesIO(data)
+    limit = 5 if data.startswith(pickle.dumps(LEGACY_MAGIC, protocol=2)) else 1000
     found: list[tuple[str, bytes]] = []
-    limit = 1000
-    while len(found) < limit:
-        start = stream.tell()
-        try:
-            pickled = Pickled.load(stream, fail_on_decode_error=False)
-        except (EmptyPickleError, ValueError, EOFError, IndexError, OverflowError):
-            break
-        if len(pickled) == 0:
-            break
-        if not found and data.startswith(pickle.dumps(LEGACY_MAGIC, protocol=2)):
-            limit = 5
-        end = len(data) if pickled.has_invalid_opcode else stream.tell()
+    start = 0
+    while start < len(data) and len(found) < limit:
+        end = end_of_pickle(data, start)
         found.append((f"pickle {len(found) + 1}, byte {start}", data[start:end]))
-        if pickled.has_invalid_opcode:
-            break
-    if not found:
-        raise cli.UserError(f"{path} is not a model file: neither a zip file nor a pickle.")
+        start = end
     return found
 
 
-def torch_says(path: Path) -> tuple[list[str], str]:
-    """PyTorch's public check of a zip file: the names it does not allow, and the same in words."""
+def end_of_pickle(data: bytes, start: int) -> int:
+    """Where the pickle that begins at `start` stops; the end of the data if it is broken."""
+    stream = io.BytesIO(data)
+    stream.seek(start)
     try:
-        names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception as error:  # it gives up on some files that are well-formed but unusual
-        return [], f"gives up: {visible(str(error))[:100]}"
-    return names, ", ".join(names) or "no name outside the list"
+        for _ in pickletools.genops(stream):
+            pass
+    except Exception:  # not only ValueError: the bytes may be anything
+        return len(data)
+    return stream.tell()
+
+
+def torch_says(path: Path) -> list[str] | None:
+    """The names that PyTorch's public check of a zip file does not allow; None if it gives up."""
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # it gives up on TorchScript, for example, and on damaged files
+        return None
 
 
 def visible(text: str) -> str:
@@ -201,9 +204,11 @@ def inspect_pickles(path: Path, every_line: bool, out: cli.Out) -> int:
         is_zip = file.read(4) == b"PK\x03\x04"
     found = pickles_in_zip(path) if is_zip else pickles_in_stream(path)
     reports = [decompile(where, data) for where, data in found]
-    names, words = torch_says(path) if is_zip else ([], "reads only the zip format, so it cannot tell")
-    outside = sorted({name for report in reports for name in report.outside} | set(names))
+    names = torch_says(path) if is_zip else []
+    outside = sorted({name for report in reports for name in report.outside} | set(names or []))
     trouble = [f"{report.where}: {text}" for report in reports for text in report.trouble]
+    if names is None:
+        trouble.append("PyTorch's check gives up on it")
     if not outside and not any(report.code for report in reports):
         raise cli.UserError(f"{path} is not a model file, or it is damaged: do not load it.")
 
@@ -211,13 +216,16 @@ def inspect_pickles(path: Path, every_line: bool, out: cli.Out) -> int:
     out.say(f"{path}: {path.stat().st_size} bytes, {kind}, pickles inside: {len(reports)}")
     for report in reports:
         show(report, every_line, out)
+    words = "gives up" if names is None else ", ".join(names) or "no name outside its list"
+    if not is_zip:
+        words = "reads only the zip format"
     severities = [report.fickling for report in reports if report.fickling]
     fickling = max(severities).name if len(severities) == len(reports) else "gives up"
     out.heading("What the tools say")
     out.table(
         "Judges",
         ["judge", "answer"],
-        [("PyTorch get_unsafe_globals_in_checkpoint", words), ("fickling", fickling)],
+        [("PyTorch get_unsafe_globals_in_checkpoint", visible(words)), ("fickling", fickling)],
     )
 
     out.heading("Verdict")
