@@ -31,7 +31,7 @@ run_demo_1() {
         type_command "$folder" python create_malicious_model.py attack || return
     SHOWN+=("Demo 1, attack: a model file ran a program of its author's when it was loaded without weights_only. The payload only writes $MARKER.")
     step "Demo 1, defence: read the file without loading it" 1 \
-        type_command "$folder" python inspect_model.py malicious_model.pt || [ $? -eq 1 ] || return
+        type_command "$folder" python inspect_model.py malicious_model.pt || return
     step "Demo 1, defence: convert a model to SafeTensors" 0 \
         type_command "$folder" python safe_demo.py || return
     step "Demo 1, defence: load it safely" 0 \
@@ -75,25 +75,28 @@ list_pictures() {
 }
 
 run_demo_3() {
-    local folder=demo-supply-chain code compared=""
+    local folder=demo-supply-chain good=0 compared=""
     if [ "$WAY" = docker ]; then
-        step "Build the image grype-demo" "0 1" build_image grype-demo "$folder" ||
+        step "Build the image grype-demo" "0 1" build_image grype-demo "$folder" || return
+        if [ "$STEP_CODE" -ne 0 ]; then # no network, most likely: what can be shown without it is shown
             IMAGE_LINES+=("image grype-demo: not built, its output above says why")
+            ! find_python || prepare_python 3
+            good="0 2"
+        fi
     fi
     step "Demo 3, the risk: scan three base images for known vulnerabilities" "0 2" \
-        type_command "$folder" ./scan.sh
-    code=$?
-    case $code in
-        0)
-            SHOWN+=("Demo 3, the risk: three base images, scanned just now for known vulnerabilities and compared in one table.")
-            compared="before and after hardening compared, "
-            ;;
-        2)
-            SHOWN+=("Demo 3, the risk: NO live scan, because Grype, Docker or the network is missing here. The recorded summary was shown instead, with its date and source.")
-            ;;
-        *) return "$code" ;;
-    esac
-    step "Demo 3, defence: harden, list the models, notice a changed one" 0 \
+        type_command "$folder" ./scan.sh || return
+    if [ "$STEP_CODE" -eq 0 ]; then
+        SHOWN+=("Demo 3, the risk: three base images, scanned just now for known vulnerabilities and compared in one table.")
+        compared="before and after hardening compared, "
+    else
+        SHOWN+=("Demo 3, the risk: NO live scan, because Grype, Docker or the network is missing here. The recorded summary was shown instead, with its date and source.")
+    fi
+    step "Demo 3, defence: harden, list the models, notice a changed one" "$good" \
         type_command "$folder" ./gold_demo.sh || return
-    SHOWN+=("Demo 3, defence: ${compared}a bill of materials that lists the models, and a changed model file noticed.")
+    if [ "$STEP_CODE" -eq 0 ]; then
+        SHOWN+=("Demo 3, defence: ${compared}a bill of materials that lists the models, and a changed model file noticed.")
+    else
+        SHOWN+=("Demo 3, defence: NOT shown, because neither its image nor its Python packages could be had here.")
+    fi
 }

@@ -1,8 +1,9 @@
 # shellcheck shell=bash
 # Words for people: lines, headings, errors, and the record of the steps that a command took.
 
-STEP_LINES=()  # one line per step, for the summary
+STEP_LINES=()   # one line per step, for the summary
 FAILED_STEPS=() # the names of the steps that failed
+STEP_CODE=0     # how the last step ended
 
 say() { printf '%s\n' "$*"; }
 
@@ -38,21 +39,21 @@ ask() { # ask QUESTION: 0 for yes; without a terminal nobody can answer, so no
 }
 
 step() { # step NAME GOOD_CODES COMMAND...: run it, time it, note how it ended ("0 1": both are fine)
-    local name=$1 good=$2 started=$SECONDS code seconds
+    local name=$1 good=$2 started=$SECONDS seconds
     shift 2
     heading "$name"
     "$@" </dev/null
-    code=$?
+    STEP_CODE=$?
     seconds=$((SECONDS - started))
     case " $good " in
-        *" $code "*) note_step "$seconds s: $name" ;;
+        *" $STEP_CODE "*) note_step "$seconds s: $name" ;;
         *)
             FAILED_STEPS+=("$name")
-            note_step "FAILED with exit code $code after $seconds s: $name"
-            say "FAILED: $name (exit code $code)"
+            note_step "FAILED with exit code $STEP_CODE after $seconds s: $name"
+            say "FAILED: $name (exit code $STEP_CODE)"
+            return 1
             ;;
     esac
-    return "$code"
 }
 
 note_step() { STEP_LINES+=("$1"); }

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import pty
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,7 @@ case "$1 $2" in
     "-c "*) exec "REAL" "$@" ;;
     "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
     "-m pip") exit "${FAKE_PIP:-0}" ;;
-    inspect_model.py*) exit 1 ;;
+    inspect_model.py*) exit "${FAKE_INSPECT:-1}" ;;
     "safe_demo.py load") exit "${FAKE_SAFE_DEMO:-0}" ;;
 esac
 """
@@ -422,6 +424,55 @@ def test_an_image_of_demo_3_that_cannot_be_built_is_no_failure(bench: Bench) -> 
     assert result.returncode == 0, result.stderr
     assert "image grype-demo: not built" in result.stdout
     assert "NO live scan" in result.stdout
+
+
+def test_demo_3_without_its_image_takes_python_for_the_defence(bench: Bench) -> None:
+    bench.docker()
+    bench.python()
+    bench.script("demo-supply-chain/gold_demo.sh", "command -v python")
+    result = bench("run", "3", FAKE_BUILD="1", FAKE_SCAN="2")
+    assert result.returncode == 0, result.stderr
+    assert f"{bench.home}/.venv/bin/python" in result.stdout
+    assert "Demo 3, defence: a bill of materials" in result.stdout
+
+
+def test_demo_3_says_what_could_not_be_shown(bench: Bench) -> None:
+    bench.docker()
+    bench.script("demo-supply-chain/gold_demo.sh", "exit 2")
+    result = bench("run", "3", FAKE_BUILD="1", FAKE_SCAN="2")
+    assert result.returncode == 0, result.stderr
+    assert "Demo 3, defence: NOT shown" in result.stdout
+    assert bench("run", "3").returncode == 1  # with its image, there is no excuse
+
+
+def test_an_inspection_that_finds_nothing_is_a_failure(bench: Bench) -> None:
+    bench.python()
+    result = bench("run", "1", FAKE_INSPECT="0")
+    assert result.returncode == 1
+    assert "read the file without loading it" in result.stderr
+    assert "Demo 1, defence" not in result.stdout.split("What was shown:")[1]
+
+
+def test_an_interrupted_run_stops_and_removes_its_container(bench: Bench) -> None:
+    bench.docker()
+    bench.executable(bench.bin / "docker", FAKE_DOCKER.replace("exec)", "exec) sleep 60 ;;\n    never)"))
+    run = subprocess.Popen(
+        [str(bench.home / "workshop.sh"), "run", "1"],
+        env=bench.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for _ in range(300):
+        if "docker exec" in bench.log.read_text():
+            break
+        time.sleep(0.1)
+    os.killpg(run.pid, signal.SIGTERM)  # SIGINT would be ignored under nohup
+    said, _ = run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert said.rstrip().splitlines()[-1].startswith("Stopped. Run the same command again")
+    assert "docker rm --force --volumes container-1" in bench.logged()
 
 
 def test_an_image_of_demo_1_that_cannot_be_built_is_a_failure(bench: Bench) -> None:
