@@ -12,8 +12,8 @@ from pathlib import Path
 
 import console
 from console import UserError
+from grype_report import read_json
 from make_mlbom import check_schema, sha256
-from report import read_json
 
 
 def listed(path: Path) -> dict[str, str]:

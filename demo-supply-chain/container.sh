@@ -2,7 +2,7 @@
 # For scan.sh and gold_demo.sh: find a Python on this machine, or run the same script in this demo's image.
 # Sourced, not run. Works with the bash 3.2 of macOS.
 
-IMAGE=grype-demo
+IMAGE=${SCAN_IMAGE:-grype-demo}  # the tests use another name
 HARDENED=(--read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges)
 # these settings name places on this machine, which mean nothing inside a container
 LOCAL_PATHS=" GRYPE_DB_CACHE_DIR GRYPE_CONFIG GRYPE_FILE GRYPE_LOG_FILE GRYPE_REGISTRY_CA_CERT GRYPE_DB_CA_CERT "

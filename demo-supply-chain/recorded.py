@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import console
-from report import NOT_RECORDED, SEVERITIES, read_json
+from grype_report import NOT_RECORDED, SEVERITIES, read_json
 
 SCANS = Path(__file__).resolve().parent / "recorded" / "scans.json"
 FIGURES = (

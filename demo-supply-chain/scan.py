@@ -23,7 +23,7 @@ from pathlib import Path
 import console
 import recorded
 from console import UserError
-from report import SEVERITIES, Scan, read_scan, sbom_beside
+from grype_report import SEVERITIES, Scan, read_scan, sbom_beside
 
 HERE = Path(__file__).resolve().parent
 IMAGES = HERE / "images.txt"
@@ -110,11 +110,12 @@ def run_grype(grype: str, image: str, report: Path, timeout: int) -> None:
 def wait(process: subprocess.Popen[bytes], image: str, started: float, timeout: int) -> None:
     """Wait for Grype and say every few seconds that it is still at work."""
     while process.poll() is None:
+        left = started + timeout - time.monotonic()
         try:
-            process.wait(timeout=STILL_THERE)
+            process.wait(timeout=max(0.0, min(STILL_THERE, left)))
         except subprocess.TimeoutExpired:
             seconds = round(time.monotonic() - started)
-            if seconds >= timeout:
+            if left <= STILL_THERE:
                 raise ScanError(f"no answer within {timeout} seconds") from None
             print(f"  still scanning {image}: {seconds} seconds", file=sys.stderr, flush=True)
 

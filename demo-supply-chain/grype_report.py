@@ -124,7 +124,7 @@ def read_scan(path: Path, image: str = "") -> Scan:
     sbom = read_json(sbom_beside(path)) if sbom_beside(path).exists() else None
     try:
         target = report["source"]["target"]
-        return summarize(image or str(target["userInput"]), report, sbom)
+        return summarize(image or str(target["userInput"]).removeprefix("registry:"), report, sbom)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
             f"{path} is not a report of Grype: scan the image again with ./scan.sh IMAGE."

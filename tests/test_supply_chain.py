@@ -1,0 +1,656 @@
+"""Demo 3 without a container: scan, compare, recorded scans, ML-BOM. Grype is a stand-in (stand_in.py)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import pty
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(Path(__file__).resolve().parent))
+sys.path.append(str(ROOT / "demo-supply-chain"))
+import grype_report  # noqa: E402
+import stand_in  # noqa: E402
+
+Result = subprocess.CompletedProcess[str]
+REAL_REPORTS = ROOT.parent / "shared" / "data" / "grype-json"
+TOOLS = (
+    "bash",
+    "env",
+    "dirname",
+    "basename",
+    "cat",
+    "find",
+    "mv",
+    "cp",
+    "rm",
+    "mkdir",
+    "mktemp",
+    "chmod",
+    "sort",
+    "sed",
+)
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Path:
+    """A copy of the demo folder alone: results land here, and nothing outside it is needed."""
+    kept = shutil.ignore_patterns("results", "__pycache__", ".mypy_cache", ".ruff_cache")
+    return Path(shutil.copytree(ROOT / "demo-supply-chain", tmp_path / "demo-supply-chain", ignore=kept))
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Path:
+    """A folder for PATH with Python and a few tools, but neither Grype nor Docker."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in TOOLS:
+        found = shutil.which(name)
+        assert found, name
+        (folder / name).symlink_to(found)
+    (folder / "python3").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (folder / "python3").chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def grype(tools: Path) -> Callable[[dict[str, dict[str, Any]]], Path]:
+    """Put a stand-in for Grype on that PATH, with these answers."""
+    return lambda answers: stand_in.write(tools / "grype", sys.executable, answers)
+
+
+@pytest.fixture
+def shell(demo: Path, tools: Path) -> Callable[..., Result]:
+    """shell("./scan.sh", "--plain") types a command in the demo's folder."""
+
+    def run(*command: object, cwd: Path = demo, **env: str) -> Result:
+        return subprocess.run(
+            [str(word) for word in command],
+            cwd=cwd,
+            env={"PATH": str(tools), "HOME": str(demo.parent), **env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    return run
+
+
+def errors(result: Result) -> list[str]:
+    """The lines on stderr that are errors; the others tell about progress."""
+    assert "Traceback" not in result.stderr, result.stderr
+    return [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+
+
+def row(result: Result, image: str) -> dict[str, str]:
+    """The table row of an image, in the plain layout."""
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith(f"- image: {image};")]
+    return dict(part.split(": ", 1) for part in line.removeprefix("- ").split("; "))
+
+
+# --- scan ---
+
+
+def test_scan_compares_the_three_images(
+    shell: Callable[..., Result], grype: Callable[..., Path], demo: Path
+) -> None:
+    grype(stand_in.THREE)
+    result = shell("./scan.sh")
+    assert result.returncode == 0, result.stderr
+    assert not errors(result)
+    debian = row(result, "python:3.11")
+    assert [debian[name] for name in grype_report.SEVERITIES] == ["1", "0", "1", "0", "1", "1"]
+    assert (debian["all"], debian["fixable"], debian["packages"]) == ("4", "2", "7")
+    assert (debian["packages with findings"], debian["distro"]) == ("3", "debian 12")
+    assert debian["database"] == "2001-02-03T04:05:06Z"
+    hardened = row(result, "cgr.dev/chainguard/python:latest")
+    assert (hardened["High"], hardened["Unknown"], hardened["fixable"]) == ("1", "1", "0")
+    assert hardened["database"] == "2001-02-03T04:05:06Z"
+    assert f"- python:3.11: python@sha256:{'1' * 64}" in result.stdout
+    for words in ("Scanning 1 of 3: python:3.11\n", "Scanning 3 of 3: cgr.dev/chainguard/python:latest\n"):
+        assert words in result.stderr
+    made = sorted(path.name for path in (demo / "results").iterdir())
+    assert made == sorted(
+        name + end
+        for name in ("python_3.11", "python_3.11-alpine", "cgr.dev_chainguard_python_latest")
+        for end in (".json", ".cdx.json")
+    )
+
+
+def test_scan_takes_other_names_and_another_folder(
+    shell: Callable[..., Result], grype: Callable[..., Path], demo: Path, tmp_path: Path
+) -> None:
+    grype(
+        {
+            "registry.io/team/app:1": stand_in.answer(stand_in.ALPINE),
+            "docker:mine": stand_in.THREE["python:3.11"],
+        }
+    )
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    command = (demo / "scan.sh", "registry.io/team/app:1", "docker:mine", "--results", "out")
+    result = shell(*command, cwd=elsewhere)  # called from another folder
+    assert result.returncode == 0, result.stderr
+    assert row(result, "registry.io/team/app:1")["Low"] == "1"
+    assert (elsewhere / "out" / "registry.io_team_app_1.json").exists()
+    assert (elsewhere / "out" / "docker_mine.json").exists()
+    assert not (demo / "results").exists()
+
+
+def test_scan_on_a_terminal_lays_out_columns(demo: Path, tools: Path, grype: Callable[..., Path]) -> None:
+    grype(stand_in.THREE)
+
+    def terminal(**env: str) -> str:
+        reader, writer = pty.openpty()
+        process = subprocess.Popen(
+            ["./scan.sh"], cwd=demo, env={"PATH": str(tools), **env}, stdout=writer, stderr=subprocess.DEVNULL
+        )
+        os.close(writer)
+        text = b""
+        try:
+            while block := os.read(reader, 65536):
+                text += block
+        except OSError:  # how Linux says that the other end is closed
+            pass
+        os.close(reader)
+        assert process.wait() == 0
+        return text.decode().replace("\r\n", "\n")
+
+    lines = terminal().splitlines()
+    (critical,) = [line for line in lines if line.startswith("Critical ")]
+    assert critical.split() == ["Critical", "1", "0", "0"]
+    head = next(line for line in lines if line.startswith("image "))
+    assert [critical[head.index(name)] for name in ("python:3.11 ", "python:3.11-alpine", "cgr.dev")] == [
+        *"100"
+    ]
+    assert "\x1b" not in "".join(lines)
+    assert "- image: python:3.11; Critical: 1" in terminal(NO_COLOR="1")
+
+
+def test_one_image_out_of_reach_is_said_in_its_row(
+    shell: Callable[..., Result], grype: Callable[..., Path], demo: Path
+) -> None:
+    grype({name: value for name, value in stand_in.THREE.items() if name != "python:3.11-alpine"})
+    result = shell("./scan.sh")
+    assert result.returncode == 2
+    assert row(result, "python:3.11")["Critical"] == "1"
+    assert row(result, "python:3.11-alpine")["Critical"] == "not scanned"
+    assert "- python:3.11-alpine: not scanned: could not find registry:python:3.11-alpine\n" in result.stdout
+    assert errors(result) == ["error: 1 of 3 images not scanned (python:3.11-alpine): try again."]
+    assert not list((demo / "results").glob("*alpine*"))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"json": '{"matches": [', "cyclonedx-json": "{}"},
+        {"json": '{"matches": 3, "source": {"target": {}}, "descriptor": {}}', "cyclonedx-json": "{}"},
+        {"json": "[]", "cyclonedx-json": "{}"},
+        {"json": json.dumps(stand_in.BEFORE), "cyclonedx-json": '{"components": [1]}'},
+        {"json": "\x00", "cyclonedx-json": "{}"},
+        {},  # says that all is well and writes nothing
+    ],
+)
+def test_a_malformed_report_is_no_result(
+    broken: dict[str, str], shell: Callable[..., Result], grype: Callable[..., Path], demo: Path
+) -> None:
+    grype({**stand_in.THREE, "python:3.11": broken})
+    result = shell("./scan.sh")
+    assert result.returncode == 2
+    assert "- python:3.11: not scanned: Grype's report cannot be read\n" in result.stdout
+    assert len(errors(result)) == 1
+    assert not list((demo / "results").glob("python_3.11.*"))
+    assert row(result, "python:3.11-alpine")["Low"] == "1"
+
+
+def test_no_network_shows_the_recorded_scans(
+    shell: Callable[..., Result], grype: Callable[..., Path]
+) -> None:
+    grype({})
+    result = shell("./scan.sh")
+    assert result.returncode == 2
+    (error,) = errors(result)
+    assert error.startswith("error: No live scan: Grype says: could not find registry:python:3.11;")
+    assert result.stdout.startswith("RECORDED, not measured now.\n")
+    assert "Vulnerabilities, each counted once" not in result.stdout
+
+
+def test_no_database_stops_at_once(shell: Callable[..., Result], grype: Callable[..., Path]) -> None:
+    failing = {"error": "[0002] ERROR failed to load vulnerability db: database does not exist", "code": 1}
+    grype({**stand_in.THREE, "python:3.11": failing})
+    result = shell("./scan.sh")
+    assert result.returncode == 2
+    assert "failed to load vulnerability db: database does not exist" in errors(result)[0]
+    assert "Scanning 2 of 3" not in result.stderr
+    assert result.stdout.startswith("RECORDED")
+
+
+def test_other_images_are_not_answered_with_the_recorded_ones(
+    shell: Callable[..., Result], grype: Callable[..., Path]
+) -> None:
+    grype({})
+    result = shell("./scan.sh", "nosuch/image:1")
+    assert (result.returncode, result.stdout) == (2, "")
+    (error,) = errors(result)
+    assert "could not find registry:nosuch/image:1" in error
+    assert "--recorded" in error
+
+
+def test_without_grype_and_docker(shell: Callable[..., Result], tools: Path) -> None:
+    result = shell("./scan.sh")
+    assert result.returncode == 2
+    assert errors(result) == [
+        "error: No live scan: neither Grype nor a Docker engine is here; here are recorded scans instead."
+    ]
+    assert result.stdout.startswith("RECORDED")
+    (tools / "python3").unlink()  # and without Python
+    without_python = shell("./scan.sh")
+    assert (without_python.returncode, without_python.stdout) == (2, result.stdout)
+    assert errors(without_python) == errors(result)
+
+
+def test_a_launcher_without_a_python_behind_it_is_passed_over(
+    shell: Callable[..., Result], tools: Path, grype: Callable[..., Path]
+) -> None:
+    grype(stand_in.THREE)
+    (tools / "python3").rename(tools / "python")
+    (tools / "python3").write_text("#!/bin/sh\nexit 127\n")
+    (tools / "python3").chmod(0o755)
+    assert shell("./scan.sh").returncode == 0
+
+
+def test_recorded_scans_are_marked_dated_and_sourced(shell: Callable[..., Result], demo: Path) -> None:
+    result = shell("./scan.sh", "--recorded")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("RECORDED, not measured now.\n")
+    recorded = json.loads((demo / "recorded" / "scans.json").read_text())
+    assert recorded["scans"]
+    for number, scan in enumerate(recorded["scans"], 1):
+        assert time.strptime(scan["date"], "%Y-%m-%d")
+        assert f"Scan {number}: {scan['image']}, by {scan['scanner']} on {scan['date']}\n" in result.stdout
+        assert scan["source"].startswith("https://")
+        assert f"  source: {scan['source']}\n" in result.stdout
+        counts = [scan[name] for name in grype_report.SEVERITIES if name in scan]
+        if len(counts) == len(grype_report.SEVERITIES) and scan["counted"].startswith("matches"):
+            assert sum(counts) == scan["matches"]
+    assert "not recorded" in result.stdout  # holes stay holes
+    assert (demo / "recorded" / "summary.txt").read_text() == result.stdout  # for machines without Python
+
+
+@pytest.mark.parametrize("name", ["two words", "-rm", "", "a;b", "$(id)", "../x"])
+def test_what_is_no_image_name_is_refused(
+    name: str, shell: Callable[..., Result], grype: Callable[..., Path], demo: Path
+) -> None:
+    grype(stand_in.THREE)
+    result = shell("./scan.sh", "python:3.11", "--", name)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert len(errors(result)) == 1
+    assert repr(name) in result.stderr
+    assert "Scanning" not in result.stderr
+    assert not (demo / "results").exists()
+
+
+def test_an_unwritable_results_folder_is_refused(
+    shell: Callable[..., Result], grype: Callable[..., Path], demo: Path
+) -> None:
+    grype(stand_in.THREE)
+    (demo / "results").write_text("in the way")
+    result = shell("./scan.sh")
+    assert (result.returncode, result.stdout) == (2, "")
+    (error,) = errors(result)
+    assert f"{demo}/results" in error
+    assert "Scanning" not in result.stderr
+    assert (demo / "results").read_text() == "in the way"
+
+
+def test_wrong_options_and_lists_are_refused(
+    shell: Callable[..., Result], grype: Callable[..., Path], demo: Path
+) -> None:
+    grype(stand_in.THREE)
+    assert shell("./scan.sh", "--fail-on", "terrible").returncode == 2
+    (demo / "images.txt").write_text("# nothing but a remark\n")
+    result = shell("./scan.sh")
+    assert result.returncode == 2
+    assert "images.txt names no image" in errors(result)[0]
+
+
+def test_fail_on_ends_with_1(shell: Callable[..., Result], grype: Callable[..., Path]) -> None:
+    grype(stand_in.THREE)
+    result = shell("./scan.sh", "--fail-on", "high")
+    assert result.returncode == 1
+    assert "2 of 3 images have a vulnerability of severity high or above." in result.stdout
+    assert shell("./scan.sh", "python:3.11-alpine", "--fail-on", "medium").returncode == 0
+
+
+def test_grype_settings_reach_grype(shell: Callable[..., Result], grype: Callable[..., Path]) -> None:
+    names = ["GRYPE_DB_AUTO_UPDATE", "GRYPE_CHECK_FOR_APP_UPDATE"]
+    grype({"x": {"environment": names, "code": 1}, "y": {"environment": names[:1], "code": 1}})
+    assert "GRYPE_CHECK_FOR_APP_UPDATE=false" in shell("./scan.sh", "x").stderr
+    assert (
+        "GRYPE_CHECK_FOR_APP_UPDATE=true" in shell("./scan.sh", "x", GRYPE_CHECK_FOR_APP_UPDATE="true").stderr
+    )
+    assert "GRYPE_DB_AUTO_UPDATE=unset" in shell("./scan.sh", "y").stderr
+    assert "GRYPE_DB_AUTO_UPDATE=false" in shell("./scan.sh", "y", GRYPE_DB_AUTO_UPDATE="false").stderr
+
+
+def test_grypes_own_fail_on_is_not_an_error(shell: Callable[..., Result], grype: Callable[..., Path]) -> None:
+    grype({"x": stand_in.answer(stand_in.BEFORE, code=2), "y": {"code": 2, "error": "usage"}})
+    assert shell("./scan.sh", "x").returncode == 0  # 2 with a report: the user's own threshold was reached
+    assert shell("./scan.sh", "y").returncode == 2
+
+
+def test_a_scan_that_hangs_is_ended(
+    shell: Callable[..., Result], grype: Callable[..., Path], demo: Path
+) -> None:
+    grype({"x": stand_in.answer(stand_in.BEFORE, seconds=60)})
+    started = time.monotonic()
+    result = shell("./scan.sh", "x", "--timeout", "1")
+    assert time.monotonic() - started < 30
+    assert result.returncode == 2
+    assert "no answer within 1 seconds" in errors(result)[0]
+    assert not list((demo / "results").iterdir())
+
+
+def test_stopping_leaves_nothing_half_written(demo: Path, tools: Path, grype: Callable[..., Path]) -> None:
+    grype({"x": stand_in.answer(stand_in.BEFORE, seconds=60)})
+    process = subprocess.Popen(
+        ["./scan.sh", "x"], cwd=demo, env={"PATH": str(tools)}, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 30
+    while not list(demo.glob("results/.unfinished.*/x.json")) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 143
+    assert process.stderr is not None
+    process.stderr.close()
+    assert not list((demo / "results").iterdir())
+
+
+@pytest.mark.skipif(not REAL_REPORTS.is_dir(), reason="the real Grype reports are not on this machine")
+@pytest.mark.parametrize(
+    ("name", "counts", "distro", "built"),
+    [
+        (
+            "chainguard-ruby-test",
+            (3, {"CVE-2023-28755": "High"}, 2),
+            "wolfi 20221118",
+            "2023-05-17T01:32:43Z",
+        ),
+        ("ghsa-test", (2, {"CVE-2014-3577": "Medium"}, 1), "alpine 3.14.2", "2023-08-31T01:24:19Z"),
+        ("keycloak-test", (6, {"CVE-2020-12413": "Low"}, 6), "redhat 9.1", "2023-09-01T01:26:55Z"),
+    ],
+)
+def test_real_reports_are_counted(name: str, counts: tuple[Any, ...], distro: str, built: str) -> None:
+    scan = grype_report.read_scan(REAL_REPORTS / f"{name}.json")
+    assert (scan.matches, scan.severity, scan.affected) == counts
+    assert (scan.distro, scan.database, scan.packages) == (distro, built, None)
+    assert "@sha256:" in scan.digest
+
+
+# --- compare ---
+
+
+def test_compare_names_what_disappeared(
+    shell: Callable[..., Result], grype: Callable[..., Path], run_script: Callable[..., Result], demo: Path
+) -> None:
+    grype(stand_in.THREE)
+    assert shell("./scan.sh").returncode == 0
+    results = demo / "results"
+    result = run_script(
+        "demo-supply-chain/compare.py",
+        results / "python_3.11.json",
+        results / "cgr.dev_chainguard_python_latest.json",
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[3:] == [
+        "Disappeared: 3",
+        "  CVE-2001-0001 (Critical)",
+        "  CVE-2001-0002 (Medium)",
+        "  CVE-2001-0004 (Unknown)",
+        "Still there: 1",
+        "  CVE-2001-0003 (Unknown)",
+        "New: 1",
+        "  CVE-2001-0009 (High)",
+    ]
+    assert (
+        row(result, "cgr.dev/chainguard/python:latest")["digest"]
+        == f"cgr.dev/chainguard/python@sha256:{'3' * 64}"
+    )
+
+
+def test_compare_shortens_long_lists(run_script: Callable[..., Result], tmp_path: Path) -> None:
+    many = [stand_in.match(f"CVE-2001-{number:04}", "Low", "x") for number in range(25)]
+    (tmp_path / "a.json").write_text(json.dumps(stand_in.report("a:1", *many)))
+    (tmp_path / "b.json").write_text(json.dumps(stand_in.report("b:1")))
+    short = run_script("demo-supply-chain/compare.py", "a.json", "b.json").stdout
+    assert "Disappeared: 25\n" in short
+    assert "  and 15 more: --all names them\n" in short
+    assert run_script("demo-supply-chain/compare.py", "a.json", "b.json", "--all").stdout.count("(Low)") == 25
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"\xff\xfe", b"[]", b'{"matches": []}', b"[" * 100_000])
+def test_compare_refuses_what_is_no_report(
+    content: bytes | None,
+    run_script: Callable[..., Result],
+    assert_refused: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    if content is not None:
+        (tmp_path / "x.json").write_bytes(content)
+    assert_refused(run_script("demo-supply-chain/compare.py", "x.json", "x.json"), "x.json", "./scan.sh")
+
+
+# --- ML-BOM ---
+
+
+def tensors(*values: float) -> bytes:
+    """A whole SafeTensors file with one tensor."""
+    data = struct.pack(f"<{len(values)}f", *values)
+    header = json.dumps(
+        {"w": {"dtype": "F32", "shape": [len(values)], "data_offsets": [0, len(data)]}}
+    ).encode()
+    return struct.pack("<Q", len(header)) + header + data
+
+
+def test_mlbom_lists_models_with_their_hash(run_script: Callable[..., Result], tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    safetensors = pytest.importorskip("safetensors.torch")
+    weights = {"a": torch.zeros(2, 3), "b": torch.ones(4)}
+    torch.save(weights, tmp_path / "model.pt")
+    safetensors.save_file(weights, tmp_path / "model.safetensors")
+    result = run_script("demo-supply-chain/make_mlbom.py", "model.pt", "model.safetensors")
+    assert (result.returncode, result.stderr) == (0, "")
+    made = json.loads((tmp_path / "mlbom.cdx.json").read_text())
+    assert (made["bomFormat"], made["specVersion"]) == ("CycloneDX", "1.6")
+    listed = {item["name"]: item for item in made["components"]}
+    assert set(listed) == {"model.pt", "model.safetensors"}
+    for name, item in listed.items():
+        digest = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+        assert item["type"] == "machine-learning-model"
+        assert item["hashes"] == [{"alg": "SHA-256", "content": digest}]
+        assert digest in result.stdout
+    facts = {item["name"]: item["value"] for item in listed["model.safetensors"]["properties"]}
+    assert (facts["workshop:tensors"], facts["workshop:parameters"]) == ("2", "10")
+    assert "pickle" in json.dumps(listed["model.pt"])
+
+
+def test_mlbom_goes_to_standard_output(run_script: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "m.safetensors").write_bytes(tensors(1.0))
+    result = run_script("demo-supply-chain/make_mlbom.py", "m.safetensors", "--output", "-")
+    assert json.loads(result.stdout)["components"][0]["name"] == "m.safetensors"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.safetensors"]
+
+
+class Payload:
+    """A pickle of this makes a folder when it is loaded."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, ("pwned",)
+
+
+def test_mlbom_never_loads_a_pickle(run_script: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "bad.pt").write_bytes(pickle.dumps(Payload()))
+    result = run_script("demo-supply-chain/make_mlbom.py", "bad.pt")
+    assert result.returncode == 0
+    assert "pickle, which can run code" in result.stdout
+    assert not (tmp_path / "pwned").exists()
+    os.chdir(tmp_path)
+    pickle.loads((tmp_path / "bad.pt").read_bytes())
+    assert (tmp_path / "pwned").exists()  # the payload itself works
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("missing.safetensors", None),
+        ("text.pt", b"not a model\n"),
+        ("random.pt", bytes(range(1, 200))),
+        ("empty.pt", b""),
+        ("cut.pt", b"PK\x03\x04 the rest of the archive is missing"),
+        ("empty.safetensors", b""),
+        ("random.safetensors", bytes(range(200))),
+        ("cut.safetensors", tensors(1.0, 2.0)[:-3]),
+        ("long.safetensors", tensors(1.0, 2.0) + b"extra"),
+        ("list.safetensors", struct.pack("<Q", 2) + b"[]"),
+        ("shapeless.safetensors", struct.pack("<Q", 8) + b'{"w": 1}'),
+        ("nojson.safetensors", struct.pack("<Q", 2) + b"{{"),
+        ("deep.safetensors", struct.pack("<Q", 100_000) + b"[" * 100_000),
+    ],
+)
+def test_mlbom_refuses_damaged_files(
+    name: str,
+    content: bytes | None,
+    run_script: Callable[..., Result],
+    assert_refused: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "good.safetensors").write_bytes(tensors(1.0))
+    assert_refused(run_script("demo-supply-chain/make_mlbom.py", "good.safetensors", name), name)
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_mlbom_refuses_bad_places(
+    run_script: Callable[..., Result], assert_refused: Callable[..., None], tmp_path: Path
+) -> None:
+    script = "demo-supply-chain/make_mlbom.py"
+    (tmp_path / "m.safetensors").write_bytes(tensors(1.0))
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "m.safetensors").write_bytes(tensors(2.0))
+    assert_refused(run_script(script, tmp_path / "sub"), "sub")
+    assert_refused(run_script(script, "m.safetensors", "sub/m.safetensors"), "m.safetensors is named twice")
+    assert_refused(run_script(script, "m.safetensors", "--output", "sub"), "sub is a folder")
+    assert_refused(run_script(script, "m.safetensors", "--output", "m.safetensors/x.json"), "m.safetensors")
+    assert not list(tmp_path.glob("**/*.json"))
+
+
+def test_check_notices_changed_and_missing_models(run_script: Callable[..., Result], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.safetensors").write_bytes(tensors(1.0, 2.0))
+    assert run_script("demo-supply-chain/make_mlbom.py", "a.safetensors", "b.safetensors").returncode == 0
+    check = "demo-supply-chain/check_mlbom.py"
+    result = run_script(check, "mlbom.cdx.json")
+    assert (result.returncode, result.stdout) == (0, "a.safetensors: unchanged\nb.safetensors: unchanged\n")
+    (tmp_path / "a.safetensors").write_bytes(tensors(1.0, 2.1))
+    (tmp_path / "b.safetensors").unlink()
+    result = run_script(check, "mlbom.cdx.json")
+    assert (result.returncode, result.stdout) == (1, "a.safetensors: CHANGED\nb.safetensors: MISSING\n")
+
+
+@pytest.mark.parametrize("content", [None, "{", "{}", '{"bomFormat": "CycloneDX", "specVersion": "1.6"}'])
+def test_check_refuses_what_is_no_list(
+    content: str | None,
+    run_script: Callable[..., Result],
+    assert_refused: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    if content is not None:
+        (tmp_path / "x.json").write_text(content)
+    assert_refused(run_script("demo-supply-chain/check_mlbom.py", "x.json"), "x.json")
+
+
+def test_only_the_list_needs_a_library(demo: Path, grype: Callable[..., Path], tools: Path) -> None:
+    grype(stand_in.THREE)
+
+    def bare(*command: str) -> Result:  # -S: without anything that was installed
+        return subprocess.run(
+            [sys.executable, "-S", *command],
+            cwd=demo,
+            env={"PATH": str(tools)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert bare("scan.py").returncode == 0
+    refused = bare("make_mlbom.py", "x.pt")
+    assert refused.returncode == 2
+    assert (
+        refused.stderr == "error: cyclonedx-python-lib is missing: pip install -r requirements.txt gets it.\n"
+    )
+
+
+# --- the paths as documented ---
+
+
+def test_silver_and_gold_path(shell: Callable[..., Result], grype: Callable[..., Path], demo: Path) -> None:
+    grype(stand_in.THREE)
+    assert shell("./scan.sh").returncode == 0
+    gold = shell("./gold_demo.sh", PYTHON=sys.executable)
+    assert gold.returncode == 0, gold.stderr
+    assert "Disappeared: 3\n  CVE-2001-0001 (Critical)\n" in gold.stdout
+    assert "example.safetensors: CHANGED\n" in gold.stdout
+    assert "The list noticed the change." in gold.stdout
+    listed = json.loads((demo / "results" / "mlbom.cdx.json").read_text())["components"]
+    assert [item["name"] for item in listed] == ["example.safetensors"]
+    assert not list((demo / "results").glob(".*"))
+
+
+def test_gold_path_without_scan_and_with_other_models(shell: Callable[..., Result], demo: Path) -> None:
+    (demo.parent / "mine").mkdir()
+    for name in ("a", "b"):
+        (demo.parent / "mine" / f"{name}.safetensors").write_bytes(tensors(1.0, 2.0))
+    gold = shell("./gold_demo.sh", "--models", "../mine", PYTHON=sys.executable)
+    assert gold.returncode == 0, gold.stderr
+    assert "There is no live scan yet" in gold.stdout
+    assert "a.safetensors: CHANGED\nb.safetensors: unchanged\n" in gold.stdout
+    assert (demo.parent / "mine" / "a.safetensors").read_bytes() == tensors(1.0, 2.0)
+
+
+def test_gold_path_refuses_bad_input(shell: Callable[..., Result], demo: Path) -> None:
+    (demo.parent / "empty").mkdir()
+    for arguments, words in (
+        (["--models", "nowhere"], "nowhere is no folder"),
+        (["--models", "../empty"], "../empty holds no .safetensors or .pt file"),
+        (["--wrong"], "--wrong is not known"),
+    ):
+        result = shell("./gold_demo.sh", *arguments, PYTHON=sys.executable)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert words in errors(result)[0]
+    (demo.parent / "empty" / "x.safetensors").write_bytes(b"nothing")
+    result = shell("./gold_demo.sh", "--models", "../empty", PYTHON=sys.executable)
+    assert result.returncode == 2
+    assert "x.safetensors is no SafeTensors file" in errors(result)[0]
+
+
+def test_help_says_how_to_use_them(shell: Callable[..., Result]) -> None:
+    for script in ("./scan.sh", "./gold_demo.sh"):
+        result = shell(script, "--help")
+        assert result.returncode == 0
+        assert "Exit codes" in result.stdout
