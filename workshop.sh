@@ -22,15 +22,15 @@ export WORKSHOP_BUILD_ARGS=${WORKSHOP_BUILD_ARGS:-}
 TORCH_INDEX=https://download.pytorch.org/whl/cpu # the CPU builds: no CUDA libraries
 
 # Figures that `run` and `check` announce. Minutes: on a machine with 2 cores. MB: compressed, as downloaded.
-MB_TORCH_CPU=250      # torch, torchvision and their small dependencies, CPU build for Linux
-MB_TORCH_CUDA=2900    # the same from the ordinary registry: the CUDA build for Linux
-MB_TORCH_MAC=170      # the same for Apple Silicon
+MB_TORCH_CPU=200      # torch and torchvision, CPU build for Linux
+MB_TORCH_CUDA=3050    # the same from the ordinary registry: the CUDA build for Linux, with its libraries
+MB_TORCH_MAC=130      # the same for Apple Silicon
 MB_PACKAGES=40        # the small Python packages of all demos
-MB_TEST_TOOLS=60      # pytest, ruff, mypy, shellcheck, hadolint
-MB_BASE_IMAGES=100    # python:3.13-slim and what else the images need
+MB_TEST_TOOLS=50      # pytest, ruff, mypy, shellcheck, hadolint
+MB_BASE_IMAGES=150    # python:3.13-slim and Grype
 MB_DEMO_3=600         # demo 3: the images that it scans and Grype's database
 GB_DISK=6             # free disk space for everything, with the CPU build
-GB_DISK_CUDA=25       # the same with the CUDA build
+GB_DISK_CUDA=20       # the same with the CUDA build
 GB_MEMORY=4           # memory
 MINUTES_INSTALL=2     # making .venv (3 with the CUDA build)
 MINUTES_BUILD=6       # building the images without demo 2's data and trainings

@@ -40,7 +40,7 @@ reset_demo_2() {
 
 reset_demo_3() {
     remove_made "$MADE_BY_3"
-    remove_image grype-demo "$1"
+    remove_image grype-demo "$1" && docker volume rm grype-demo-db >/dev/null 2>&1 # Grype's database
     say "Demo 3 is reset."
 }
 
@@ -72,10 +72,8 @@ expand() { # expand PATTERNS: those that exist, one a line (their names have no 
     for path in $1; do [ ! -e "$path" ] || say "$path"; done
 }
 
-remove_image() { # remove_image IMAGE YES
-    engine_answers && docker image inspect "$1" >/dev/null 2>&1 || return 0
-    if [ "$2" = yes ] || ask "Remove the image $1 ($(image_size "$1"))?"; then
-        docker image rm --force "$1" >/dev/null && say "Removed the image $1."
-    fi
-    return 0
+remove_image() { # remove_image IMAGE YES: 0 if it was removed
+    engine_answers && docker image inspect "$1" >/dev/null 2>&1 || return 1
+    [ "$2" = yes ] || ask "Remove the image $1 ($(image_size "$1"))?" || return 1
+    docker image rm --force "$1" >/dev/null && say "Removed the image $1."
 }

@@ -63,7 +63,7 @@ announce_plan() { # announce_plan DEMOS: what will be downloaded, and how long i
     else
         say "Download: at most about $megabytes MB; less if some of it is here already."
     fi
-    say "Time: about $minutes minutes on 2 cores, without the download. A second run is faster."
+    say "Time: about $minutes min on 2 cores, without the download. A second run is faster."
 }
 
 plan_python() {
@@ -74,7 +74,7 @@ plan_python() {
         *torch*)
             find_torch_source
             describe_torch_source
-            megabytes=$(torch_megabytes)
+            megabytes=$((MB_PACKAGES + $(torch_megabytes)))
             warn_about_disk
             ;;
         *) megabytes=$MB_PACKAGES ;;
@@ -91,7 +91,7 @@ plan_images() {
     [ "$new" = yes ] || return 0
     TORCH_SOURCE=cpu
     case "$WORKSHOP_BUILD_ARGS " in *"TORCH_INDEX= "*) TORCH_SOURCE=cuda ;; esac
-    megabytes=$((MB_BASE_IMAGES + $(torch_megabytes)))
+    megabytes=$((MB_BASE_IMAGES + MB_PACKAGES + $(torch_megabytes)))
     minutes=$MINUTES_BUILD
     warn_about_disk
 }

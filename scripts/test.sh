@@ -25,7 +25,7 @@ prepare_tests() {
     if ! venv_has torch; then
         find_torch_source
         describe_torch_source
-        say "Download: at most about $(($(torch_megabytes) + MB_TEST_TOOLS)) MB."
+        say "Download: at most about $(($(torch_megabytes) + MB_PACKAGES + MB_TEST_TOOLS)) MB."
     fi
     make_venv packages torch dev
 }

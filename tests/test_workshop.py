@@ -556,9 +556,12 @@ def test_reset_keeps_images_without_a_terminal_and_removes_them_with_yes(used_be
     image.write_text("label\n")
     assert "Remove the image pickle-demo (123 MB)? Not asked" in used_bench("reset").stdout
     assert image.exists()
+    (used_bench.log.parent / "images/grype-demo").write_text("label\n")
+    used_bench.logged()
     result = used_bench("reset", "--yes")
     assert result.returncode == 0, result.stderr
     assert not image.exists()
+    assert "docker volume rm grype-demo-db" in used_bench.logged()
     assert not (used_bench.home / ".venv").exists()
     assert (used_bench.home / "demo-malicious/tracked.pt").exists()
 
