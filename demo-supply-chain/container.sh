@@ -49,7 +49,7 @@ run_in_container() {
     say "error: Cannot write in $results: choose a folder that you may write to."
     return 2
   fi
-  flags=(--network "$network" "${HARDENED[@]}" -v "$IMAGE-db:/db")
+  flags=(--network "$network" "${HARDENED[@]}" -v "${IMAGE//[:\/]/_}-db:/db")
   for name in $(settings); do flags+=(-e "$name"); done
   if [ -t 1 ] && [ -t 2 ]; then flags+=(-t); fi
   CONTAINER=$(docker create "${flags[@]}" "$IMAGE" "$@")

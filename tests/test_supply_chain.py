@@ -22,7 +22,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(Path(__file__).resolve().parent))
 sys.path.append(str(ROOT / "demo-supply-chain"))
+import console  # noqa: E402
 import grype_report  # noqa: E402
+import make_mlbom  # noqa: E402
 import stand_in  # noqa: E402
 
 Result = subprocess.CompletedProcess[str]
@@ -443,7 +445,11 @@ def test_compare_shortens_long_lists(run_script: Callable[..., Result], tmp_path
     assert run_script("demo-supply-chain/compare.py", "a.json", "b.json", "--all").stdout.count("(Low)") == 25
 
 
-@pytest.mark.parametrize("content", [None, b"{", b"\xff\xfe", b"[]", b'{"matches": []}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"{", b"\xff\xfe", b"[]", b'{"matches": []}', b"[" * 100_000],
+    ids=["missing", "cut", "no text", "a list", "no source", "deep"],
+)
 def test_compare_refuses_what_is_no_report(
     content: bytes | None,
     run_script: Callable[..., Result],
@@ -514,33 +520,35 @@ def test_mlbom_never_loads_a_pickle(run_script: Callable[..., Result], tmp_path:
     assert (tmp_path / "pwned").exists()  # the payload itself works
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("missing.safetensors", None),
-        ("text.pt", b"not a model\n"),
-        ("random.pt", bytes(range(1, 200))),
-        ("empty.pt", b""),
-        ("cut.pt", b"PK\x03\x04 the rest of the archive is missing"),
-        ("empty.safetensors", b""),
-        ("random.safetensors", bytes(range(200))),
-        ("cut.safetensors", tensors(1.0, 2.0)[:-3]),
-        ("long.safetensors", tensors(1.0, 2.0) + b"extra"),
-        ("list.safetensors", struct.pack("<Q", 2) + b"[]"),
-        ("shapeless.safetensors", struct.pack("<Q", 8) + b'{"w": 1}'),
-        ("nojson.safetensors", struct.pack("<Q", 2) + b"{{"),
-        ("deep.safetensors", struct.pack("<Q", 100_000) + b"[" * 100_000),
-    ],
-)
+DAMAGED = {
+    "text.pt": b"not a model\n",
+    "random.pt": bytes(range(1, 200)),
+    "empty.pt": b"",
+    "cut.pt": b"PK\x03\x04 the rest of the archive is missing",
+    "empty.safetensors": b"",
+    "random.safetensors": bytes(range(200)),
+    "cut.safetensors": tensors(1.0, 2.0)[:-3],
+    "long.safetensors": tensors(1.0, 2.0) + b"extra",
+    "list.safetensors": struct.pack("<Q", 2) + b"[]",
+    "shapeless.safetensors": struct.pack("<Q", 8) + b'{"w": 1}',
+    "nojson.safetensors": struct.pack("<Q", 2) + b"{{",
+    "deep.safetensors": struct.pack("<Q", 100_000) + b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_model_is_recognised(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(DAMAGED[name])
+    with pytest.raises(console.UserError, match=name):
+        make_mlbom.read_model(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["missing.safetensors", "text.pt", "cut.safetensors"])
 def test_mlbom_refuses_damaged_files(
-    name: str,
-    content: bytes | None,
-    run_script: Callable[..., Result],
-    assert_refused: Callable[..., None],
-    tmp_path: Path,
+    name: str, run_script: Callable[..., Result], assert_refused: Callable[..., None], tmp_path: Path
 ) -> None:
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
+    if name in DAMAGED:
+        (tmp_path / name).write_bytes(DAMAGED[name])
     (tmp_path / "good.safetensors").write_bytes(tensors(1.0))
     assert_refused(run_script("demo-supply-chain/make_mlbom.py", "good.safetensors", name), name)
     assert not list(tmp_path.glob("*.json"))
@@ -573,7 +581,11 @@ def test_check_notices_changed_and_missing_models(run_script: Callable[..., Resu
     assert (result.returncode, result.stdout) == (1, "a.safetensors: CHANGED\nb.safetensors: MISSING\n")
 
 
-@pytest.mark.parametrize("content", [None, "{", "{}", '{"bomFormat": "CycloneDX", "specVersion": "1.6"}'])
+@pytest.mark.parametrize(
+    "content",
+    [None, "{", "{}", '{"bomFormat": "CycloneDX", "specVersion": "1.6"}'],
+    ids=["missing", "cut", "another format", "no models"],
+)
 def test_check_refuses_what_is_no_list(
     content: str | None,
     run_script: Callable[..., Result],
