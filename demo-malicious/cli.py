@@ -122,9 +122,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _scratch(path: Path) -> Iterator[Path]:
+    folder = path.parent.absolute()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=folder))
     except OSError as error:
         raise UserError(
             f"Cannot write {path} ({error.strerror}): choose a folder that you may write to."
@@ -132,7 +133,7 @@ def _scratch(path: Path) -> Iterator[Path]:
     try:
         yield scratch
     except OSError as error:
-        if error.filename and str(error.filename).startswith(str(path.parent)):
+        if error.filename and str(error.filename).startswith(str(folder)):
             raise UserError(f"Cannot write {path} ({error.strerror}): free it and try again.") from error
         raise
     finally:
