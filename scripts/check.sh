@@ -28,7 +28,10 @@ check_command() {
 }
 
 check_engine() {
-    if engine_answers; then
+    if engine_answers && ! can_build; then
+        say "MISSING: Docker engine - it answers but cannot build images: install Docker's buildx component, or go on with Python"
+        return 1
+    elif engine_answers; then
         say "OK: Docker engine $(docker info --format '{{.ServerVersion}}' 2>/dev/null)"
     elif command -v docker >/dev/null 2>&1; then
         say "MISSING: Docker engine - docker is installed but no engine answers: start Docker (or Docker Desktop), or go on with Python"

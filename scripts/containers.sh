@@ -11,6 +11,9 @@ engine_answers() {
     command -v docker >/dev/null 2>&1 && within 30 docker info
 }
 
+# BuildKit runs the builds; newer Docker clients have it in a component of its own, which can be missing
+can_build() { within 30 docker build --help; }
+
 # An image carries the checksum of what it was built from: the same sources need no second build,
 # also where nothing can be downloaded.
 source_checksum() { # source_checksum FOLDER

@@ -29,14 +29,17 @@ run_command() {
 }
 
 choose_way() { # choose_way docker|native|"": sets WAY, and PYTHON for the native way
+    local problem="no Docker engine answers: start Docker (./workshop.sh check tells more)"
     if [ "$1" != native ]; then
-        if engine_answers; then
+        if engine_answers && can_build; then
             WAY=docker
             say "Way: Docker, because an engine answers. (--native takes Python instead.)"
             return
         fi
-        [ "$1" != docker ] ||
-            fail "no Docker engine answers: start Docker (./workshop.sh check tells more), or run without --docker."
+        ! engine_answers ||
+            problem="a Docker engine answers but cannot build images: install Docker's buildx component"
+        [ "$1" != docker ] || fail "$problem, or run without --docker."
+        say "No Docker: $problem. Python will do as well."
     fi
     find_python || fail "neither a Docker engine nor a Python 3.10 to 3.14 that works was found: start Docker or install Python, then run ./workshop.sh check. Found: $(explain_pythons)"
     WAY=native

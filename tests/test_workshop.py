@@ -43,6 +43,7 @@ echo "docker $*" >>"$LOG"
 case "$1" in
     info) exit "${FAKE_ENGINE:-0}" ;;
     build)
+        [ "$2" != --help ] || exit "${FAKE_BUILDX:-0}"
         [ -z "${FAKE_BUILD:-}" ] || exit "$FAKE_BUILD"
         for word in "$@"; do
             case $word in workshop.sources=*) echo "${word#*=}" >"$STORE/$3" ;; esac
@@ -247,13 +248,28 @@ def test_docker_asked_for_but_absent(bench: Bench) -> None:
     assert not (bench.home / ".venv").exists()
 
 
+def test_an_engine_that_cannot_build_is_not_taken(bench: Bench) -> None:
+    bench.docker()
+    bench.python()
+    result = bench("run", "1", FAKE_BUILDX="1")
+    assert result.returncode == 0, result.stderr
+    assert "cannot build images: install Docker's buildx component" in result.stdout
+    assert "Way: Python" in result.stdout
+    forced = bench("run", "1", "--docker", FAKE_BUILDX="1")
+    assert forced.returncode == 1
+    assert "install Docker's buildx component, or run without --docker" in forced.stderr
+    assert "MISSING: Docker engine - it answers but cannot" in bench("check", FAKE_BUILDX="1").stdout
+
+
 def test_without_an_engine_run_takes_python_and_shows_all_demos(bench: Bench, tmp_path: Path) -> None:
     bench.docker()
     bench.python()
     result = bench("run", cwd=tmp_path, FAKE_ENGINE="1")
     said = result.stdout + result.stderr
     assert result.returncode == 0, said
-    assert result.stdout.startswith("Way: Python 3."), said
+    first, second = result.stdout.splitlines()[:2]
+    assert first.startswith("No Docker: no Docker engine answers")
+    assert second.startswith("Way: Python 3.")
     assert "Download: at most about" in said
     assert "That is the large CUDA build" in said or sys.platform == "darwin"
     for demo in (1, 2, 3):
@@ -385,7 +401,7 @@ def test_with_an_engine_the_steps_run_in_locked_up_containers(bench: Bench) -> N
     assert "image poisoning-demo: 123 MB, built in" in said
     log = bench.logged().splitlines()
     assert not [line for line in log if line.startswith("python")]
-    builds = [line for line in log if line.startswith("docker build -t pickle-demo")]
+    builds = [line for line in log if line.startswith("docker build -t pickle-demo ")]
     assert len(builds) == 1 and "--build-arg TORCH_INDEX= " in builds[0]
     starts = [line for line in log if line.startswith("docker run")]
     assert len(starts) == 2  # demo 3's scripts start their own
@@ -408,14 +424,14 @@ def test_with_an_engine_the_steps_run_in_locked_up_containers(bench: Bench) -> N
 def test_a_second_docker_run_builds_nothing_until_a_file_changes(bench: Bench) -> None:
     bench.docker()
     bench("run", "1")
-    assert "docker build" in bench.logged()
+    assert "docker build -t" in bench.logged()
     again = bench("run", "1")
     assert "built earlier from the same files" in again.stdout
     assert "Download: nothing." in again.stdout
-    assert "docker build" not in bench.logged()
+    assert "docker build -t" not in bench.logged()
     (bench.home / "demo-malicious/safe_demo.py").write_text("print()\n")
     bench("run", "1")
-    assert "docker build" in bench.logged()
+    assert "docker build -t" in bench.logged()
 
 
 def test_an_image_of_demo_3_that_cannot_be_built_is_no_failure(bench: Bench) -> None:
