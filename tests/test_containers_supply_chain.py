@@ -208,6 +208,7 @@ def test_scan_sh_builds_the_image_on_first_use(docker: Any, image: str, demo: Pa
         scan = in_folder(demo, no_python, tag, "./scan.sh", WORKSHOP_BUILD_ARGS=arguments)
     finally:
         docker("rmi", "-f", tag)
+        docker("volume", "rm", "-f", tag.replace(":", "_") + "-db")
     assert scan.returncode == 0, scan.stdout + scan.stderr
     assert f"Building the image {tag}, once" in scan.stderr
     assert "- image: python:3.11; Critical: 1;" in scan.stdout
