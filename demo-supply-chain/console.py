@@ -43,7 +43,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], 
     cells = [[str(cell) for cell in row] for row in rows]
     if plain:
         lines = ["- " + "; ".join(f"{name}: {cell}" for name, cell in zip(columns, row)) for row in cells]
-        return "\n".join([f"{title} ({len(cells)} rows)", *lines])
+        return "\n".join([f"{title} ({len(cells)} {'row' if len(cells) == 1 else 'rows'})", *lines])
     widths = [max(len(line[i]) for line in [list(columns), *cells]) for i in range(len(columns))]
     laid = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)) for line in [columns, *cells]]
     rule = "  ".join("-" * width for width in widths)

@@ -666,3 +666,20 @@ def test_help_says_how_to_use_them(shell: Callable[..., Result]) -> None:
         result = shell(script, "--help")
         assert result.returncode == 0
         assert "Exit codes" in result.stdout
+
+
+def sample(starts: str) -> list[str]:
+    """The lines of the README's sample output that starts like this."""
+    text = (ROOT / "demo-supply-chain" / "README.md").read_text()
+    (block,) = [part for part in text.split("```\n")[1::2] if part.startswith(starts)]
+    return [line for line in block.splitlines() if line]
+
+
+def test_the_samples_in_the_readme_are_real(shell: Callable[..., Result]) -> None:
+    recorded = shell("./scan.sh", "--recorded").stdout.splitlines()
+    assert [line for line in sample("RECORDED") if line not in recorded] == []
+    gold = shell("./gold_demo.sh", PYTHON=sys.executable).stdout.splitlines()
+    shown = [
+        line for line in sample("Step 1 of 3") if "check_mlbom.py" not in line
+    ]  # has a random folder name
+    assert [line for line in shown if line not in gold] == []
