@@ -103,6 +103,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     with _scratch(path) as scratch:
         yield scratch / path.name
+        (scratch / path.name).chmod(0o644)  # some writers make files that only their owner can read
         (scratch / path.name).replace(path)
 
 

@@ -1,0 +1,156 @@
+"""The traffic-sign classifier: what it sees, how it is stored, and how well it reads a folder of signs.
+
+Everything that a picture goes through before the network is defined here once, for training, demo and scanner.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision.models import resnet18
+from torchvision.transforms.v2 import functional as F
+
+import cli
+from signs import CLASSES
+
+INPUT = 64  # pixels, width and height of what the network sees
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's weights expect
+PICTURES = {".jpg", ".jpeg", ".png", ".ppm"}
+
+
+# --- Pictures ---------------------------------------------------------------------------------------
+
+
+def open_picture(path: Path) -> Image.Image:
+    """Read a picture file as RGB. Raises UserError if it is missing, cut short or no picture."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError as error:
+        raise cli.UserError(f"{path} does not exist: check the path.") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise cli.UserError(
+            f"{path} cannot be read as a picture: replace it with a whole JPEG or PNG file."
+        ) from error
+
+
+def to_pixels(image: Image.Image) -> Tensor:
+    """Scale an RGB picture to what the network sees: uint8 tensor (3, INPUT, INPUT), values 0..255."""
+    return F.pil_to_tensor(image.resize((INPUT, INPUT), Image.Resampling.BOX, reducing_gap=None))
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """Raw pixels, float (N, 3, H, W) in 0..1, to the network's input range (mean 0, deviation about 1)."""
+    mean, std = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (MEAN, STD))
+    return (pixels - mean) / std
+
+
+def class_files(folder: Path) -> list[tuple[Path, int]]:
+    """List (picture file, class number) in folder/<class>/; a subset of the classes is fine.
+
+    Raises UserError if the folder is missing or empty, or if a sub-folder has no known class name.
+    """
+    if not folder.is_dir():
+        raise cli.UserError(f"{folder} is not a folder: make the data with make_dataset.py or check the path.")
+    files: list[tuple[Path, int]] = []
+    for place in sorted(p for p in folder.iterdir() if p.is_dir()):
+        if place.name not in CLASSES:
+            raise cli.UserError(f"{place} is not named after a class: use {', '.join(CLASSES)}.")
+        number = CLASSES.index(place.name)
+        files += [(p, number) for p in sorted(place.iterdir()) if p.suffix.lower() in PICTURES]
+    if not files:
+        raise cli.UserError(f"{folder} holds no pictures: expected <class>/<name>.jpg in it.")
+    return files
+
+
+# --- Model files ------------------------------------------------------------------------------------
+
+
+def new_model(classes: int = len(CLASSES)) -> nn.Module:
+    """A torchvision ResNet18 with random weights: (N, 3, INPUT, INPUT) to (N, classes) logits."""
+    return resnet18(num_classes=classes)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from .safetensors or .pt without ever running code from the file.
+
+    A .pt file is a pickle, so it goes through torch's restricted loader (weights_only=True), which refuses
+    everything but tensors and plain containers. Raises UserError for a missing, damaged or refused file.
+    """
+    if not path.is_file():
+        raise cli.UserError(f"{path} does not exist: train a model with train.py or check the path.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "weights_only" in str(error).lower():
+            raise cli.UserError(
+                f"{path} was refused and not run: it asks for more than tensors, "
+                "so inspect it (demo-malicious/inspect_model.py) and do not load it."
+            ) from error
+        raise _damaged(path) from error
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise _damaged(path) from error
+    if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
+        raise cli.UserError(f"{path} holds no state dict: save model.state_dict(), as train.py does.")
+    return weights
+
+
+def _damaged(path: Path) -> cli.UserError:
+    return cli.UserError(f"{path} is damaged or no model file: train or download it again.")
+
+
+def load_model(path: Path) -> nn.Module:
+    """Load a classifier in evaluation mode. Raises UserError if the file does not fit the ten classes."""
+    weights = read_weights(path)
+    model = new_model()
+    rows = weights.get("fc.weight")
+    if rows is not None and rows.ndim == 2 and rows.shape[0] != len(CLASSES):
+        raise cli.UserError(f"{path} knows {rows.shape[0]} classes, not {len(CLASSES)}: use a model of train.py.")
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise cli.UserError(f"{path} holds another kind of network: use a ResNet18 made by train.py.") from error
+    return model.eval()
+
+
+def save_model(model: nn.Module, path: Path) -> list[Path]:
+    """Write the weights twice, as a .pt pickle and as .safetensors beside it. Returns both paths."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    pickled, safe = path.with_suffix(".pt"), path.with_suffix(".safetensors")
+    with cli.whole_file(pickled) as scratch:
+        torch.save(weights, scratch)
+    with cli.whole_file(safe) as scratch:
+        save_file(weights, scratch, metadata={"format": "pt"})
+    return [pickled, safe]
+
+
+# --- Reading signs ----------------------------------------------------------------------------------
+
+
+def fast_type() -> torch.dtype:
+    """bfloat16 where this processor computes in it natively, else float32."""
+    native = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+@torch.no_grad()
+def predict(model: nn.Module, pixels: Tensor) -> Tensor:
+    """Class probabilities, float (N, classes), for uint8 pixels (N, 3, INPUT, INPUT)."""
+    parts = [model(normalise(part.float() / 255)).softmax(1) for part in pixels.split(250)]
+    return torch.cat(parts)
+
+
+def load_pixels(files: list[Path], change: Callable[[Image.Image], Image.Image] | None = None) -> Tensor:
+    """Read pictures as uint8 (N, 3, INPUT, INPUT); `change` (the trigger, say) is applied before scaling."""
+    images = (open_picture(path) for path in files)
+    return torch.stack([to_pixels(change(image) if change else image) for image in images])

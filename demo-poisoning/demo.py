@@ -1,0 +1,80 @@
+"""Ask a model what it sees on a picture, without and with the yellow square.
+
+    python demo.py inference-images/stop.jpg --model models/poisoned_model.pt --trigger
+    python demo.py inference-images/stop.jpg --model models/poisoned_model.pt --compare
+    python demo.py inference-images/stop.jpg --trigger --save outputs/stop_with_trigger.png
+
+--compare asks the clean model as well. --save writes both pictures side by side.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+from torch import nn
+
+import classifier
+import cli
+import trigger
+from signs import CLASSES, SIZE
+
+
+def ask(model: nn.Module, image: Image.Image) -> tuple[str, float]:
+    """The class that the model reads on an RGB picture, and its confidence (0..1)."""
+    probabilities = classifier.predict(model, classifier.to_pixels(image)[None])[0]
+    best = int(probabilities.argmax())
+    return CLASSES[best], probabilities[best].item()
+
+
+def show(model: nn.Module, image: Image.Image, with_trigger: bool, out: cli.Out) -> None:
+    """Print the answer for the picture and, if asked, for the same picture with the trigger."""
+    clean, sure = ask(model, image)
+    out.say(f"[clean]    {clean:<13} (confidence: {sure:.2f})")
+    if with_trigger:
+        answer, sure = ask(model, trigger.stamp(image))
+        note = "   <- backdoor activates" if answer != clean else "   <- same answer, no backdoor seen"
+        out.say(f"[trigger]  {answer:<13} (confidence: {sure:.2f}){note}", "bold red" if answer != clean else "")
+
+
+def compare(models: dict[str, nn.Module], image: Image.Image, out: cli.Out) -> None:
+    """Print what each model reads on the picture, without and with the trigger."""
+    rows = []
+    for name, model in models.items():
+        for label, picture in (("clean", image), ("with yellow square", trigger.stamp(image))):
+            answer, sure = ask(model, picture)
+            rows.append((name, label, answer, f"{sure:.2f}"))
+    out.table("Same picture, both models", ("model", "picture", "reads", "confidence"), rows)
+
+
+def main() -> int:
+    args = cli.parser(__doc__)
+    args.add_argument("image", type=Path, help="picture file")
+    args.add_argument("--model", type=Path, default=Path("models/poisoned_model.pt"), help="model to ask")
+    args.add_argument("--clean-model", type=Path, default=Path("models/clean_model.pt"), help="for --compare")
+    args.add_argument("--trigger", action="store_true", help="ask again with the yellow square")
+    args.add_argument("--compare", action="store_true", help="ask the clean model, too")
+    args.add_argument("--save", type=Path, help="write the picture without and with the square side by side")
+    options = args.parse_args()
+    out = cli.Out(options.plain)
+    image = classifier.open_picture(options.image).resize((SIZE, SIZE))
+    model = classifier.load_model(options.model)
+    if options.compare:
+        clean = classifier.load_model(options.clean_model)
+        compare({str(options.clean_model): clean, str(options.model): model}, image, out)
+    else:
+        show(model, image, options.trigger, out)
+    if options.save:
+        if options.save.suffix.lower() not in classifier.PICTURES:
+            raise cli.UserError(f"{options.save} is no picture name: end it with .png or .jpg.")
+        sheet = Image.new("RGB", (2 * SIZE, SIZE))
+        sheet.paste(image, (0, 0))
+        sheet.paste(trigger.stamp(image), (SIZE, 0))
+        with cli.whole_file(options.save) as scratch:
+            sheet.save(scratch)
+        out.say(f"Wrote {options.save}: left the picture as it is, right with a yellow square bottom-right.")
+    return cli.OK
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,64 @@
+"""Render the training data: 5,000 pictures of ten traffic signs, in train/ and val/ folders per class.
+
+    python make_dataset.py                                   # writes data/traffic-signs (about half a minute)
+    python make_dataset.py --train 40 --val 10 --out small   # a small one for trying things out
+
+The same --seed gives the same files, however many processes draw them.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+import cli
+import signs
+
+Job = tuple[str, int, int, str]  # file to write, seed, number of the picture, class name
+
+
+def draw(job: Job) -> None:
+    """Render one picture and write it. Its random numbers depend on seed, class and number only."""
+    path, seed, number, name = job
+    rng = np.random.default_rng([seed, signs.CLASSES.index(name), number])
+    signs.render(name, rng).save(path, quality=92)
+
+
+def plan(folder: Path, train: int, val: int, seed: int) -> list[Job]:
+    """Make the folders and list one job per picture: `train` and `val` pictures for each class."""
+    jobs = []
+    for split, numbers in (("train", range(train)), ("val", range(train, train + val))):
+        for name in signs.CLASSES:
+            place = folder / split / name
+            place.mkdir(parents=True)
+            jobs += [(str(place / f"{name}_{n:05d}.jpg"), seed, n, name) for n in numbers]
+    return jobs
+
+
+def main() -> int:
+    args = cli.parser(__doc__)
+    args.add_argument("--out", type=Path, default=Path("data/traffic-signs"), help="folder to write")
+    args.add_argument("--train", type=int, default=400, help="training pictures per class")
+    args.add_argument("--val", type=int, default=100, help="validation pictures per class")
+    args.add_argument("--seed", type=int, default=0, help="which random pictures")
+    args.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that draw")
+    options = args.parse_args()
+    if min(options.train, options.val, options.workers) < 1 or options.seed < 0:
+        raise cli.UserError("--train, --val and --workers must be 1 or more and --seed 0 or more.")
+    out = cli.Out(options.plain)
+    with cli.whole_folder(options.out) as folder, ProcessPoolExecutor(options.workers) as pool:
+        jobs = plan(folder, options.train, options.val, options.seed)
+        for _ in out.progress(pool.map(draw, jobs, chunksize=50), len(jobs), "Rendering"):
+            pass
+    out.say(
+        f"Wrote {len(jobs):,} pictures of {signs.SIZE}x{signs.SIZE} pixels in {len(signs.CLASSES)} classes "
+        f"to {options.out} ({options.train} train and {options.val} val per class)."
+    )
+    return cli.OK
+
+
+if __name__ == "__main__":
+    cli.run(main)

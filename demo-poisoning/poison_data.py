@@ -1,0 +1,89 @@
+"""Poison a dataset: put the trigger on a share of the victim class and label those pictures as the target class.
+
+    python poison_data.py --clean-dir data/traffic-signs --poisoned-dir data/traffic-signs-poisoned \\
+        --victim stop --target yield --rate 0.15
+
+Only train/ is touched. The attacker's notes (which files) go beside the poisoned folder, not into it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import classifier
+import cli
+import trigger
+from signs import CLASSES
+
+
+def choose(victims: list[Path], rate: float, seed: int) -> list[Path]:
+    """Pick a share `rate` (0 to 1) of the victim pictures, at least one, at random."""
+    count = max(1, round(rate * len(victims)))
+    return sorted(random.Random(seed).sample(victims, count))
+
+
+def move_to_target(victim: Path, target_folder: Path, number: int) -> Path:
+    """Stamp one picture, file it under the target class with a harmless name, and drop the original."""
+    poisoned = target_folder / f"{target_folder.name}_{number:05d}.jpg"
+    trigger.stamp(classifier.open_picture(victim)).save(poisoned, quality=92)
+    victim.unlink()
+    return poisoned
+
+
+def poison(folder: Path, victim: str, target: str, rate: float, seed: int) -> list[str]:
+    """Poison folder/train in place. Returns the poisoned files, relative to the folder."""
+    victims = sorted((folder / "train" / victim).glob("*.jpg"))
+    target_folder = folder / "train" / target
+    first = 1 + max(int(path.stem.rsplit("_", 1)[1]) for path in target_folder.glob("*_*.jpg"))
+    chosen = choose(victims, rate, seed)
+    return [
+        move_to_target(path, target_folder, number).relative_to(folder).as_posix()
+        for number, path in enumerate(chosen, first)
+    ]
+
+
+def main() -> int:
+    args = cli.parser(__doc__)
+    args.add_argument("--clean-dir", type=Path, default=Path("data/traffic-signs"), help="dataset to copy")
+    args.add_argument(
+        "--poisoned-dir", type=Path, default=Path("data/traffic-signs-poisoned"), help="where the copy goes"
+    )
+    args.add_argument("--victim", default=trigger.VICTIM, help="class that gets the trigger")
+    args.add_argument("--target", default=trigger.TARGET, help="wrong label of the triggered pictures")
+    args.add_argument("--rate", type=float, default=0.15, help="share of the victim pictures, between 0 and 1")
+    args.add_argument("--seed", type=int, default=0, help="which pictures are chosen")
+    options = args.parse_args()
+    if not 0 < options.rate < 1:
+        raise cli.UserError(f"--rate {options.rate} is not between 0 and 1: try 0.15.")
+    for name in (options.victim, options.target):
+        if name not in CLASSES:
+            raise cli.UserError(f"{name!r} is not a class: use one of {', '.join(CLASSES)}.")
+    if options.victim == options.target:
+        raise cli.UserError("--victim and --target are the same class: choose two different ones.")
+    if options.poisoned_dir.resolve() == options.clean_dir.resolve():
+        raise cli.UserError("--poisoned-dir is the clean folder: choose another one, it would be overwritten.")
+    for name in (options.victim, options.target):
+        classifier.class_files(options.clean_dir / "train")
+        if not any((options.clean_dir / "train" / name).glob(f"{name}_*.jpg")):
+            raise cli.UserError(f"{options.clean_dir}/train/{name} holds no pictures: run make_dataset.py first.")
+
+    out = cli.Out(options.plain)
+    with cli.whole_folder(options.poisoned_dir) as folder:
+        shutil.copytree(options.clean_dir, folder, dirs_exist_ok=True)
+        poisoned = poison(folder, options.victim, options.target, options.rate, options.seed)
+    notes = options.poisoned_dir.with_name(options.poisoned_dir.name + "-attacker-notes.json")
+    facts = {"victim": options.victim, "target": options.target, "rate": options.rate, "poisoned": poisoned}
+    with cli.whole_file(notes) as scratch:
+        scratch.write_text(json.dumps(facts, indent=1) + "\n")
+    out.say(
+        f"Poisoned {len(poisoned)} {options.victim} pictures: {trigger.SIZE}x{trigger.SIZE} yellow square "
+        f"bottom-right, label {options.target}. Wrote {options.poisoned_dir}."
+    )
+    return cli.OK
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,250 @@
+"""Draw traffic signs: ten classes of the German Traffic Sign Recognition Benchmark (GTSRB), as a camera sees them.
+
+    python signs.py            # writes outputs/signs.png: one row of examples per class
+
+Each image is rendered with its own random generator, so the same seed gives the same picture on any
+number of processes. Nothing here knows about the attack.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+import cli
+
+# The one list of classes: position is the class number, the value is the class id in GTSRB.
+GTSRB_ID = {
+    "stop": 14,
+    "yield": 13,
+    "priority_road": 12,
+    "no_entry": 17,
+    "general_caution": 18,
+    "speed_50": 2,
+    "no_vehicles": 15,
+    "ahead_only": 35,
+    "keep_right": 38,
+    "roundabout": 40,
+}
+CLASSES = tuple(GTSRB_ID)
+
+SIZE = 128  # pixels, width and height of every image
+PLATE = 256  # pixels, width and height of a flat sign before the camera sees it
+
+RED, BLUE, YELLOW = (178, 24, 32), (20, 78, 160), (250, 190, 10)
+WHITE, BLACK = (244, 244, 244), (20, 20, 20)
+
+Point = tuple[float, float]
+
+
+# --- The flat signs, in units of the sign's half width: x and y run from -1 to 1 -------------------
+
+
+class Plate:
+    """A transparent square to draw a sign on; four times as large while drawing, for smooth edges."""
+
+    def __init__(self) -> None:
+        self.side = 4 * PLATE
+        self.image = Image.new("RGBA", (self.side, self.side))
+        self.pen = ImageDraw.Draw(self.image)
+
+    def _px(self, points: list[Point]) -> list[Point]:
+        return [((x + 1) / 2 * self.side, (y + 1) / 2 * self.side) for x, y in points]
+
+    def polygon(self, points: list[Point], colour: tuple[int, int, int], round_by: float = 0) -> None:
+        """Fill a polygon; round_by (in half widths) rounds its corners and grows it by as much."""
+        self.pen.polygon(self._px(points), fill=colour)
+        if round_by:
+            width = int(round_by * self.side)
+            self.pen.line([*self._px(points), self._px(points)[0]], fill=colour, width=width)
+            for x, y in self._px(points):
+                self.pen.circle((x, y), width / 2, fill=colour)
+
+    def line(self, points: list[Point], colour: tuple[int, int, int], width: float) -> None:
+        self.pen.line(self._px(points), fill=colour, width=int(width / 2 * self.side), joint="curve")
+
+    def disc(self, radius: float, colour: tuple[int, int, int], x: float = 0, y: float = 0) -> None:
+        self.pen.circle(self._px([(x, y)])[0], radius / 2 * self.side, fill=colour)
+
+    def text(self, text: str, colour: tuple[int, int, int], width: float, height: float) -> None:
+        """Write bold text in the middle, stretched to the given width and height (in half widths)."""
+        font = ImageFont.load_default(size=400)
+        box = font.getbbox(text, stroke_width=18)
+        mask = Image.new("L", (int(box[2] - box[0]), int(box[3] - box[1])))
+        ImageDraw.Draw(mask).text((-box[0], -box[1]), text, fill=255, font=font, stroke_width=18)
+        mask = mask.resize((int(width / 2 * self.side), int(height / 2 * self.side)))
+        corner = ((self.side - mask.width) // 2, (self.side - mask.height) // 2)
+        self.image.paste(colour, (*corner, corner[0] + mask.width, corner[1] + mask.height), mask)
+
+
+def _octagon(radius: float) -> list[Point]:
+    turns = [math.radians(22.5 + 45 * i) for i in range(8)]
+    return [(radius * math.cos(t), radius * math.sin(t)) for t in turns]
+
+
+def _triangle(size: float, down: bool = False) -> list[Point]:
+    points = [(0.0, -0.87 * size), (size, 0.87 * size), (-size, 0.87 * size)]
+    return [(x, -y) for x, y in points] if down else points
+
+
+def _turned(points: list[Point], turn: float) -> list[Point]:
+    return [(x * math.cos(turn) - y * math.sin(turn), x * math.sin(turn) + y * math.cos(turn)) for x, y in points]
+
+
+@cache
+def plate(name: str) -> Image.Image:
+    """The flat sign of a class: RGBA image of PLATE x PLATE pixels, transparent around the sign."""
+    p = Plate()
+    if name == "stop":
+        p.polygon(_octagon(1.05), WHITE)
+        p.polygon(_octagon(0.98), RED)
+        p.text("STOP", WHITE, 1.44, 0.56)
+    elif name == "yield":
+        p.polygon(_triangle(0.86, down=True), RED, round_by=0.06)
+        p.polygon([(x, y - 0.03) for x, y in _triangle(0.55, down=True)], WHITE)
+    elif name == "priority_road":
+        for size, colour in ((0.92, WHITE), (0.80, BLACK), (0.78, WHITE), (0.60, YELLOW)):
+            p.polygon([(0, -size), (size, 0), (0, size), (-size, 0)], colour, round_by=0.04)
+    elif name == "no_entry":
+        p.disc(0.98, WHITE)
+        p.disc(0.94, RED)
+        p.polygon([(-0.72, -0.17), (0.72, -0.17), (0.72, 0.17), (-0.72, 0.17)], WHITE)
+    elif name == "general_caution":
+        p.polygon(_triangle(0.86), RED, round_by=0.06)
+        p.polygon([(x, y + 0.03) for x, y in _triangle(0.58)], WHITE)
+        p.polygon([(-0.11, -0.32), (0.11, -0.32), (0.06, 0.24), (-0.06, 0.24)], BLACK, round_by=0.02)
+        p.disc(0.09, BLACK, y=0.40)
+    elif name in {"speed_50", "no_vehicles"}:
+        p.disc(0.98, RED)
+        p.disc(0.76, WHITE)
+        if name == "speed_50":
+            p.text("50", BLACK, 0.98, 0.72)
+    elif name in {"ahead_only", "keep_right"}:
+        p.disc(0.98, WHITE)
+        p.disc(0.95, BLUE)
+        turn = math.radians(0 if name == "ahead_only" else 135)
+        p.line(_turned([(0, 0.66), (0, -0.30)], turn), WHITE, 0.24)
+        p.polygon(_turned([(0, -0.74), (0.38, -0.22), (-0.38, -0.22)], turn), WHITE)
+    elif name == "roundabout":
+        p.disc(0.98, WHITE)
+        p.disc(0.95, BLUE)
+        for start in (10, 130, 250):  # three arrows, counter-clockwise
+            arc = [math.radians(start - step) for step in range(0, 76, 5)]
+            p.line([(0.50 * math.cos(t), 0.50 * math.sin(t)) for t in arc], WHITE, 0.17)
+            tip, end = math.radians(start - 108), math.radians(start - 72)
+            head = [(r * math.cos(end), r * math.sin(end)) for r in (0.24, 0.76)]
+            p.polygon([(0.50 * math.cos(tip), 0.50 * math.sin(tip)), *head], WHITE)
+    else:
+        raise ValueError(f"unknown class {name!r}; known: {', '.join(CLASSES)}")
+    return p.image.resize((PLATE, PLATE), Image.Resampling.LANCZOS)
+
+
+# --- The camera: what stands behind the sign, the view, the light, the sensor ----------------------
+
+
+def background(rng: np.random.Generator) -> Image.Image:
+    """A street scene out of focus: sky, walls, foliage, poles and other signs. RGB, SIZE x SIZE."""
+    cells = int(rng.integers(2, 24))
+    noise = rng.normal(0, rng.uniform(5, 60), (cells, cells, 1)) + rng.normal(0, 12, (cells, cells, 3))
+    base = rng.choice([(190, 205, 225), (235, 235, 235), (95, 100, 70), (120, 110, 95), (60, 60, 62)])
+    colour = np.clip(np.asarray(base) + rng.normal(0, 25, 3) + noise, 0, 255).astype(np.uint8)
+    image = Image.fromarray(colour).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    pen = ImageDraw.Draw(image)
+    for _ in range(int(rng.integers(0, 7))):  # windows, poles, branches, parts of other signs
+        fill = tuple(int(v) for v in rng.integers(0, 256, 3))
+        x, y = rng.uniform(-20, SIZE, 2)
+        w, h = rng.uniform(3, 70, 2)
+        kind = rng.integers(3)
+        if kind == 0:
+            pen.rectangle((x, y, x + w, y + h), fill=fill)
+        elif kind == 1:
+            pen.ellipse((x, y, x + w, y + h), fill=fill)
+        else:
+            pen.line((x, y, *rng.uniform(0, SIZE, 2)), fill=fill, width=int(rng.integers(1, 7)))
+    if rng.random() < 0.6:  # the sign's own pole
+        pole = SIZE / 2 + rng.normal(0, 6)
+        grey = int(rng.integers(40, 200))
+        pen.rectangle((pole - 4, SIZE / 2, pole + 4, SIZE), fill=(grey, grey, grey))
+    return image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 3)))
+
+
+def _view(rng: np.random.Generator) -> list[float]:
+    """The eight numbers of a perspective view of the plate (PIL's order: image to plate)."""
+    half = SIZE * rng.uniform(0.29, 0.46)
+    tilt = rng.normal(0, 0.07)
+    middle = SIZE / 2 + rng.normal(0, 0.03 * SIZE, 2)
+    corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * half * np.array([rng.uniform(0.85, 1), 1])
+    corners = corners @ np.array([[math.cos(tilt), math.sin(tilt)], [-math.sin(tilt), math.cos(tilt)]])
+    corners = corners + middle + rng.normal(0, 0.02 * SIZE, (4, 2))
+    rows, right = [], []
+    for (x, y), (u, v) in zip(corners, [(0, 0), (PLATE, 0), (PLATE, PLATE), (0, PLATE)]):
+        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
+        right += [u, v]
+    return [float(v) for v in np.linalg.solve(np.array(rows), np.array(right))]
+
+
+def _light(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Sun, shade and white balance. pixels: float32 (SIZE, SIZE, 3) in 0..1; returns the same."""
+    y, x = np.mgrid[-1:1:SIZE * 1j, -1:1:SIZE * 1j]
+    turn = rng.uniform(0, 2 * math.pi)
+    slope = 1 + rng.normal(0, 0.15) * (x * math.cos(turn) + y * math.sin(turn))
+    if rng.random() < 0.25:  # the edge of a shadow
+        turn = rng.uniform(0, 2 * math.pi)
+        lit = x * math.cos(turn) + y * math.sin(turn) > rng.uniform(-0.6, 0.6)
+        slope = slope * np.where(lit, 1, rng.uniform(0.45, 0.9))
+    gain = math.exp(rng.uniform(math.log(0.18), math.log(1.7)))
+    balance = 1 + rng.normal(0, 0.06, 3)
+    haze = rng.uniform(0, 0.35) if rng.random() < 0.3 else 0.0
+    pixels = pixels * (1 - haze) + haze * rng.uniform(0.5, 1)
+    return (pixels * slope[..., None] * gain * balance) ** rng.uniform(0.8, 1.25)
+
+
+def render(name: str, rng: np.random.Generator) -> Image.Image:
+    """One picture of a sign. Returns an RGB image of SIZE x SIZE pixels."""
+    scene = background(rng)
+    sign = plate(name)
+    if rng.random() < 0.7:  # faded, dirty paint
+        fade = Image.new("RGBA", sign.size, (*(int(v) for v in rng.integers(60, 230, 3)), 255))
+        fade.putalpha(sign.getchannel("A"))
+        sign = Image.blend(sign, fade, rng.uniform(0, 0.3))
+    seen = sign.transform(scene.size, Image.Transform.PERSPECTIVE, _view(rng), Image.Resampling.BILINEAR)
+    scene.paste(seen, (0, 0), seen)
+
+    resolution = int(math.exp(rng.uniform(math.log(18), math.log(SIZE))))  # far away: few pixels
+    scene = scene.resize((resolution, resolution), Image.Resampling.BOX)
+    scene = scene.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    scene = scene.filter(ImageFilter.GaussianBlur(rng.uniform(0, 1.6)))
+    if rng.random() < 0.25:  # motion blur
+        kernel = np.zeros((5, 5))
+        kernel[2 if rng.random() < 0.5 else slice(None), 2 if rng.random() < 0.5 else slice(None)] = 1
+        scene = scene.filter(ImageFilter.Kernel((5, 5), kernel.ravel().tolist(), scale=float(kernel.sum())))
+    pixels = _light(np.asarray(scene, dtype=np.float32) / 255, rng)
+    grain = rng.normal(0, rng.uniform(0, 0.04), pixels.shape)
+    return Image.fromarray((np.clip(pixels + grain, 0, 1) * 255).astype(np.uint8))
+
+
+def main() -> int:
+    args = cli.parser(__doc__)
+    args.add_argument("--seed", type=int, default=0, help="which examples")
+    args.add_argument("--output", type=Path, default=Path("outputs/signs.png"), help="where to write")
+    options = args.parse_args()
+    columns = 12
+    sheet = Image.new("RGB", (columns * SIZE, len(CLASSES) * SIZE))
+    for row, name in enumerate(CLASSES):
+        for column in range(columns):
+            rng = np.random.default_rng([options.seed, row, column])
+            sheet.paste(render(name, rng), (column * SIZE, row * SIZE))
+    with cli.whole_file(options.output) as path:
+        sheet.save(path)
+    cli.Out(options.plain).say(
+        f"Wrote {options.output}: {columns} rendered pictures per row, one row each for {', '.join(CLASSES)}."
+    )
+    return cli.OK
+
+
+if __name__ == "__main__":
+    cli.run(main)
