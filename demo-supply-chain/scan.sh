@@ -40,7 +40,10 @@ main() {
   local python=''
   python=$(find_python) || true
   case " $* " in
-    *' --recorded '* | *' --help '* | *' -h '*)  # needs no Grype
+    *' --help '* | *' -h '*)
+      if [ -n "$python" ]; then exec "$python" "$HERE/scan.py" "$@"; fi
+      exec sed -n '2,11s/^# \{0,1\}//p' "$0" ;;
+    *' --recorded '*)  # needs no Grype
       if [ -n "$python" ]; then exec "$python" "$HERE/scan.py" "$@"; fi
       exec cat "$HERE/recorded/summary.txt" ;;
   esac

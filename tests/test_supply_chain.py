@@ -661,11 +661,14 @@ def test_gold_path_refuses_bad_input(shell: Callable[..., Result], demo: Path) -
     assert "x.safetensors is no SafeTensors file" in errors(result)[0]
 
 
-def test_help_says_how_to_use_them(shell: Callable[..., Result]) -> None:
-    for script in ("./scan.sh", "./gold_demo.sh"):
-        result = shell(script, "--help")
-        assert result.returncode == 0
-        assert "Exit codes" in result.stdout
+def test_help_says_how_to_use_them(shell: Callable[..., Result], tools: Path) -> None:
+    for _ in ("with Python", "without"):
+        for script in ("./scan.sh", "./gold_demo.sh"):
+            result = shell(script, "--help")
+            assert result.returncode == 0
+            assert "Exit codes" in result.stdout
+        (tools / "python3").unlink(missing_ok=True)
+    assert shell("./scan.sh", "--recorded").stdout.startswith("RECORDED")
 
 
 def sample(starts: str) -> list[str]:
