@@ -19,9 +19,7 @@ import pytest
 
 Result = subprocess.CompletedProcess[str]
 
-TOOLS = (
-    "awk bash cat chmod cksum cp cut df dirname du env git grep ls mkdir rm rmdir sed sh sleep touch tr uname"
-)
+TOOLS = "awk bash cat chmod cksum cp cut df dirname du env git grep ls mkdir mktemp rm rmdir sed sh sleep tail tee touch tr uname"
 
 # A Python that "installs" at once; the question of workshop.sh which Python it is goes to the real one.
 FAKE_PYTHON = """#!/bin/sh
@@ -624,3 +622,37 @@ def test_test_runs_every_checker_and_names_those_that_failed(bench: Bench) -> No
     ):
         assert call in log
     assert bench("test").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("engine", "said", "code"),
+    [
+        (True, "Container tests: 12 ran, 0 skipped.", 0),
+        (True, "Container tests: 11 ran, 1 skipped.", 1),
+        (True, "Container tests: 0 ran, 0 skipped.", 1),
+        (True, "the tests could not start", 1),
+        (False, "Container tests: 0 ran, 12 skipped.", 0),
+    ],
+)
+def test_continuous_integration_insists_on_container_tests_where_an_engine_is(
+    bench: Bench, root: Path, engine: bool, said: str, code: int
+) -> None:
+    (bench.home / ".ci").mkdir()
+    shutil.copy(root / ".ci/run", bench.home / ".ci/run")
+    bench.script("workshop.sh", f'echo "$*, required: ${{WORKSHOP_REQUIRE_DOCKER:-no}}"; echo "{said}"')
+    if engine:
+        bench.docker()
+    result = subprocess.run(
+        [str(bench.home / ".ci/run")],
+        check=False,
+        cwd=bench.log.parent,
+        env=bench.environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == code, result.stdout + result.stderr
+    assert f"test, required: {'1' if engine else 'no'}" in result.stdout
+    last = result.stdout.splitlines()[-1]
+    assert last == (said if said.startswith("Container") else "Container tests: not reached.")
