@@ -19,7 +19,10 @@ import pytest
 
 Result = subprocess.CompletedProcess[str]
 
-TOOLS = "awk bash cat chmod cksum cp cut df dirname du env git grep ls mkdir mktemp rm rmdir sed sh sleep tail tee touch tr uname"
+TOOLS = (
+    "awk bash cat chmod cksum cp cut df dirname du env git grep ls mkdir mktemp rm rmdir sed sh sleep tail tee "
+    "touch tr uname"
+)
 
 # A Python that "installs" at once; the question of workshop.sh which Python it is goes to the real one.
 FAKE_PYTHON = """#!/bin/sh
