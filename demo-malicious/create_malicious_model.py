@@ -24,6 +24,7 @@ from safe_loading import why_refused
 
 MODEL = Path("malicious_model.pt")
 MARKER = Path("/tmp/pwned_by_pickle.txt")
+SHELL = Path("/bin/sh")
 MESSAGE = "This code ran because a model file was loaded."
 
 
@@ -54,7 +55,7 @@ def python_payload(marker: Path) -> Payload:
 
 def malicious_bytes(marker: Path) -> bytes:
     """The bytes of a model file whose payload writes `marker` (the same bytes each time)."""
-    payload = shell_payload(marker) if Path("/bin/sh").exists() else python_payload(marker)
+    payload = shell_payload(marker) if SHELL.exists() else python_payload(marker)
     file = io.BytesIO()
     torch.save(payload, file)
     return file.getvalue()
@@ -87,7 +88,11 @@ def attack(model: Path, marker: Path, out: cli.Out) -> int:
     if not model.is_file() or model.read_bytes() != malicious_bytes(marker):
         # only ever run our own payload, whatever lies there under this name
         create(model, marker)
-        out.say(f"Wrote {model} anew, so that it holds our harmless payload and nothing else.")
+        out.say(f"Wrote {model}: it holds our harmless payload and nothing else.")
+    if not SHELL.exists():
+        out.say(
+            "There is no shell here, so the payload is Python text for exec, not a command for os.system."
+        )
 
     out.heading("1. Before")
     out.say(f"{marker} exists: {marker.exists()}")

@@ -181,7 +181,7 @@ def test_attack_never_runs_a_payload_that_is_not_ours(run_here: Run, tmp_path: P
     torch.save(Calls(os.system, f"echo x > '{foreign}'"), tmp_path / "malicious_model.pt")
     result = run_here(CREATE, "attack", "--marker", marker)
     assert result.returncode == 0, text(result)
-    assert "Wrote malicious_model.pt anew" in result.stdout
+    assert "Wrote malicious_model.pt" in result.stdout
     assert not foreign.exists()
 
 
