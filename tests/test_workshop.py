@@ -20,8 +20,8 @@ import pytest
 Result = subprocess.CompletedProcess[str]
 
 TOOLS = (
-    "awk bash cat chmod cksum cp cut df dirname du env git grep ls mkdir mktemp rm rmdir sed sh sleep tail tee "
-    "touch tr uname"
+    "awk bash cat chmod cksum cp cut df dirname du env git grep ls mkdir mktemp rm rmdir sed sh sleep tail "
+    "tee touch tr uname"
 )
 
 # A Python that "installs" at once; the question of workshop.sh which Python it is goes to the real one.
