@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -54,13 +54,13 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, CLASSES))
 
 
-def train() -> nn.Sequential:
+def train(steps: Iterable[int] = range(STEPS)) -> nn.Sequential:
     """Train the classifier on the spiral. Seeded: the same machine makes the same model again."""
     torch.manual_seed(SEED)
     model = network()
     points, labels = spiral(SEED)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    for _ in range(STEPS):
+    for _ in steps:
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(points), labels).backward()
         optimizer.step()
@@ -186,7 +186,7 @@ def create(given: Path | None, out: cli.Out) -> int:
     else:
         out.heading("1. Train a small model and save it as a pickle")
         start = time.perf_counter()
-        save_pickle(train().state_dict(), pickle)
+        save_pickle(train(out.progress(range(STEPS), STEPS, "training")).state_dict(), pickle)
         out.say(f"Trained {STEPS} steps in {time.perf_counter() - start:.1f} seconds. Wrote {pickle}.")
         accuracy = outputs(load_pickle(pickle), pickle)[1]
         out.say(f"It puts {accuracy:.1%} of {CLASSES * POINTS} new points on the right arm of the spiral.")
@@ -202,6 +202,7 @@ def create(given: Path | None, out: cli.Out) -> int:
     out.say(f"Wrote {safe}. All {len(weights)} tensors are the same, bit for bit.", "green")
 
     out.heading("3. Compare, measured on this machine just now")
+    out.say("Measuring: this takes some seconds.")
     out.table(
         "Two formats",
         ["what", "pickle (.pt)", "SafeTensors", "ratio"],

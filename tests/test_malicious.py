@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import random
+import re
 import signal
 import subprocess
 import zipfile
@@ -98,7 +99,7 @@ def text(result: subprocess.CompletedProcess[str]) -> str:
 # --- the paths that the workshop types ---------------------------------------------------------------------
 
 
-def test_silver_and_gold_path(run_script: Run, tmp_path: Path) -> None:
+def test_silver_and_gold_path(run_script: Run, tmp_path: Path, root: Path) -> None:
     """The documented commands, one after the other, in one folder (the marker has its default place)."""
     created = run_script(CREATE)
     assert created.returncode == 0, text(created)
@@ -123,13 +124,28 @@ def test_silver_and_gold_path(run_script: Run, tmp_path: Path) -> None:
     assert loaded.returncode == 0, text(loaded)
     assert "Outputs are identical to those of safe_model.pt: largest difference 0.0." in loaded.stdout
 
-    for name in ("safe_model.pt", "safe_model.safetensors"):
+    for name in ("safe_model.pt", "safe_model.safetensors"):  # the last one is shown in the README
         clean = run_script(INSPECT, name)
         assert clean.returncode == 0, text(clean)
         assert "NO CODE FOUND" in clean.stdout
 
     made = sorted(path.name for path in tmp_path.iterdir())
     assert made == ["malicious_model.pt", "safe_model.pt", "safe_model.safetensors"]
+
+    refused = run_script(SAFE, "--model", "malicious_model.pt")
+    assert refused.returncode == 2
+
+    everything = [created, attacked, inspected, converted, loaded, clean, refused]
+    printed = {without_figures(line) for result in everything for line in text(result).splitlines()}
+    sample = re.findall(r"^```text\n(.*?)^```$", (root / "demo-malicious/README.md").read_text(), re.M | re.S)
+    assert len(sample) == 7
+    for line in "".join(sample).splitlines():
+        assert without_figures(line) in printed, f"the README shows a line that no command prints: {line}"
+
+
+def without_figures(line: str) -> str:
+    """The line with each number as N: times and sizes differ from run to run, words must not."""
+    return re.sub(r"\d+(\.\d+)?", "N", line)
 
 
 @pytest.mark.parametrize("script", [CREATE, INSPECT, SAFE])
