@@ -186,7 +186,8 @@ def create(given: Path | None, out: cli.Out) -> int:
     else:
         out.heading("1. Train a small model and save it as a pickle")
         start = time.perf_counter()
-        save_pickle(train(out.progress(range(STEPS), STEPS, "training")).state_dict(), pickle)
+        with cli.whole_file(pickle) as scratch:  # first, so that an unwritable place is named before training
+            torch.save(train(out.progress(range(STEPS), STEPS, "training")).state_dict(), scratch)
         out.say(f"Trained {STEPS} steps in {time.perf_counter() - start:.1f} seconds. Wrote {pickle}.")
         accuracy = outputs(load_pickle(pickle), pickle)[1]
         out.say(f"It puts {accuracy:.1%} of {CLASSES * POINTS} new points on the right arm of the spiral.")
