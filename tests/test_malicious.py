@@ -294,7 +294,9 @@ def test_inspect_names_what_a_deny_list_misses(run_here: Run, tmp_path: Path) ->
     path = dump(Calls(collect_env.run, "echo nothing"), tmp_path / "model.pt", "zip")
     result = run_here(INSPECT, path)
     assert result.returncode == 1
+    assert "DANGER, imports torch.utils.collect_env.run" in result.stdout
     assert "it imports torch.utils.collect_env.run." in result.stdout
+    assert "fickling; answer: LIKELY_UNSAFE" in result.stdout
 
 
 def test_inspect_finds_a_payload_beside_real_weights(
