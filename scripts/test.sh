@@ -45,5 +45,5 @@ check_scripts() {
     for script in .ci/run demo-*/*.sh; do
         [ ! -f "$script" ] || scripts+=("$script")
     done
-    shellcheck --external-sources --check-sourced "${scripts[@]}"
+    shellcheck --external-sources --check-sourced --source-path=SCRIPTDIR "${scripts[@]}"
 }
