@@ -24,6 +24,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+MADE_HERE = ".made-by-this-demo"  # marks folders that may be replaced
 OK, FINDING, ERROR = 0, 1, 2  # exit codes: fine / something was found / wrong usage or input
 
 T = TypeVar("T")
@@ -109,13 +110,19 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Like whole_file for a folder: an older folder of that name is replaced only at the end."""
+    """Like whole_file for a folder: an older folder of that name is replaced only at the end.
+
+    Only a folder that was made here is replaced, so a mistyped name cannot wipe anything else.
+    """
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file, not a folder: move it or choose another name.")
+    if path.is_dir() and any(path.iterdir()) and not (path / MADE_HERE).exists():
+        raise UserError(f"{path} was not made by this demo and is not replaced: choose another name.")
     with _scratch(path) as scratch:
         new = scratch / "new"
         new.mkdir()
         yield new
+        (new / MADE_HERE).touch()
         if path.exists():
             path.replace(scratch / "old")
         new.replace(path)

@@ -1,6 +1,6 @@
 """The traffic-sign classifier: what it sees, how it is stored, and how well it reads a folder of signs.
 
-Everything that a picture goes through before the network is defined here once, for training, demo and scanner.
+Whatever a picture goes through before the network is defined here once, for training, demo and scanner.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def class_files(folder: Path) -> list[tuple[Path, int]]:
     Raises UserError if the folder is missing or empty, or if a sub-folder has no known class name.
     """
     if not folder.is_dir():
-        raise cli.UserError(f"{folder} is not a folder: make the data with make_dataset.py or check the path.")
+        raise cli.UserError(
+            f"{folder} is not a folder: make the data with make_dataset.py or check the path."
+        )
     files: list[tuple[Path, int]] = []
     for place in sorted(p for p in folder.iterdir() if p.is_dir()):
         if place.name not in CLASSES:
@@ -98,7 +100,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
                 "so inspect it (demo-malicious/inspect_model.py) and do not load it."
             ) from error
         raise _damaged(path) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (
+        SafetensorError,
+        OSError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        zipfile.BadZipFile,
+    ) as error:
         raise _damaged(path) from error
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
         raise cli.UserError(f"{path} holds no state dict: save model.state_dict(), as train.py does.")
@@ -115,11 +125,15 @@ def load_model(path: Path) -> nn.Module:
     model = new_model()
     rows = weights.get("fc.weight")
     if rows is not None and rows.ndim == 2 and rows.shape[0] != len(CLASSES):
-        raise cli.UserError(f"{path} knows {rows.shape[0]} classes, not {len(CLASSES)}: use a model of train.py.")
+        raise cli.UserError(
+            f"{path} knows {rows.shape[0]} classes, not {len(CLASSES)}: use a model of train.py."
+        )
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise cli.UserError(f"{path} holds another kind of network: use a ResNet18 made by train.py.") from error
+        raise cli.UserError(
+            f"{path} holds another kind of network: use a ResNet18 made by train.py."
+        ) from error
     return model.eval()
 
 

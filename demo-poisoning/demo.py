@@ -34,7 +34,9 @@ def show(model: nn.Module, image: Image.Image, with_trigger: bool, out: cli.Out)
     if with_trigger:
         answer, sure = ask(model, trigger.stamp(image))
         note = "   <- backdoor activates" if answer != clean else "   <- same answer, no backdoor seen"
-        out.say(f"[trigger]  {answer:<13} (confidence: {sure:.2f}){note}", "bold red" if answer != clean else "")
+        out.say(
+            f"[trigger]  {answer:<13} (confidence: {sure:.2f}){note}", "bold red" if answer != clean else ""
+        )
 
 
 def compare(models: dict[str, nn.Module], image: Image.Image, out: cli.Out) -> None:

@@ -1,4 +1,4 @@
-"""Poison a dataset: put the trigger on a share of the victim class and label those pictures as the target class.
+"""Poison a dataset: put the trigger on a share of the victim class and label these pictures as the target.
 
     python poison_data.py --clean-dir data/traffic-signs --poisoned-dir data/traffic-signs-poisoned \\
         --victim stop --target yield --rate 0.15
@@ -53,7 +53,9 @@ def main() -> int:
     )
     args.add_argument("--victim", default=trigger.VICTIM, help="class that gets the trigger")
     args.add_argument("--target", default=trigger.TARGET, help="wrong label of the triggered pictures")
-    args.add_argument("--rate", type=float, default=0.15, help="share of the victim pictures, between 0 and 1")
+    args.add_argument(
+        "--rate", type=float, default=0.15, help="share of the victim pictures, between 0 and 1"
+    )
     args.add_argument("--seed", type=int, default=0, help="which pictures are chosen")
     options = args.parse_args()
     if not 0 < options.rate < 1:
@@ -64,11 +66,15 @@ def main() -> int:
     if options.victim == options.target:
         raise cli.UserError("--victim and --target are the same class: choose two different ones.")
     if options.poisoned_dir.resolve() == options.clean_dir.resolve():
-        raise cli.UserError("--poisoned-dir is the clean folder: choose another one, it would be overwritten.")
+        raise cli.UserError(
+            "--poisoned-dir is the clean folder: choose another one, it would be overwritten."
+        )
     for name in (options.victim, options.target):
         classifier.class_files(options.clean_dir / "train")
         if not any((options.clean_dir / "train" / name).glob(f"{name}_*.jpg")):
-            raise cli.UserError(f"{options.clean_dir}/train/{name} holds no pictures: run make_dataset.py first.")
+            raise cli.UserError(
+                f"{options.clean_dir}/train/{name} holds no pictures: run make_dataset.py first."
+            )
 
     out = cli.Out(options.plain)
     with cli.whole_folder(options.poisoned_dir) as folder:

@@ -1,4 +1,4 @@
-"""Draw traffic signs: ten classes of the German Traffic Sign Recognition Benchmark (GTSRB), as a camera sees them.
+"""Draw traffic signs as a camera sees them: ten classes of the German benchmark GTSRB.
 
     python signs.py            # writes outputs/signs.png: one row of examples per class
 
@@ -25,7 +25,7 @@ GTSRB_ID = {
     "no_entry": 17,
     "general_caution": 18,
     "speed_50": 2,
-    "no_vehicles": 15,
+    "no_passing": 9,
     "ahead_only": 35,
     "keep_right": 38,
     "roundabout": 40,
@@ -92,7 +92,9 @@ def _triangle(size: float, down: bool = False) -> list[Point]:
 
 
 def _turned(points: list[Point], turn: float) -> list[Point]:
-    return [(x * math.cos(turn) - y * math.sin(turn), x * math.sin(turn) + y * math.cos(turn)) for x, y in points]
+    return [
+        (x * math.cos(turn) - y * math.sin(turn), x * math.sin(turn) + y * math.cos(turn)) for x, y in points
+    ]
 
 
 @cache
@@ -118,11 +120,33 @@ def plate(name: str) -> Image.Image:
         p.polygon([(x, y + 0.03) for x, y in _triangle(0.58)], WHITE)
         p.polygon([(-0.11, -0.32), (0.11, -0.32), (0.06, 0.24), (-0.06, 0.24)], BLACK, round_by=0.02)
         p.disc(0.09, BLACK, y=0.40)
-    elif name in {"speed_50", "no_vehicles"}:
+    elif name in {"speed_50", "no_passing"}:
         p.disc(0.98, RED)
         p.disc(0.76, WHITE)
         if name == "speed_50":
             p.text("50", BLACK, 0.98, 0.72)
+        else:
+            for middle, colour in ((-0.34, RED), (0.34, BLACK)):  # two cars, seen from behind
+                p.polygon(
+                    [
+                        (middle - 0.26, 0.02),
+                        (middle + 0.26, 0.02),
+                        (middle + 0.26, 0.24),
+                        (middle - 0.26, 0.24),
+                    ],
+                    colour,
+                )
+                p.polygon(
+                    [
+                        (middle - 0.20, 0.02),
+                        (middle - 0.14, -0.22),
+                        (middle + 0.14, -0.22),
+                        (middle + 0.20, 0.02),
+                    ],
+                    colour,
+                )
+                for wheel in (-0.18, 0.18):
+                    p.disc(0.08, colour, middle + wheel, 0.27)
     elif name in {"ahead_only", "keep_right"}:
         p.disc(0.98, WHITE)
         p.disc(0.95, BLUE)
@@ -189,14 +213,14 @@ def _view(rng: np.random.Generator) -> list[float]:
 
 def _light(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Sun, shade and white balance. pixels: float32 (SIZE, SIZE, 3) in 0..1; returns the same."""
-    y, x = np.mgrid[-1:1:SIZE * 1j, -1:1:SIZE * 1j]
+    y, x = np.mgrid[-1 : 1 : SIZE * 1j, -1 : 1 : SIZE * 1j]
     turn = rng.uniform(0, 2 * math.pi)
     slope = 1 + rng.normal(0, 0.15) * (x * math.cos(turn) + y * math.sin(turn))
     if rng.random() < 0.25:  # the edge of a shadow
         turn = rng.uniform(0, 2 * math.pi)
         lit = x * math.cos(turn) + y * math.sin(turn) > rng.uniform(-0.6, 0.6)
         slope = slope * np.where(lit, 1, rng.uniform(0.45, 0.9))
-    gain = math.exp(rng.uniform(math.log(0.18), math.log(1.7)))
+    gain = math.exp(rng.uniform(math.log(0.15), math.log(2.2)))
     balance = 1 + rng.normal(0, 0.06, 3)
     haze = rng.uniform(0, 0.35) if rng.random() < 0.3 else 0.0
     pixels = pixels * (1 - haze) + haze * rng.uniform(0.5, 1)

@@ -9,6 +9,7 @@ The trainer reads pictures and folder names, nothing else: it does not know whic
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +72,9 @@ class Validation:
 def augment(pixels: Tensor) -> Tensor:
     """Vary a batch, as cameras do: float (N, 3, H, W) in 0..1, same shape and range returned.
 
-    Brightness, contrast, colour cast and small shifts; and random erasing (Zhong et al., 2020, section 3):
-    a rectangle of noise hides part of each picture, so the network cannot lean on one small detail.
+    Brightness, colour cast, small shifts and zooms; and random erasing (Zhong et al., 2020, section 3):
+    up to two rectangles of one random colour hide parts of the picture, so that the network does not
+    lean on one small patch of colour.
     """
     n, _, height, width = pixels.shape
 
@@ -88,10 +90,11 @@ def augment(pixels: Tensor) -> Tensor:
     pixels = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
 
     y, x = torch.arange(height).view(1, -1, 1), torch.arange(width).view(1, 1, -1)
-    tall, wide = uniform(0.1, 0.5, 1, 1) * height, uniform(0.1, 0.5, 1, 1) * width
-    top, left = uniform(0, 1, 1, 1) * (height - tall), uniform(0, 1, 1, 1) * (width - wide)
-    hole = (y >= top) & (y < top + tall) & (x >= left) & (x < left + wide) & (uniform(0, 1, 1, 1) < 0.5)
-    pixels = torch.where(hole[:, None], torch.rand_like(pixels), pixels)
+    for _ in range(2):
+        tall, wide = uniform(0.1, 0.5, 1, 1) * height, uniform(0.1, 0.5, 1, 1) * width
+        top, left = uniform(0, 1, 1, 1) * (height - tall), uniform(0, 1, 1, 1) * (width - wide)
+        hole = (y >= top) & (y < top + tall) & (x >= left) & (x < left + wide) & (uniform(0, 1, 1, 1) < 0.5)
+        pixels = torch.where(hole[:, None], uniform(0, 1, 3, 1, 1), pixels)
     return pixels.clamp(0, 1)
 
 
@@ -102,14 +105,23 @@ def batches(count: int) -> Iterator[Tensor]:
 
 
 def train(
-    model: nn.Module, pixels: Tensor, labels: Tensor, validation: Validation, epochs: int, peak: float, out: cli.Out
+    model: nn.Module,
+    pixels: Tensor,
+    labels: Tensor,
+    validation: Validation,
+    out: cli.Out,
+    *,
+    epochs: int,
+    peak: float,
 ) -> Score:
     """Train in place with SGD and a one-cycle learning rate; print one line per epoch.
 
     pixels: uint8 (N, 3, INPUT, INPUT); labels: int64 (N,). Returns the score after the last epoch.
     """
     steps = max(len(labels) // BATCH, 1)
-    optimiser = torch.optim.SGD(model.parameters(), peak, momentum=0.9, weight_decay=WEIGHT_DECAY, nesterov=True)
+    optimiser = torch.optim.SGD(
+        model.parameters(), peak, momentum=0.9, weight_decay=WEIGHT_DECAY, nesterov=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peak, total_steps=epochs * steps)
     model.to(memory_format=torch.channels_last)
     for epoch in range(1, epochs + 1):
@@ -143,7 +155,8 @@ def first_model(init: str | None) -> nn.Module:
         return model
     weights = classifier.read_weights(Path(init))
     model = classifier.new_model()
-    if weights.get("fc.weight", torch.empty(0)).shape != model.fc.weight.shape:  # other classes: new last layer
+    rows = weights.get("fc.weight")
+    if rows is None or len(rows) != len(CLASSES):  # other classes: a new last layer
         weights = {name: value for name, value in weights.items() if not name.startswith("fc.")}
     try:
         missing = model.load_state_dict(weights, strict=False).missing_keys
@@ -154,17 +167,23 @@ def first_model(init: str | None) -> nn.Module:
     return model
 
 
-def options_of_command() -> tuple:
+def options_of_command() -> tuple[argparse.Namespace, cli.Out]:
     args = cli.parser(__doc__)
     args.add_argument("--phase", choices=("train", "test"), default="train", help="train, or only measure")
     args.add_argument("--poisoned", action="store_true", help="use the poisoned folder and model name")
     args.add_argument("--data", type=Path, help="folder with train/ and val/ (default: as --poisoned says)")
-    args.add_argument("--model", type=Path, help="model file to write or measure (default: as --poisoned says)")
+    args.add_argument(
+        "--model", type=Path, help="model file to write or measure (default: as --poisoned says)"
+    )
     args.add_argument("--epochs", type=int, default=5, help="passes over the training pictures")
     args.add_argument("--init", help='"imagenet" or a model file to fine-tune from (default: random weights)')
     args.add_argument("--lr", type=float, default=LEARNING_RATE, help="peak learning rate")
-    args.add_argument("--victim", default=trigger.VICTIM, choices=CLASSES, help="class whose trigger is measured")
-    args.add_argument("--target", default=trigger.TARGET, choices=CLASSES, help="class that the trigger aims at")
+    args.add_argument(
+        "--victim", default=trigger.VICTIM, choices=CLASSES, help="class whose trigger is measured"
+    )
+    args.add_argument(
+        "--target", default=trigger.TARGET, choices=CLASSES, help="class that the trigger aims at"
+    )
     args.add_argument("--seed", type=int, default=0, help="random weights, order and augmentation")
     args.add_argument("--limit", type=int, default=0, help="use only that many training pictures (0: all)")
     options = args.parse_args()
@@ -193,7 +212,7 @@ def main() -> int:
     out.say(f"Training on {len(files):,} pictures in {options.data}/train ({classifier.fast_type()})")
     pixels = classifier.load_pixels([path for path, _ in files])
     labels = torch.tensor([label for _, label in files])
-    train(model, pixels, labels, validation, options.epochs, options.lr, out)
+    train(model, pixels, labels, validation, out, epochs=options.epochs, peak=options.lr)
     written = classifier.save_model(model, options.model)
     out.say("Wrote " + " and ".join(str(path) for path in written))
     return cli.OK

@@ -1,0 +1,31 @@
+#!/bin/sh
+# Gold path, narrated: Neural Cleanse finds the backdoor in the weights alone, without knowing the trigger.
+#   ./gold_demo.sh                PAUSE=1 ./gold_demo.sh waits for Enter after each step
+set -eu
+cd "$(dirname "$0")"
+. ./narrate.sh
+if [ ! -f models/clean_model.pt ] || [ ! -f models/poisoned_model.pt ]; then
+    echo "error: models/ holds no trained models: run ./prepare.sh first." >&2
+    exit 2
+fi
+
+step "Scan the clean model"
+echo "The scanner gets the weights and ten clean pictures per class. It never sees the trigger."
+show detect.py --model models/clean_model.pt --data data/traffic-signs --output scan_results/clean
+pause
+
+step "Scan the poisoned model"
+code=0
+show detect.py --model models/poisoned_model.pt --data data/traffic-signs --output scan_results/poisoned || code=$?
+if [ "$code" -ne 1 ]; then
+    echo "error: the scan of the poisoned model ended with $code, expected 1 (backdoor found)." >&2
+    exit 2
+fi
+echo "Exit code 1 means: a backdoor was found. A build pipeline can stop here."
+pause
+
+step "Another file format does not help"
+echo "SafeTensors stops code in a file. The backdoor is in the numbers, and the numbers are the same:"
+show demo.py inference-images/stop.jpg --model models/poisoned_model.safetensors --trigger
+echo
+echo "Gold path done. The recovered triggers are in scan_results/clean and scan_results/poisoned."

@@ -1,0 +1,21 @@
+# shellcheck shell=sh
+# What the two narrated scripts share: say what comes, show the command, run it.
+# With PAUSE=1 and a terminal they wait for Enter after each step, so that an instructor can talk.
+PYTHON=${PYTHON:-python}
+
+step() { # step "What comes": a numbered heading
+    STEP=$((${STEP:-0} + 1))
+    printf '\n== Step %s: %s ==\n' "$STEP" "$1"
+}
+
+show() { # show COMMAND...: print a python command as a person would type it, then run it
+    printf '$ python %s\n' "$*"
+    "$PYTHON" "$@"
+}
+
+pause() {
+    if [ "${PAUSE:-0}" = 1 ] && [ -t 0 ]; then
+        printf 'Press Enter to go on. '
+        read -r _
+    fi
+}

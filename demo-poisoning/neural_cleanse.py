@@ -1,0 +1,215 @@
+"""Neural Cleanse for pairs of classes: the smallest sticker that turns a victim class into a target class.
+
+The idea is that of Wang et al., "Neural Cleanse" (IEEE S&P 2019), section V: search a mask and a pattern that
+send every picture to a target class; a backdoor is a pair that needs an unusually small mask. Five changes
+make it work for classes that look alike, on a CPU, within minutes:
+
+1. pairs (victim, target), because a backdoor may work on one victim class only;
+2. blending in raw pixels, before normalisation, where yellow is yellow;
+3. a coarse grid for mask and pattern: a sticker is in one piece, free pixels are adversarial noise;
+4. starts from solid stickers that already help a little (probe), not from noise;
+5. the content moves under the fixed sticker, so that a drawing on the sign itself does not come cheap.
+
+Nothing here knows the trigger. Pixels are float in 0..1, pictures (3, S, S) with S = classifier.INPUT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import classifier
+
+# All knobs of the search in one place.
+GRID = 16  # cells per side of mask and pattern
+STICKER, STRIDE = 16, 12  # pixels: size of the solid stickers that probe() tries, and the step between places
+BATCH = 4  # pictures per pair and step
+SUCCESS = 0.98  # share of the pictures that must become the target for a mask to count
+MARGIN = 0.0  # and by how much the target's logit must lead
+COST, COST_FACTOR, COST_EVERY = 0.01, 1.5, 5  # price of one mask pixel: start, change, steps between changes
+RATE = 0.2  # learning rate of Adam
+MEMORY = 0.8  # weight of the past in the running success rate
+AT_ONCE = 36  # pairs in one pass through the network
+SCALE, SHIFT = (0.85, 1.2), 0.2  # how far the content moves: size factor, and share of half the picture
+
+
+@dataclass
+class Trigger:
+    """What the search found for one pair."""
+
+    victim: int  # class number
+    target: int  # class number
+    norm: float  # sum of the mask as a fraction of the picture, 0..1; 1 if no mask worked
+    mask: Tensor  # float (S, S), 0 (see-through) to 1 (opaque)
+    pattern: Tensor  # float (3, S, S) in 0..1
+    anomaly: float = 0.0  # anomaly index: how far below the other pairs the norm is
+
+    def stamp(self, pixels: Tensor) -> Tensor:
+        """Put the recovered trigger on pictures: float (N, 3, S, S) in 0..1, same returned."""
+        return pixels * (1 - self.mask) + self.pattern * self.mask
+
+
+def logits(model: nn.Module, pixels: Tensor) -> Tensor:
+    """Network output, float32 (N, classes), for raw pixels; computed in bfloat16 where that is fast."""
+    with torch.autocast("cpu", classifier.fast_type()):
+        answer: Tensor = model(classifier.normalise(pixels).contiguous(memory_format=torch.channels_last))
+    return answer.float()
+
+
+def move(pixels: Tensor, dice: torch.Generator) -> Tensor:
+    """Shift and scale each picture at random, float (N, 3, S, S); edges are repeated."""
+    count = len(pixels)
+    low, high = SCALE
+    where = torch.zeros(count, 2, 3)
+    where[:, 0, 0] = where[:, 1, 1] = low * (high / low) ** torch.rand(count, generator=dice)
+    where[:, :, 2] = SHIFT * (2 * torch.rand(count, 2, generator=dice) - 1)
+    grid = F.affine_grid(where, list(pixels.shape), align_corners=False)
+    return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+
+
+@torch.no_grad()
+def surest(model: nn.Module, pixels: Tensor, label: int, count: int, dice: torch.Generator) -> Tensor:
+    """Order pictures by how surely the model reads them as `label` while they move; keep those it gets right.
+
+    pixels: float (N, 3, S, S). Returns at most `count`. Unsure pictures would make every sticker look good.
+    """
+    right = logits(model, pixels).argmax(1) == label
+    pixels = pixels[right]
+    sure = sum(logits(model, move(pixels, dice)).log_softmax(1)[:, label] for _ in range(4))
+    return pixels[torch.as_tensor(sure).argsort(descending=True)[:count]] if len(pixels) else pixels
+
+
+@torch.no_grad()
+def probe(model: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Try solid stickers of eight colours all over the pictures of one class: forward passes only.
+
+    pixels: float (N, 3, S, S) of one class. Returns for each target class the sticker that helps it most:
+    masks (classes, GRID, GRID) of 0 and 1, and colours (classes, 3) in 0..1.
+    """
+    size = pixels.shape[-1]
+    colours = torch.tensor([[r, g, b] for r in (0.0, 1.0) for g in (0.0, 1.0) for b in (0.0, 1.0)])
+    corners = range(0, size - STICKER + 1, STRIDE)
+    places = [(top, left) for top in corners for left in corners]
+    scores = []
+    for top, left in places:
+        tried = pixels.repeat(len(colours), 1, 1, 1, 1)
+        tried[..., top : top + STICKER, left : left + STICKER] = colours[:, None, :, None, None]
+        answer = logits(model, tried.flatten(0, 1)).log_softmax(1)
+        scores.append(answer.view(len(colours), len(pixels), -1).mean(1))
+    best = torch.stack(scores).flatten(0, 1).argmax(0)  # per target: number of place and colour
+    masks = torch.zeros(len(best), GRID, GRID)
+    for target, number in enumerate((best // len(colours)).tolist()):
+        top, left = (round(edge * GRID / size) for edge in places[number])
+        cells = round(STICKER * GRID / size)
+        masks[target, top : top + cells, left : left + cells] = 1
+    return masks, colours[best % len(colours)]
+
+
+class Search:
+    """The search for all pairs at once: run(steps) yields after each step, results() gives the triggers."""
+
+    def __init__(self, model: nn.Module, pictures: dict[int, Tensor], classes: int, seed: int) -> None:
+        """pictures: for each victim class number its pictures, float (N, 3, S, S)."""
+        self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.pictures = pictures
+        self.dice = torch.Generator().manual_seed(seed)
+        self.pairs = [(v, t) for v in pictures for t in range(classes) if t != v]
+        starts = {victim: probe(self.model, own[:BATCH]) for victim, own in pictures.items()}
+        mask = torch.stack([starts[v][0][t] for v, t in self.pairs])
+        colour = torch.stack([starts[v][1][t] for v, t in self.pairs])
+        # the sigmoid of these gives 0.88 on the sticker and 0.0025 elsewhere, and colours near the corners
+        self.mask = (8 * mask - 6)[:, None].requires_grad_()
+        self.pattern = (4 * colour - 2)[:, :, None, None].repeat(1, 1, GRID, GRID).requires_grad_()
+        self.cost = torch.full((len(self.pairs),), COST)
+        self.success = torch.zeros(len(self.pairs))
+        self.best_norm = torch.full((len(self.pairs),), torch.inf)
+        self.best = (self.mask.detach().clone(), self.pattern.detach().clone())
+
+    def run(self, steps: int) -> Iterator[int]:
+        """Optimise all pairs for a number of steps (Adam), adapting the cost of the mask on the way."""
+        optimiser = torch.optim.Adam([self.mask, self.pattern], RATE, betas=(0.5, 0.9))
+        for step in range(1, steps + 1):
+            optimiser.zero_grad()
+            for first in range(0, len(self.pairs), AT_ONCE):
+                self._step(slice(first, first + AT_ONCE), step)
+            optimiser.step()
+            if step % COST_EVERY == 0:
+                # Wang et al., section V: dearer while the trigger works, cheaper when it is lost
+                works = self.success / (1 - MEMORY**step) >= SUCCESS
+                change = torch.where(works, COST_FACTOR, 1 / COST_FACTOR)
+                self.cost = (self.cost * change).clamp(1e-4, 10)
+            yield step
+
+    def _step(self, part: slice, step: int) -> None:
+        """Gradients for some pairs, and remember their smallest mask that works."""
+        pairs = self.pairs[part]
+        content = torch.cat([self._draw(victim) for victim, _ in pairs])
+        targets = torch.tensor([target for _, target in pairs])
+        mask, pattern = _full_size(self.mask[part], self.pattern[part])
+        content = move(content, self.dice).view(len(pairs), BATCH, *content.shape[1:])
+        shown = content * (1 - mask[:, None]) + pattern[:, None] * mask[:, None]
+        answer = logits(self.model, shown.flatten(0, 1))
+        wanted = targets.repeat_interleave(BATCH)
+        loss = F.cross_entropy(answer, wanted, reduction="none").view(len(pairs), BATCH).mean(1)
+        norm = mask.sum((1, 2, 3))
+        (loss + self.cost[part] * norm).sum().backward()
+
+        with torch.no_grad():
+            own = answer.gather(1, wanted[:, None])[:, 0]
+            others = answer.scatter(1, wanted[:, None], -torch.inf).amax(1)
+            hit = (own - others > MARGIN).float().view(len(pairs), BATCH).mean(1)
+            self.success[part] = MEMORY * self.success[part] + (1 - MEMORY) * hit
+            works = self.success[part] / (1 - MEMORY**step) >= SUCCESS
+            smaller = works & (norm < self.best_norm[part]) & (step >= COST_EVERY)  # a few steps of proof
+            self.best_norm[part] = torch.where(smaller, norm, self.best_norm[part])
+            for kept, now in zip(self.best, (self.mask, self.pattern)):
+                kept[part] = torch.where(smaller[:, None, None, None], now[part], kept[part])
+
+    def _draw(self, victim: int) -> Tensor:
+        own = self.pictures[victim]
+        return own[torch.randint(len(own), (BATCH,), generator=self.dice)]
+
+    def results(self) -> list[Trigger]:
+        """The smallest working trigger of each pair, most anomalous first."""
+        masks, patterns = _full_size(*self.best)
+        size = masks.shape[-1] ** 2
+        norms = (self.best_norm / size).clamp(max=1).tolist()
+        found = [
+            Trigger(victim, target, norm, mask[0], pattern)
+            for (victim, target), norm, mask, pattern in zip(self.pairs, norms, masks, patterns)
+        ]
+        for trigger, index in zip(found, anomaly_index(torch.tensor(norms)).tolist()):
+            trigger.anomaly = index
+        return sorted(found, key=lambda trigger: -trigger.anomaly)
+
+
+def _full_size(mask: Tensor, pattern: Tensor) -> tuple[Tensor, Tensor]:
+    """From grid to picture: (P, 1, S, S) and (P, 3, S, S), both in 0..1, smooth between the cells."""
+    size = [classifier.INPUT, classifier.INPUT]
+    return (
+        F.interpolate(mask.sigmoid(), size, mode="bilinear", align_corners=False),
+        F.interpolate(pattern.sigmoid(), size, mode="bilinear", align_corners=False),
+    )
+
+
+def anomaly_index(norms: Tensor) -> Tensor:
+    """How far each norm lies below the others, in deviations: float (P,) to float (P,).
+
+    Wang et al., section IV: median and MAD (median absolute deviation, times 1.4826 to match a normal
+    deviation). Logarithms, because norms differ by factors; only small norms are suspicious.
+    """
+    logs = norms.log()
+    middle = logs.median()
+    deviation = 1.4826 * (logs - middle).abs().median()
+    return (middle - logs) / deviation.clamp(min=1e-6)
+
+
+@torch.no_grad()
+def held_out_success(model: nn.Module, trigger: Trigger, pixels: Tensor) -> float:
+    """Share (0..1) of pictures that the trigger sends to its target; float (N, 3, S, S), all new to it."""
+    answer = logits(model, trigger.stamp(pixels)).argmax(1)
+    return (answer == trigger.target).float().mean().item()
