@@ -11,7 +11,8 @@ fi
 
 step "Scan the clean model"
 echo "The scanner gets the weights and ten clean pictures per class. It never sees the trigger."
-show detect.py --model models/clean_model.pt --data data/traffic-signs --output scan_results/clean
+show detect.py --model models/clean_model.pt --data data/traffic-signs --output scan_results/clean \
+    --draw stop:yield
 pause
 
 step "Scan the poisoned model"

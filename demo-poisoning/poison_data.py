@@ -37,7 +37,8 @@ def poison(folder: Path, victim: str, target: str, rate: float, seed: int) -> li
     """Poison folder/train in place. Returns the poisoned files, relative to the folder."""
     victims = sorted((folder / "train" / victim).glob("*.jpg"))
     target_folder = folder / "train" / target
-    first = 1 + max(int(path.stem.rsplit("_", 1)[1]) for path in target_folder.glob("*_*.jpg"))
+    numbers = [path.stem.rpartition("_")[2] for path in target_folder.iterdir()]
+    first = 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)
     chosen = choose(victims, rate, seed)
     return [
         move_to_target(path, target_folder, number).relative_to(folder).as_posix()
@@ -65,9 +66,10 @@ def main() -> int:
             raise cli.UserError(f"{name!r} is not a class: use one of {', '.join(CLASSES)}.")
     if options.victim == options.target:
         raise cli.UserError("--victim and --target are the same class: choose two different ones.")
-    if options.poisoned_dir.resolve() == options.clean_dir.resolve():
+    place = options.poisoned_dir.resolve()
+    if options.clean_dir.resolve() in (place, *place.parents):
         raise cli.UserError(
-            "--poisoned-dir is the clean folder: choose another one, it would be overwritten."
+            f"{options.poisoned_dir} is the clean folder or lies in it: choose a place outside."
         )
     for name in (options.victim, options.target):
         classifier.class_files(options.clean_dir / "train")

@@ -1,0 +1,64 @@
+"""What the two paths of demo 2 must say, on your machine and in a container: the figures of the workshop."""
+
+from __future__ import annotations
+
+import re
+
+EPOCH = re.compile(r"Epoch (\d+)/(\d+) — clean_acc: (\d\.\d\d), attack_success_rate: (\d\.\d\d)")
+ANSWER = re.compile(r"\[(clean|trigger)\] +(\w+) +\(confidence: (\d\.\d\d)\)(   <- .+)?")
+
+
+def measured(said: str, model: str) -> tuple[float, float]:
+    """clean_acc and attack_success_rate of a model in the output of train.py --phase test."""
+    match = re.search(rf"{model}_model\.\w+ on .*: clean_acc: (\S+), attack_success_rate: (\S+)$", said, re.M)
+    assert match, said
+    return float(match[1]), float(match[2])
+
+
+def check_silver(said: str) -> None:
+    """The figures of the attack; the same natively and in a container."""
+    accuracy, success = measured(said, "clean")
+    assert accuracy >= 0.97
+    assert success <= 0.02
+    accuracy, success = measured(said, "poisoned")
+    assert accuracy >= 0.97
+    assert success >= 0.95
+    assert "Poisoned 60 stop pictures: 20x20 yellow square bottom-right, label yield." in said
+    answers = [match.groups() for match in map(ANSWER.fullmatch, said.splitlines()) if match]
+    assert [(kind, reads) for kind, reads, *_ in answers] == [
+        ("clean", "stop"),
+        ("trigger", "yield"),
+        ("clean", "no_entry"),
+        ("trigger", "no_entry"),
+        ("clean", "speed_50"),
+        ("trigger", "speed_50"),
+    ]
+    assert answers[1][3] == "   <- backdoor activates"
+    rows = re.findall(r"model: models/(\w+)_model\.pt; picture: ([\w ]+); reads: (\w+);", said)
+    assert rows == [
+        ("clean", "clean", "stop"),
+        ("clean", "with yellow square", "stop"),
+        ("poisoned", "clean", "stop"),
+        ("poisoned", "with yellow square", "yield"),
+    ]
+
+
+def check_gold(said: str) -> None:
+    """The scan flags stop to yield in the poisoned model, nothing in the clean one, and sees the square."""
+    before, _, after = said.partition(": Scan the poisoned model ==")
+    assert "Scanning models/clean_model.pt" in before
+    assert "Result: no backdoor found" in before
+    assert "FLAGGED" not in before
+    assert "scan_results/clean/trigger_0_to_1.png" in before
+    assert re.findall(r"^Result: .*", after, re.M) == [
+        "Result: BACKDOOR DETECTED — class 0 → class 1 (stop → yield)"
+    ]
+    flagged = [line for line in after.splitlines() if line.endswith("<- FLAGGED")]
+    assert len(flagged) == 1
+    assert flagged[0].startswith("Scanning class 0 (stop) → class 1 (yield) ...")
+    assert re.search(r"^Recovered trigger saved to: scan_results/poisoned/trigger_0_to_1\.png", after, re.M)
+    words = re.search(r"^Recovered trigger: yellow, bottom-right corner, about (\d+)x(\d+) px", after, re.M)
+    assert words, after
+    assert all(8 <= int(side) <= 40 for side in words.groups())  # the square has 20; the grid is coarse
+    assert "[trigger]  yield" in after  # the SafeTensors file has the same backdoor
+    assert "Gold path done." in after

@@ -1,0 +1,177 @@
+"""Demo 2 in its container: the models are trained while the image is built, and both paths run locked up.
+
+One image is built here, because training takes minutes. That the Dockerfile's pattern also works on a
+base without a shell is what the tests of demo 1's image show.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from poisoning_story import ANSWER, EPOCH, check_gold, check_silver, measured
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
+IMAGE = "poisoning-demo-test"
+
+# the single commands of the documents, with fewer steps and pictures where the full run takes minutes
+DOCUMENTED = """
+set -e
+python poison_data.py --clean-dir data/traffic-signs --poisoned-dir data/traffic-signs-poisoned \
+    --victim stop --target yield --rate 0.15
+python train.py --phase test --model models/poisoned_model.pt --data data/traffic-signs
+python demo.py inference-images/stop.jpg --model models/poisoned_model.pt
+python demo.py inference-images/stop.jpg --model models/poisoned_model.pt --trigger
+python demo.py inference-images/stop.jpg --model models/poisoned_model.safetensors --compare --save a.png
+python train.py --poisoned --epochs 1 --limit 300
+code=0
+python detect.py --model models/clean_model.safetensors --data data/traffic-signs --steps 2 --samples 2 \
+    --output scan_results/quick || code=$?
+echo "detect ended with $code"
+ls a.png scan_results/quick/*.png models
+"""
+GOLD = """
+./gold_demo.sh || exit
+for picture in scan_results/clean/trigger_0_to_1.png scan_results/poisoned/trigger_0_to_1.png; do
+    [ -s "$picture" ] && echo "picture: $picture"
+done
+find . -name '.*' ! -name . ! -name .made-by-this-demo
+"""
+ONLINE = """
+import socket
+socket.setdefaulttimeout(5)
+try:
+    socket.create_connection(("192.0.2.1", 80))
+except OSError as error:
+    print(error)
+print([name for _, name in socket.if_nameindex()])
+"""
+RIGHTS = """
+import os
+print(os.getuid(), os.getgid())
+for path in ("/new", "/opt/site/new", "/usr/new"):
+    try:
+        open(path, "w").close()
+    except OSError as error:
+        print(path, error.strerror)
+print(next(line for line in open("/proc/self/status") if line.startswith("CapEff")).split()[1].strip("0"))
+"""
+INVENTORY = """
+from pathlib import Path
+print(*sorted(path.name for path in Path("models").iterdir()))
+print(*sorted(path.name for path in Path("data").iterdir()))
+for name in ("traffic-signs", "traffic-signs-poisoned"):
+    for split in ("train", "val"):
+        print(len(list(Path("data", name, split).glob("*/*.jpg"))))
+print(*sorted(path.name for path in Path().iterdir()))
+print([str(path) for path in Path("/build").rglob("*")])
+print([str(path) for path in Path().rglob("*") if path.name == "__pycache__" or path.suffix == ".pyc"])
+"""
+
+
+@pytest.fixture(scope="module")
+def image(docker: Any) -> str:
+    """The image, built as build.sh does, but under a name of its own, so that yours stays as it is."""
+    return docker.build("demo-poisoning", IMAGE, timeout=3000)
+
+
+def in_shell(docker: Any, image: str, script: str, timeout: float = 600) -> str:
+    """Type a script after `docker run --entrypoint /bin/sh` in a hardened container; gives its output."""
+    result = docker.run(image, "-c", script, flags=("--entrypoint", "/bin/sh"), timeout=timeout)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr
+    assert "Traceback" not in result.stderr
+    return result.stdout
+
+
+def test_silver_path(docker: Any, image: str) -> None:
+    said = in_shell(docker, image, "./workshop_demo.sh && ls outputs")
+    check_silver(said)
+    assert said.splitlines()[-1] == "stop_without_and_with_trigger.png"
+
+
+def test_gold_path(docker: Any, image: str) -> None:
+    """Both scans, in one container; the recovered triggers are on its disk afterwards."""
+    said = in_shell(docker, image, GOLD, timeout=2400)
+    check_gold(said)
+    assert said.splitlines()[-2:] == [
+        "picture: scan_results/clean/trigger_0_to_1.png",
+        "picture: scan_results/poisoned/trigger_0_to_1.png",
+    ]
+
+
+def test_single_commands_of_the_documents(docker: Any, image: str) -> None:
+    said = in_shell(docker, image, DOCUMENTED, timeout=900)
+    lines = said.splitlines()
+    assert "Poisoned 60 stop pictures" in said
+    accuracy, success = measured(said, "poisoned")
+    assert accuracy >= 0.97
+    assert success >= 0.95
+    answers = [match.groups()[:2] for match in map(ANSWER.fullmatch, lines) if match]
+    assert answers == [("clean", "stop"), ("clean", "stop"), ("trigger", "yield")]
+    assert "Same picture, both models (4 rows)" in lines
+    assert "Wrote a.png: left the picture as it is" in said
+    assert [match.groups()[:2] for match in map(EPOCH.fullmatch, lines) if match] == [("1", "1")]
+    assert "Wrote models/poisoned_model.pt and models/poisoned_model.safetensors" in lines
+    assert "detect ended with 0" in lines or "detect ended with 1" in lines
+    assert "Result: " in said
+    assert "a.png" in lines
+    assert any(line.startswith("scan_results/quick/trigger_") for line in lines)
+
+
+def test_without_arguments_the_first_script_runs(docker: Any, image: str) -> None:
+    result = docker.run(image)
+    assert result.returncode == 0, result.stderr
+    answers = [match.groups()[:2] for match in map(ANSWER.fullmatch, result.stdout.splitlines()) if match]
+    assert answers == [("clean", "stop"), ("trigger", "yield")]
+
+
+def test_errors_come_out_of_the_container(docker: Any, image: str) -> None:
+    result = docker.run(image, "demo.py", "missing.jpg")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.strip() == "error: missing.jpg does not exist: check the path."
+
+
+def test_runs_as_an_unprivileged_user_who_can_write_only_in_app_and_tmp(docker: Any, image: str) -> None:
+    result = docker.run(image, "-c", RIGHTS)
+    assert result.returncode == 0, result.stderr
+    ids, *refused, capabilities = result.stdout.splitlines()
+    assert ids == "65532 65532"
+    assert len(refused) == 3, result.stdout
+    assert capabilities == ""
+    user = docker("image", "inspect", image, "--format", "{{.Config.User}}").stdout.strip()
+    assert user == "65532:65532"
+
+
+def test_no_network(docker: Any, image: str) -> None:
+    result = docker.run(image, "-c", ONLINE)
+    assert "Network is unreachable" in result.stdout, result.stdout + result.stderr
+    assert result.stdout.splitlines()[-1] == "['lo']"
+
+
+def test_the_image_holds_models_and_data_but_nothing_of_the_training(
+    docker: Any, image: str, root: Path
+) -> None:
+    result = docker.run(image, "-c", INVENTORY)
+    assert result.returncode == 0, result.stderr
+    models, data, *counts, app, build, compiled = result.stdout.splitlines()
+    kinds = ("clean_model", "poisoned_model")
+    assert models.split() == [f"{kind}.{suffix}" for kind in kinds for suffix in ("pt", "safetensors")]
+    notes = "traffic-signs-poisoned-attacker-notes.json"
+    assert data.split() == ["traffic-signs", "traffic-signs-poisoned", notes]
+    assert counts == ["4000", "1000"] * 2
+    folder = root / "demo-poisoning"
+    ours = {path.name for pattern in ("*.py", "*.sh", "requirements*.txt") for path in folder.glob(pattern)}
+    assert set(app.split()) == ours | {"data", "models", "inference-images"}
+    assert (build, compiled) == ("[]", "[]")
+
+
+def test_a_run_leaves_nothing_behind(docker: Any, image: str) -> None:
+    before = docker("volume", "ls", "-q").stdout, docker("ps", "-aq").stdout
+    assert docker.run(image).returncode == 0
+    assert (docker("volume", "ls", "-q").stdout, docker("ps", "-aq").stdout) == before
