@@ -108,6 +108,12 @@ def whole_file(path: Path) -> Iterator[Path]:
         (scratch / path.name).replace(path)
 
 
+def check_place(path: Path) -> None:
+    """Raise UserError now, rather than after minutes of work, if `path` cannot be written."""
+    with _scratch(path):
+        pass
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Like whole_file for a folder: an older folder of that name is replaced only at the end.

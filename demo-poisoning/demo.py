@@ -59,6 +59,8 @@ def main() -> int:
     args.add_argument("--save", type=Path, help="write the picture without and with the square side by side")
     options = args.parse_args()
     out = cli.Out(options.plain)
+    if options.save and options.save.suffix.lower() not in classifier.PICTURES:
+        raise cli.UserError(f"{options.save} is no picture name: end it with .png or .jpg.")
     image = classifier.open_picture(options.image).resize((SIZE, SIZE))
     model = classifier.load_model(options.model)
     if options.compare:
@@ -67,8 +69,6 @@ def main() -> int:
     else:
         show(model, image, options.trigger, out)
     if options.save:
-        if options.save.suffix.lower() not in classifier.PICTURES:
-            raise cli.UserError(f"{options.save} is no picture name: end it with .png or .jpg.")
         sheet = Image.new("RGB", (2 * SIZE, SIZE))
         sheet.paste(image, (0, 0))
         sheet.paste(trigger.stamp(image), (SIZE, 0))

@@ -23,8 +23,8 @@ import neural_cleanse
 from neural_cleanse import Trigger
 from signs import CLASSES
 
-THRESHOLD = 3.5  # anomaly index above which a pair is flagged; the README says how it was chosen
-HELD_OUT = 0.9  # and so large a share of new pictures must follow the recovered trigger
+THRESHOLD = 2.0  # anomaly index above which a pair is flagged; the README says how it was chosen
+HELD_OUT = 0.95  # and so large a share of new pictures must follow the recovered trigger
 SHOWN = 10  # pairs printed without --all
 FEW_PAIRS = 30  # below that, median and MAD say little
 
@@ -114,7 +114,7 @@ def parse() -> argparse.Namespace:
         "--data", type=Path, default=Path("data/traffic-signs"), help="folder with val/<class>/"
     )
     args.add_argument("--steps", type=int, default=60, help="steps of the search")
-    args.add_argument("--samples", type=int, default=10, help="clean pictures per class for the search")
+    args.add_argument("--samples", type=int, default=40, help="clean pictures per class for the search")
     args.add_argument(
         "--output", type=Path, default=Path("scan_results/scan"), help="folder for the pictures"
     )
@@ -139,6 +139,7 @@ def main() -> int:
     out = cli.Out(options.plain)
     started = time.monotonic()
     model = classifier.load_model(options.model)
+    cli.check_place(options.output / "trigger.png")
     search, check = pictures_by_class(model, options.data, options.samples, options.seed)
     out.say(f"Scanning {options.model}: {len(search)} victim classes, {len(CLASSES) - 1} targets each.")
     scan = neural_cleanse.Search(model, search, len(CLASSES), options.seed)

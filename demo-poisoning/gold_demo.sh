@@ -10,9 +10,12 @@ if [ ! -f models/clean_model.pt ] || [ ! -f models/poisoned_model.pt ]; then
 fi
 
 step "Scan the clean model"
-echo "The scanner gets the weights and ten clean pictures per class. It never sees the trigger."
+echo "The scanner gets the weights and some clean pictures per class. It never sees the trigger."
 show detect.py --model models/clean_model.pt --data data/traffic-signs --output scan_results/clean \
-    --draw stop:yield
+    --draw stop:yield || {
+    echo "error: the scan of the clean model did not end with 0 (nothing found)." >&2
+    exit 2
+}
 pause
 
 step "Scan the poisoned model"

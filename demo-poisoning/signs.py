@@ -25,10 +25,10 @@ GTSRB_ID = {
     "no_entry": 17,
     "general_caution": 18,
     "speed_50": 2,
-    "no_passing": 9,
     "ahead_only": 35,
     "keep_right": 38,
     "roundabout": 40,
+    "end_of_limits": 32,
 }
 CLASSES = tuple(GTSRB_ID)
 
@@ -120,33 +120,10 @@ def plate(name: str) -> Image.Image:
         p.polygon([(x, y + 0.03) for x, y in _triangle(0.58)], WHITE)
         p.polygon([(-0.11, -0.32), (0.11, -0.32), (0.06, 0.24), (-0.06, 0.24)], BLACK, round_by=0.02)
         p.disc(0.09, BLACK, y=0.40)
-    elif name in {"speed_50", "no_passing"}:
+    elif name == "speed_50":
         p.disc(0.98, RED)
         p.disc(0.76, WHITE)
-        if name == "speed_50":
-            p.text("50", BLACK, 0.98, 0.72)
-        else:
-            for middle, colour in ((-0.34, RED), (0.34, BLACK)):  # two cars, seen from behind
-                p.polygon(
-                    [
-                        (middle - 0.26, 0.02),
-                        (middle + 0.26, 0.02),
-                        (middle + 0.26, 0.24),
-                        (middle - 0.26, 0.24),
-                    ],
-                    colour,
-                )
-                p.polygon(
-                    [
-                        (middle - 0.20, 0.02),
-                        (middle - 0.14, -0.22),
-                        (middle + 0.14, -0.22),
-                        (middle + 0.20, 0.02),
-                    ],
-                    colour,
-                )
-                for wheel in (-0.18, 0.18):
-                    p.disc(0.08, colour, middle + wheel, 0.27)
+        p.text("50", BLACK, 0.98, 0.72)
     elif name in {"ahead_only", "keep_right"}:
         p.disc(0.98, WHITE)
         p.disc(0.95, BLUE)
@@ -162,6 +139,11 @@ def plate(name: str) -> Image.Image:
             tip, end = math.radians(start - 108), math.radians(start - 72)
             head = [(r * math.cos(end), r * math.sin(end)) for r in (0.24, 0.76)]
             p.polygon([(0.50 * math.cos(tip), 0.50 * math.sin(tip)), *head], WHITE)
+    elif name == "end_of_limits":
+        p.disc(0.98, BLACK)
+        p.disc(0.92, WHITE)
+        for shift in (-0.30, -0.15, 0.0, 0.15, 0.30):  # five black bars
+            p.line([(shift - 0.46, shift + 0.46), (shift + 0.46, shift - 0.46)], BLACK, 0.09)
     else:
         raise ValueError(f"unknown class {name!r}; known: {', '.join(CLASSES)}")
     return p.image.resize((PLATE, PLATE), Image.Resampling.LANCZOS)
