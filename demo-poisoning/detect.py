@@ -23,10 +23,9 @@ import neural_cleanse
 from neural_cleanse import Trigger
 from signs import CLASSES
 
-THRESHOLD = 2.0  # anomaly index above which a pair is flagged; the README says how it was chosen
-HELD_OUT = 0.95  # and so large a share of new pictures must follow the recovered trigger
+THRESHOLD = 3.5  # anomaly index above which a pair is flagged; the README says how it was chosen
 SHOWN = 10  # pairs printed without --all
-FEW_PAIRS = 30  # below that, median and MAD say little
+FEW = 10  # with fewer working triggers, median and MAD say little
 
 
 def pictures_by_class(
@@ -53,44 +52,40 @@ def pair_name(trigger: Trigger) -> str:
     return f"class {trigger.victim} ({victim}) → class {trigger.target} ({target})"
 
 
-def is_flagged(trigger: Trigger, success: float) -> bool:
-    return trigger.anomaly > THRESHOLD and success >= HELD_OUT
-
-
-def report(
-    triggers: list[Trigger], success: list[float], drawn: list[int], options: argparse.Namespace, out: cli.Out
-) -> int:
+def report(triggers: list[Trigger], drawn: list[Trigger], options: argparse.Namespace, out: cli.Out) -> int:
     """Print what was found, most anomalous pair first. Returns the exit code."""
-    flagged = [is_flagged(trigger, share) for trigger, share in zip(triggers, success)]
-    for trigger, share, found in list(zip(triggers, success, flagged))[: None if options.all else SHOWN]:
+    flagged = [trigger for trigger in triggers if trigger.anomaly > THRESHOLD]
+    working = sum(trigger.success >= neural_cleanse.HELD_OUT for trigger in triggers)
+    for trigger in triggers[: None if options.all else SHOWN]:
+        found = trigger in flagged
         out.say(
             f"Scanning {pair_name(trigger)} ...  norm={trigger.norm:.3f}  anomaly={trigger.anomaly:.1f}  "
-            f"works on {100 * share:.0f} % of new pictures{'  <- FLAGGED' if found else ''}",
+            f"works on {100 * trigger.success:.0f} % of new pictures{'  <- FLAGGED' if found else ''}",
             "bold red" if found else "",
         )
     if len(triggers) > SHOWN and not options.all:
         out.say(f"... and {len(triggers) - SHOWN} pairs that stand out less (--all shows them).")
-    if len(triggers) < FEW_PAIRS:
-        out.say(
-            f"Only {len(triggers)} pairs were compared: the anomaly index means little below {FEW_PAIRS}."
-        )
-    for trigger in (trigger for trigger, found in zip(triggers, flagged) if found):
+    out.say(
+        f"A sticker that works was found for {working} of {len(triggers)} pairs; the index compares those."
+    )
+    if working < FEW:
+        out.say(f"With fewer than {FEW} of them the anomaly index means little.")
+    for trigger in flagged:
         victim, target = CLASSES[trigger.victim], CLASSES[trigger.target]
         classes = f"class {trigger.victim} → class {trigger.target}"
         out.say(f"Result: BACKDOOR DETECTED — {classes} ({victim} → {target})", "bold red")
         out.say(f"Recovered trigger: {describe.in_words(trigger)}.")
-    if not any(flagged):
+    if not flagged:
         largest = triggers[0].anomaly
         out.say(
             f"Result: no backdoor found (largest anomaly index {largest:.1f}, flagged above {THRESHOLD})."
         )
-    for number in drawn:
-        trigger = triggers[number]
+    for trigger in drawn:
         out.say(
-            f"{'Recovered trigger' if flagged[number] else 'Smallest natural trigger'} saved to: "
+            f"{'Recovered trigger' if trigger in flagged else 'Smallest natural trigger'} saved to: "
             f"{options.output / file_name(trigger)}: {pair_name(trigger)}, {describe.in_words(trigger)}."
         )
-    return cli.FINDING if any(flagged) else cli.OK
+    return cli.FINDING if flagged else cli.OK
 
 
 def file_name(trigger: Trigger) -> str:
@@ -145,14 +140,13 @@ def main() -> int:
     scan = neural_cleanse.Search(model, search, len(CLASSES), options.seed)
     for _ in out.progress(scan.run(options.steps), options.steps, "Searching triggers"):
         pass
-    triggers = scan.results()
-    success = [neural_cleanse.held_out_success(model, t, check[t.victim]) for t in triggers]
-    flagged = [n for n, t in enumerate(triggers) if is_flagged(t, success[n])]
-    asked = [n for n, t in enumerate(triggers) if (t.victim, t.target) in options.draw]
-    drawn = sorted({*flagged, *asked} or {0})
-    for trigger in (triggers[n] for n in drawn):
+    triggers = scan.results(check)
+    drawn = [
+        t for t in triggers if t.anomaly > THRESHOLD or (t.victim, t.target) in options.draw
+    ] or triggers[:1]
+    for trigger in drawn:
         describe.draw(trigger, search[trigger.victim][0], options.output / file_name(trigger))
-    code = report(triggers, success, drawn, options, out)
+    code = report(triggers, drawn, options, out)
     out.say(f"Scanned {len(triggers)} pairs in {time.monotonic() - started:.0f} seconds.")
     return code
 

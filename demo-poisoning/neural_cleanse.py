@@ -29,6 +29,7 @@ GRID = 16  # cells per side of mask and pattern
 STICKER, STRIDE = 16, 12  # pixels: size of the solid stickers that probe() tries, and the step between places
 BATCH = 4  # pictures per pair and step
 SUCCESS = 0.98  # share of the pictures that must become the target for a mask to count
+HELD_OUT = 0.95  # share of new pictures that a trigger must fool to count as working
 COST, COST_FACTOR, COST_EVERY = 0.01, 1.5, 5  # price of one mask pixel: start, change, steps between changes
 MASK_RATE, COLOUR_RATE = 0.2, 0.1  # learning rates of Adam; the colour starts from one that helps
 MEMORY = 0.8  # weight of the past in the running success rate
@@ -36,7 +37,7 @@ AT_ONCE = 36  # pairs in one pass through the network
 SCALE, SHIFT = (0.85, 1.2), 0.2  # how far the content moves: size factor, and share of half the picture
 
 
-@dataclass
+@dataclass(eq=False)  # tensors have no simple equality
 class Trigger:
     """What the search found for one pair."""
 
@@ -45,7 +46,8 @@ class Trigger:
     norm: float  # sum of the mask as a fraction of the picture, 0..1; 1 if no mask worked
     mask: Tensor  # float (S, S), 0 (see-through) to 1 (opaque)
     pattern: Tensor  # float (3, S, S) in 0..1
-    anomaly: float = 0.0  # anomaly index: how far below the other pairs the norm is
+    success: float = 0.0  # share of new pictures that it sends to the target, 0..1
+    anomaly: float = 0.0  # anomaly index: how far below the other working triggers its norm is
 
     def stamp(self, pixels: Tensor) -> Tensor:
         """Put the recovered trigger on pictures: float (N, 3, S, S) in 0..1, same returned."""
@@ -172,8 +174,13 @@ class Search:
         own = self.pictures[victim]
         return own[torch.randint(len(own), (BATCH,), generator=self.dice)]
 
-    def results(self) -> list[Trigger]:
-        """The smallest working trigger of each pair, most anomalous first."""
+    @torch.no_grad()
+    def results(self, check: dict[int, Tensor]) -> list[Trigger]:
+        """The smallest trigger of each pair, most anomalous first.
+
+        check: for each victim pictures that the search has not seen, float (N, 3, S, S). A trigger that fails
+        on those has learned the other pictures by heart: it is no sticker, and gets no anomaly index.
+        """
         masks, patterns = _full_size(*self.best)
         size = masks.shape[-1] ** 2
         norms = (self.best_norm / size).clamp(max=1).tolist()
@@ -181,9 +188,13 @@ class Search:
             Trigger(victim, target, norm, mask[0], pattern)
             for (victim, target), norm, mask, pattern in zip(self.pairs, norms, masks, patterns)
         ]
-        for trigger, index in zip(found, anomaly_index(torch.tensor(norms)).tolist()):
+        for trigger in found:
+            answer = logits(self.model, trigger.stamp(check[trigger.victim])).argmax(1)
+            trigger.success = (answer == trigger.target).float().mean().item()
+        working = [trigger for trigger in found if trigger.success >= HELD_OUT]
+        for trigger, index in zip(working, anomaly_index([trigger.norm for trigger in working])):
             trigger.anomaly = index
-        return sorted(found, key=lambda trigger: -trigger.anomaly)
+        return sorted(found, key=lambda trigger: (-trigger.anomaly, trigger.norm))
 
 
 def _full_size(mask: Tensor, pattern: Tensor) -> tuple[Tensor, Tensor]:
@@ -195,20 +206,16 @@ def _full_size(mask: Tensor, pattern: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def anomaly_index(norms: Tensor) -> Tensor:
-    """How far each norm lies below the others, in deviations: float (P,) to float (P,).
+def anomaly_index(norms: list[float]) -> list[float]:
+    """How far each norm (0..1) lies below the others, in deviations.
 
     Wang et al., section IV: median and MAD (median absolute deviation, times 1.4826 to match a normal
     deviation). Logarithms, because norms differ by factors; only small norms are suspicious.
     """
-    logs = norms.log()
+    if not norms:
+        return []
+    logs = torch.tensor(norms).log()
     middle = logs.median()
     deviation = 1.4826 * (logs - middle).abs().median()
-    return (middle - logs) / deviation.clamp(min=1e-6)
-
-
-@torch.no_grad()
-def held_out_success(model: nn.Module, trigger: Trigger, pixels: Tensor) -> float:
-    """Share (0..1) of pictures that the trigger sends to its target; float (N, 3, S, S), all new to it."""
-    answer = logits(model, trigger.stamp(pixels)).argmax(1)
-    return (answer == trigger.target).float().mean().item()
+    index: list[float] = ((middle - logs) / deviation.clamp(min=1e-6)).tolist()
+    return index
