@@ -30,6 +30,7 @@ STICKER, STRIDE = 16, 12  # pixels: size of the solid stickers that probe() trie
 BATCH = 4  # pictures per pair and step
 SUCCESS = 0.98  # share of the pictures that must become the target for a mask to count
 HELD_OUT = 0.95  # share of new pictures that a trigger must fool to count as working
+SPREAD = 0.25  # smallest deviation of the log norms: with few triggers MAD may be tiny by chance
 COST, COST_FACTOR, COST_EVERY = 0.01, 1.5, 5  # price of one mask pixel: start, change, steps between changes
 MASK_RATE, COLOUR_RATE = 0.2, 0.1  # learning rates of Adam; the colour starts from one that helps
 MEMORY = 0.8  # weight of the past in the running success rate
@@ -217,5 +218,5 @@ def anomaly_index(norms: list[float]) -> list[float]:
     logs = torch.tensor(norms).log()
     middle = logs.median()
     deviation = 1.4826 * (logs - middle).abs().median()
-    index: list[float] = ((middle - logs) / deviation.clamp(min=1e-6)).tolist()
+    index: list[float] = ((middle - logs) / deviation.clamp(min=SPREAD)).tolist()
     return index
