@@ -175,7 +175,7 @@ def options_of_command() -> tuple[argparse.Namespace, cli.Out]:
     args.add_argument(
         "--model", type=Path, help="model file to write or measure (default: as --poisoned says)"
     )
-    args.add_argument("--epochs", type=int, default=5, help="passes over the training pictures")
+    args.add_argument("--epochs", type=int, default=8, help="passes over the training pictures")
     args.add_argument("--init", help='"imagenet" or a model file to fine-tune from (default: random weights)')
     args.add_argument("--lr", type=float, default=LEARNING_RATE, help="peak learning rate")
     args.add_argument(
