@@ -53,6 +53,8 @@ def place_name(mask: Tensor) -> str:
 
 def in_words(trigger: Trigger) -> str:
     """A description from the pixels: colour, place, size in pixels of a SIZE-pixel picture, share."""
+    if trigger.norm >= 1:
+        return "no sticker found that works (the picture shows the start of the search)"
     cells = solid(trigger.mask)
     weights = trigger.mask * cells
     colour = [
