@@ -174,7 +174,7 @@ def test_scan_sh_uses_the_image_and_brings_the_reports_back(
     assert not list((demo / "results").glob(".*"))
 
     (demo / "mine").mkdir()
-    example = [sys.executable, demo / "make_example.py", "--output", demo / "mine" / "m.safetensors"]
+    example = [sys.executable, str(demo / "make_example.py"), "--output", str(demo / "mine/m.safetensors")]
     subprocess.run(example, check=True, capture_output=True)
     gold = in_folder(demo, no_python, image, "./gold_demo.sh", "--models", "mine")
     assert gold.returncode == 0, gold.stdout + gold.stderr
