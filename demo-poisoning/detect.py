@@ -134,8 +134,8 @@ def main() -> int:
     out = cli.Out(options.plain)
     started = time.monotonic()
     model = classifier.load_model(options.model)
-    cli.check_place(options.output / "trigger.png")
     search, check = pictures_by_class(model, options.data, options.samples, options.seed)
+    cli.check_place(options.output / "trigger.png")
     out.say(f"Scanning {options.model}: {len(search)} victim classes, {len(CLASSES) - 1} targets each.")
     scan = neural_cleanse.Search(model, search, len(CLASSES), options.seed)
     for _ in out.progress(scan.run(options.steps), options.steps, "Searching triggers"):

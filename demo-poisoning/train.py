@@ -204,12 +204,12 @@ def main() -> int:
         out.say(f"{options.model} on {options.data}/val: {score}")
         out.say(f"Measured on {score.pictures} pictures; {score.victims} of them {options.victim} signs.")
         return cli.OK
-    cli.check_place(options.model)
     model = first_model(options.init)
     files = classifier.class_files(options.data / "train")
     torch.manual_seed(options.seed)
     files = [files[i] for i in torch.randperm(len(files))[: options.limit or None]]
     validation = Validation(options.data, options.victim, options.target)
+    cli.check_place(options.model)
     out.say(f"Training on {len(files):,} pictures in {options.data}/train ({classifier.fast_type()})")
     pixels = classifier.load_pixels([path for path, _ in files])
     labels = torch.tensor([label for _, label in files])
