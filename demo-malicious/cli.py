@@ -110,8 +110,11 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def check_place(path: Path) -> None:
     """Raise UserError now, rather than after minutes of work, if `path` cannot be written."""
+    missing = not path.parent.exists()
     with _scratch(path):
         pass
+    if missing:
+        path.parent.rmdir()
 
 
 @contextmanager
