@@ -1360,7 +1360,7 @@ def test_gold_path(prepared: Path) -> None:
         with Image.open(prepared / f"scan_results/{model}/trigger_0_to_1.png") as drawn:
             assert drawn.size == (768, 256)
     with Image.open(prepared / "scan_results/poisoned/trigger_0_to_1.png") as drawn:
-        red, green, blue = drawn.convert("RGB").getpixel((228, 228))
+        red, green, blue = drawn.convert("RGB").crop((228, 228, 229, 229)).tobytes()
     assert min(red, green) > blue + 80  # yellow, where the attacker put it
     assert leftovers(prepared) == []
 
