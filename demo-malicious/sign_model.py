@@ -78,6 +78,11 @@ def fingerprint(public_key: Path) -> str:
     return hashlib.sha256(key.public_bytes(serialization.Encoding.PEM, form)).hexdigest()
 
 
+def every_file() -> hashing.Config:
+    """SHA-256 of every file. By default the library leaves out .git, and something could hide there."""
+    return hashing.Config().set_ignored_paths(paths=[], ignore_git_paths=False)
+
+
 def sign(path: Path, private_key: Path, signature: Path | None = None) -> Path:
     """Sign a file or folder. Returns the path of the signature, by default beside it.
 
@@ -96,8 +101,7 @@ def sign(path: Path, private_key: Path, signature: Path | None = None) -> Path:
         raise cli.UserError(
             f"{private_key} is no private key (elliptic curve, PEM, without password): make one with keygen."
         ) from error
-    # everything counts, also .git, which the library would leave out: nothing may hide there
-    signer.set_hashing_config(hashing.Config().set_ignored_paths(paths=[], ignore_git_paths=False))
+    signer.set_hashing_config(every_file())
     with cli.whole_file(signature) as scratch:
         try:
             signer.sign(model, scratch)
@@ -124,6 +128,7 @@ def verify(path: Path, public_key: Path, signature: Path | None = None) -> None:
         raise NotVerified(f"it is not signed: there is no {signature}")
     if not is_signature(signature):
         raise NotVerified(f"{signature} is damaged or no signature")
+    verifier.set_hashing_config(every_file())
     try:
         verifier.verify(model, signature)
     except OSError as error:
