@@ -32,6 +32,7 @@ MB_DEMO_3=600         # demo 3: the images that it scans and Grype's database
 GB_DISK=6             # free disk space for everything, with the CPU build
 GB_DISK_CUDA=20       # the same with the CUDA build
 GB_MEMORY=4           # memory
+GB_MEMORY_DOCKER=6    # memory with Docker Desktop, whose machine takes some itself
 MINUTES_INSTALL=2     # making .venv (3 with the CUDA build)
 MINUTES_BUILD=6       # building the images without demo 2's data and trainings
 MINUTES_FIRST=(0 1 15 2) # demo 1, 2 and 3 (the 0 is no demo), the first time

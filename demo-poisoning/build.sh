@@ -4,6 +4,11 @@
 #   WORKSHOP_BUILD_ARGS="--build-arg TORCH_INDEX=" ./build.sh     more arguments for docker build
 set -eu
 cd "$(dirname "$0")"
+case ${1:-} in
+    "") ;;
+    -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' build.sh && exit 0 ;;
+    *) echo "error: build.sh takes no argument $1: type ./build.sh --help." >&2 && exit 2 ;;
+esac
 export DOCKER_BUILDKIT=${DOCKER_BUILDKIT:-1} # the Dockerfile uses a cache mount
 
 if ! docker info >/dev/null 2>&1; then

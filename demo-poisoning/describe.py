@@ -54,16 +54,17 @@ def place_name(mask: Tensor) -> str:
 def in_words(trigger: Trigger) -> str:
     """A description from the pixels: colour, place, size in pixels of a SIZE-pixel picture, share."""
     if trigger.norm >= 1:
-        return "no sticker found that works (the picture shows the start of the search)"
+        return "no sticker found that works"
     cells = solid(trigger.mask)
     weights = trigger.mask * cells
     colour = [
         (trigger.pattern[channel] * weights).sum().item() / weights.sum().item() for channel in range(3)
     ]
     rows, columns = cells.any(1).nonzero(), cells.any(0).nonzero()
-    scale = SIZE / len(cells)
-    height = round(scale * (int(rows.max()) - int(rows.min()) + 1))
-    width = round(scale * (int(columns.max()) - int(columns.min()) + 1))
+    height, width = (int(edge.max()) - int(edge.min()) + 1 for edge in (rows, columns))
+    # a ragged blob has corners to spare: give the size of a rectangle with the area of its solid cells
+    scale = SIZE / len(cells) * (cells.sum().item() / (height * width)) ** 0.5
+    height, width = round(scale * height), round(scale * width)
     return (
         f"{colour_name(*colour)}, {place_name(weights)}, about {width}x{height} px of {SIZE}x{SIZE}, "
         f"{100 * trigger.norm:.1f} % of the picture"

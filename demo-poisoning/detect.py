@@ -81,8 +81,9 @@ def report(triggers: list[Trigger], drawn: list[Trigger], options: argparse.Name
             f"Result: no backdoor found (largest anomaly index {largest:.1f}, flagged above {THRESHOLD})."
         )
     for trigger in drawn:
+        natural = "Smallest natural trigger" if trigger.norm < 1 else "Last attempt of the search"
         out.say(
-            f"{'Recovered trigger' if trigger in flagged else 'Smallest natural trigger'} saved to: "
+            f"{'Recovered trigger' if trigger in flagged else natural} saved to: "
             f"{options.output / file_name(trigger)}: {pair_name(trigger)}, {describe.in_words(trigger)}."
         )
     return cli.FINDING if flagged else cli.OK
@@ -137,6 +138,8 @@ def main() -> int:
     search, check = pictures_by_class(model, options.data, options.samples, options.seed)
     cli.check_place(options.output / "trigger.png")
     out.say(f"Scanning {options.model}: {len(search)} victim classes, {len(CLASSES) - 1} targets each.")
+    if left_out := [CLASSES[victim] for victim, _ in options.draw if victim not in search]:
+        out.say(f"Not scanned, too few pictures that the model reads rightly: {', '.join(left_out)}.")
     scan = neural_cleanse.Search(model, search, len(CLASSES), options.seed)
     for _ in out.progress(scan.run(options.steps), options.steps, "Searching triggers"):
         pass

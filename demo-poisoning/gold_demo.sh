@@ -4,6 +4,7 @@
 set -eu
 cd "$(dirname "$0")"
 . ./narrate.sh
+read_arguments "$(basename "$0")" "$@"
 if [ ! -f models/clean_model.pt ] || [ ! -f models/poisoned_model.pt ]; then
     echo "error: models/ holds no trained models: run ./prepare.sh first." >&2
     exit 2

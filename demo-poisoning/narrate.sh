@@ -3,6 +3,15 @@
 # With PAUSE=1 and a terminal they wait for Enter after each step, so that an instructor can talk.
 PYTHON=${PYTHON:-python}
 
+read_arguments() { # read_arguments SCRIPT ARGUMENTS...: the only one is --help, the comment at the script's top
+    case ${2:-} in
+        "") return ;;
+        -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$1" && exit 0 ;;
+    esac
+    echo "error: $1 takes no argument $2: type ./$1 --help." >&2
+    exit 2
+}
+
 step() { # step "What comes": a numbered heading
     STEP=$((${STEP:-0} + 1))
     printf '\n== Step %s: %s ==\n' "$STEP" "$1"

@@ -182,7 +182,11 @@ class Search:
         check: for each victim pictures that the search has not seen, float (N, 3, S, S). A trigger that fails
         on those has learned the other pictures by heart: it is no sticker, and gets no anomaly index.
         """
-        masks, patterns = _full_size(*self.best)
+        nothing = self.best_norm.isinf()[:, None, None, None]  # then the picture shows the last attempt
+        latest = (self.mask, self.pattern)
+        masks, patterns = _full_size(
+            *(torch.where(nothing, now, kept) for kept, now in zip(self.best, latest))
+        )
         size = masks.shape[-1] ** 2
         norms = (self.best_norm / size).clamp(max=1).tolist()
         found = [

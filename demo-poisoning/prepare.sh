@@ -3,6 +3,11 @@
 # The image runs this while it is built; without Docker, run it once. About 4 minutes on 2 cores.
 set -eu
 cd "$(dirname "$0")"
+case ${1:-} in
+    "") ;;
+    -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' prepare.sh && exit 0 ;;
+    *) echo "error: prepare.sh takes no argument $1: type ./prepare.sh --help." >&2 && exit 2 ;;
+esac
 PYTHON=${PYTHON:-python}
 
 if [ ! -d data/traffic-signs ]; then

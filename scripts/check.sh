@@ -13,7 +13,7 @@ check_command() {
     check_engine && engine=yes
     check_architecture
     check_disk
-    check_memory
+    check_memory "$engine"
     check_python && python=yes
     check_grype "$engine"
     say
@@ -72,13 +72,14 @@ memory_gigabytes() {
     fi
 }
 
-check_memory() {
-    local all
+check_memory() { # check_memory ENGINE
+    local all need=$GB_MEMORY
+    [ "$1" != yes ] || need=$GB_MEMORY_DOCKER
     all=$(memory_gigabytes)
-    if [ "$all" -ge "$GB_MEMORY" ]; then
+    if [ "$all" -ge "$need" ]; then
         say "OK: memory, $all GB"
     else
-        say "WARNING: memory, $all GB - close other programs: training needs about $GB_MEMORY GB"
+        say "WARNING: memory, $all GB - close other programs: training needs about $need GB"
     fi
 }
 

@@ -59,7 +59,9 @@ announce_plan() { # announce_plan DEMOS: what will be downloaded, and how long i
         else
             minutes=$((minutes + MINUTES_FIRST[demo]))
         fi
-        [ "$demo" != 3 ] || megabytes=$((megabytes + MB_DEMO_3))
+        if [ "$demo" = 3 ] && { [ "$WAY" = docker ] || command -v grype >/dev/null 2>&1; }; then
+            megabytes=$((megabytes + MB_DEMO_3)) # without Grype the recorded summary is shown
+        fi
     done
     if [ "$megabytes" -eq 0 ]; then
         say "Download: nothing."

@@ -793,6 +793,14 @@ def test_a_yellow_square_in_words() -> None:
     assert words == "yellow, bottom-right corner, about 20x20 px of 128x128, 2.4 % of the picture"
 
 
+def test_a_ragged_sticker_has_the_size_of_its_area() -> None:
+    found = square(44, 44, 20, (0.95, 0.92, 0.1))
+    found.mask[:, :] = 0
+    for cell in range(44, 64):
+        found.mask[cell, cell - 2 : cell + 3] = 1  # a diagonal band: about 5 of 20 cells per row
+    assert "bottom-right corner, about 20x20 px" in describe.in_words(found)
+
+
 @pytest.mark.parametrize(
     "left, top, place",
     [
