@@ -1,0 +1,243 @@
+"""Trust or discard: may this model file be loaded? The rules stand in policy.toml.
+
+    python policy.py check safe_model.safetensors     shows every check; exit code 0 allowed, 1 refused
+    python policy.py allow safe_model.safetensors     adds the file's SHA-256 to the list of allowed ones
+
+No check alone is enough. The size keeps the machine alive, the digest says "exactly this file", the
+signature says who made it, the format says whether it can hold code. None says what the model learned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cli
+import judges
+import sign_model
+from safe_loading import existing_file
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+POLICY = Path("policy.toml")
+FORMATS = ("safetensors", "scanned clean")
+KINDS = {
+    "max_bytes": "a number",
+    "digests": "a file name",
+    "trusted_keys": "a list of texts",
+    "formats": "a list of texts",
+}
+ANY = "any"  # in policy.toml: this check is off
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The rules; None stands for "any"."""
+
+    max_bytes: int | None
+    digests: Path | None  # a file as sha256sum writes it: a digest and a name on each line
+    trusted_keys: tuple[Path, ...] | None  # public keys
+    formats: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of one file, and what it says in words."""
+
+    name: str
+    passed: bool
+    words: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """All checks in the order in which they were done. One that fails is enough to refuse."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def allowed(self) -> bool:
+        """True if every check passed."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why the file is refused; empty if it is allowed."""
+        return [f"{check.name}: {check.words}" for check in self.checks if not check.passed]
+
+
+def read_policy(path: Path) -> Policy:
+    """Read the rules. All four must be there, so that no check is off by mistake. Raises UserError."""
+    existing_file(path)
+    try:
+        rules = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise cli.UserError(f"{path} is not valid TOML ({error}): correct it.") from error
+    if wrong := sorted(set(rules) ^ set(KINDS)):
+        raise cli.UserError(f"{path}: {wrong[0]} is missing or unknown; it must hold {', '.join(KINDS)}.")
+    for name, kind in KINDS.items():
+        value: Any = rules[name]
+        right = {
+            "a number": type(value) is int,
+            "a file name": isinstance(value, str),
+            "a list of texts": isinstance(value, list) and all(isinstance(part, str) for part in value),
+        }
+        if value == ANY:
+            rules[name] = None
+        elif not right[kind]:
+            raise cli.UserError(f'{path}: {name} must be {kind}, or "any".')
+    formats = rules["formats"]
+    if unknown := sorted(set(formats or ()) - set(FORMATS)):
+        raise cli.UserError(f"{path}: {unknown[0]!r} is no format; known are {' and '.join(FORMATS)}.")
+    beside = path.parent  # the files that it names lie beside it
+    keys, digests = rules["trusted_keys"], rules["digests"]
+    return Policy(
+        max_bytes=rules["max_bytes"],
+        digests=None if digests is None else beside / digests,
+        trusted_keys=None if keys is None else tuple(beside / key for key in keys),
+        formats=None if formats is None else tuple(formats),
+    )
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def allowed_digests(path: Path) -> set[str]:
+    """The digests in the list; a list that is not there allows nothing. Raises UserError on a bad line."""
+    if not path.exists():
+        return set()
+    found = set()
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        if not re.match(r"[0-9a-f]{64}(\s|$)", line):
+            raise cli.UserError(f"{path}, line {number} does not start with a SHA-256: correct it.")
+        found.add(line[:64])
+    return found
+
+
+def decide(path: Path, policy: Policy) -> Decision:
+    """Check a file, without loading it. Raises UserError only if there is no such file.
+
+    The cheap and certain checks come first, the reading of a possibly hostile format comes last.
+    """
+    existing_file(path)
+    size = check_size(path, policy.max_bytes)
+    if not size.passed:  # the others would have to read all of it
+        return Decision((size,))
+    return Decision(
+        (
+            size,
+            check_digest(path, policy.digests),
+            check_signature(path, policy.trusted_keys),
+            check_format(path, policy.formats),
+        )
+    )
+
+
+def check_size(path: Path, most: int | None) -> Check:
+    """At most so many bytes."""
+    size = path.stat().st_size
+    if most is None:
+        return Check("size", True, "any is allowed")
+    return Check("size", size <= most, f"{size} bytes; at most {most} are allowed")
+
+
+def check_digest(path: Path, listed: Path | None) -> Check:
+    """Exactly this file was chosen before."""
+    if listed is None:
+        return Check("digest", True, "any is allowed")
+    digest = sha256(path)
+    if digest in allowed_digests(listed):
+        return Check("digest", True, f"{digest[:12]}... is in {listed.name}")
+    return Check("digest", False, f"{digest[:12]}... is not in {listed.name}")
+
+
+def check_signature(path: Path, keys: tuple[Path, ...] | None) -> Check:
+    """A key that we know has signed it, and it was not changed since."""
+    if keys is None:
+        return Check("signature", True, "none is needed")
+    why = []
+    for key in keys:
+        try:
+            sign_model.verify(path, key)
+            return Check("signature", True, f"made with {key.name}, and the file was not changed since")
+        except (sign_model.NotVerified, cli.UserError) as error:
+            why.append(f"{key.name}: {without_folder(error, path)}")
+    return Check("signature", False, "; ".join(why) or "the policy trusts no key")
+
+
+def check_format(path: Path, formats: tuple[str, ...] | None) -> Check:
+    """A format that cannot hold code, or one that can, but no judge finds code in this file."""
+    if formats is None:
+        return Check("format", True, "any is allowed")
+    report = judges.judge_file(path)
+    found = f"{report.overall}: {without_folder(report.reason, path)}"
+    if report.overall != "NO CODE FOUND":
+        return Check("format", False, found)
+    if path.suffix == ".safetensors" and "safetensors" in formats:
+        return Check("format", True, "a valid SafeTensors file: there is no code in this format")
+    if "scanned clean" in formats:
+        return Check("format", True, found)
+    return Check("format", False, f"{path.suffix or 'no ending'}; allowed is only {' or '.join(formats)}")
+
+
+def without_folder(text: object, path: Path) -> str:
+    """The text with only the name of the file: whoever asks a server need not learn its folders."""
+    return str(text).replace(f"{path.parent}/", "")
+
+
+def allow(path: Path, policy: Policy) -> None:
+    """Add the file's digest to the list. Raises UserError if the policy has none."""
+    existing_file(path)
+    if policy.digests is None:
+        raise cli.UserError(
+            'The policy has digests = "any", so there is no list to add to: name a file there.'
+        )
+    if sha256(path) in allowed_digests(policy.digests):
+        return
+    before = policy.digests.read_bytes() if policy.digests.exists() else b""
+    with cli.whole_file(policy.digests) as scratch:
+        scratch.write_bytes(before + f"{sha256(path)}  {path.name}\n".encode())
+
+
+def main() -> int:
+    """Read the command line, check or allow."""
+    arguments = cli.parser(__doc__)
+    arguments.add_argument("action", choices=["check", "allow"], help="what to do")
+    arguments.add_argument("file", type=Path, help="a model file; its signature lies beside it")
+    arguments.add_argument("--policy", type=Path, default=POLICY, help="the rules")
+    args = arguments.parse_args()
+    out = cli.Out(args.plain)
+    policy = read_policy(args.policy)
+    if args.action == "allow":
+        allow(args.file, policy)
+        out.say(
+            f"{args.file} is in {policy.digests} now. This file only: one changed bit, and it is refused."
+        )
+        return cli.OK
+    decision = decide(args.file, policy)
+    rows = [(check.name, "passed" if check.passed else "FAILED", check.words) for check in decision.checks]
+    out.table(f"{args.file}, checked by {args.policy}", ["check", "answer", "why"], rows)
+    if decision.allowed:
+        out.say("ALLOWED: the server would load it.", "bold green")
+        return cli.OK
+    out.say("REFUSED: one failed check is enough.", "bold red")
+    return cli.FINDING
+
+
+if __name__ == "__main__":
+    cli.run(main)
