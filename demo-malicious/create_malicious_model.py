@@ -1,64 +1,31 @@
 """Attack: a model file that runs a command the moment somebody loads it.
 
-    python create_malicious_model.py           writes malicious_model.pt
-    python create_malicious_model.py attack    loads it: first as PyTorch does today, then as people used to
+    python create_malicious_model.py            writes malicious_model.pt
+    python create_malicious_model.py attack     loads it: first as PyTorch does today, then as people used to
+    python create_malicious_model.py --list     names other ways to hide the command, for example resnet18
+    python create_malicious_model.py attack --variant resnet18
 
-The command is harmless: it prints one line and writes a marker file, nothing else.
+The command is harmless: it prints one line and writes a marker file, nothing else. The attack itself
+stands in zoo.py.
 """
 
 from __future__ import annotations
 
-import io
-import os
 import pickle
-import shlex
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import cli
+import zoo
 from safe_loading import why_refused
+from zoo import MESSAGE, SHELL, VARIANTS, Variant
 
-MODEL = Path("malicious_model.pt")
 MARKER = Path("/tmp/pwned_by_pickle.txt")
-SHELL = Path("/bin/sh")
-MESSAGE = "This code ran because a model file was loaded."
-
-
-class Payload:
-    """An object that pickles as "call this function with these arguments"."""
-
-    def __init__(self, function: Callable[..., Any], argument: str) -> None:
-        self.call = function, (argument,)
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
-        # The whole attack is this line: pickle calls what __reduce__ returns, with no question asked.
-        return self.call
-
-
-def shell_payload(marker: Path) -> Payload:
-    """A payload for os.system: a shell command that writes the marker and prints one line."""
-    command = f"echo '{MESSAGE}' > {shlex.quote(str(marker))}; echo '    >>> {MESSAGE} <<<'"
-    return Payload(os.system, command)
-
-
-def python_payload(marker: Path) -> Payload:
-    """The same for images that have no shell: exec runs Python text. No shell is no defence."""
-    code = (
-        f"open({str(marker)!r}, 'w').write({MESSAGE + chr(10)!r}); print('    >>> {MESSAGE} <<<', flush=True)"
-    )
-    return Payload(exec, code)
-
-
-def malicious_bytes(marker: Path) -> bytes:
-    """The bytes of a model file whose payload writes `marker` (the same bytes each time)."""
-    payload = shell_payload(marker) if SHELL.exists() else python_payload(marker)
-    file = io.BytesIO()
-    torch.save(payload, file)
-    return file.getvalue()
+DEFAULT = "system"
+malicious_bytes = VARIANTS[DEFAULT].write
 
 
 def clear_marker(marker: Path) -> None:
@@ -76,41 +43,52 @@ def clear_marker(marker: Path) -> None:
         ) from error
 
 
-def create(model: Path, marker: Path) -> None:
+def create(variant: Variant, model: Path, marker: Path, out: cli.Out) -> None:
     """Write the malicious model file."""
-    with cli.whole_file(model) as path:
-        path.write_bytes(malicious_bytes(marker))
+    with cli.whole_file(model) as path:  # first, so that a place that cannot be written is known now
+        if variant.name == "resnet18":
+            out.say("Training a small ResNet18 first: this takes some seconds.")
+            zoo.trained(lambda steps: out.progress(steps, len(list(steps)), "Training"))
+        path.write_bytes(variant.write(marker))
 
 
-def attack(model: Path, marker: Path, out: cli.Out) -> int:
+def attack(variant: Variant, model: Path, marker: Path, out: cli.Out) -> int:
     """Load the file twice and show the marker before and after. Returns 0 if the attack worked."""
     clear_marker(marker)
-    if not model.is_file() or model.read_bytes() != malicious_bytes(marker):
+    if variant.name == "resnet18" or not zoo.is_ours(variant, model, marker):
         # only ever run our own payload, whatever lies there under this name
-        create(model, marker)
-        out.say(f"Wrote {model}: it holds our harmless payload and nothing else.")
+        create(variant, model, marker, out)
+        out.say(f"Wrote {model}: it holds our harmless payload and nothing else that runs.")
     if not SHELL.exists():
-        out.say(
-            "There is no shell here, so the payload is Python text for exec, not a command for os.system."
-        )
+        out.say("There is no shell here, so the payload is Python text and not a command for the shell.")
 
     out.heading("1. Before")
     out.say(f"{marker} exists: {marker.exists()}")
 
     out.heading("2. torch.load(file): today's default, weights_only=True")
+    if "joblib" in variant.how:
+        out.say("This is a joblib file. PyTorch can try to read it; joblib itself has no safe way to load.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.load(model)
-        out.say("NOT refused: TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set here and switches the default off.")
+        refused = ""
     except pickle.UnpicklingError as error:
-        out.say(f"Refused: {why_refused(error) or error}.", "green")
+        refused = why_refused(error) or "it has instructions that the safe loader does not know"
+    except RuntimeError:  # the joblib file ran, and then PyTorch saw that it is none of its own
+        refused = ""
+    if refused:
+        out.say(f"Refused: {refused}.", "green")
+    else:
+        out.say("NOT refused: TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set here and switches the default off.")
     out.say(f"{marker} exists: {marker.exists()}")
 
-    out.heading("3. torch.load(file, weights_only=False): the default before PyTorch 2.6")
+    call = variant.how.replace("FILE", "file")
+    before = ": the default before PyTorch 2.6" if "torch" in call else ": its only way to load"
+    out.heading(f"3. {call}{before}")
     out.say("We only load the file. We call nothing that comes out of it.")
-    loaded = torch.load(model, weights_only=False)
-    out.say(f"torch.load came back with {loaded!r}: that is no model, that is what the command returned.")
+    loaded = variant.fire(model)
+    what_came_out(variant, loaded, model, out)
 
     out.heading("4. After")
     out.say(f"{marker} exists: {marker.exists()}", "bold red")
@@ -118,8 +96,35 @@ def attack(model: Path, marker: Path, out: cli.Out) -> int:
         out.say("The attack did not work on this machine: the command ran, but it left no marker.")
         return cli.FINDING
     out.say(f"It says: {marker.read_text().strip()}")
-    out.say("Loading was enough: a pickle is a program, and weights_only=False runs it as you.")
+    if "torch" in call:
+        out.say("Loading was enough: a pickle is a program, and weights_only=False runs it as you.")
+    else:
+        out.say("Loading was enough: a pickle is a program, and joblib.load runs it as you.")
     return cli.OK
+
+
+def what_came_out(variant: Variant, loaded: Any, model: Path, out: cli.Out) -> None:
+    """Say what the victim holds after loading: often something that looks right."""
+    call = variant.how.split("(")[0]
+    if variant.name == "resnet18":
+        import shapes  # noqa: PLC0415 (takes seconds to import, and only this variant needs it)
+
+        scores, accuracy = shapes.outputs(loaded, model)
+        clean, _ = shapes.outputs(dict(zoo.trained().state_dict()), model)
+        out.say(f"{call} came back with {len(loaded)} tensors, the weights of a working model:")
+        out.say(f"it names {accuracy:.1%} of {len(scores)} new pictures correctly.")
+        change = (scores - clean).abs().max().item()
+        out.say(f"Largest difference to the scores of the clean model: {change}.")
+    elif isinstance(loaded, dict):
+        out.say(f"{call} came back with what it promised: {', '.join(loaded)}. Nothing looks wrong.")
+    else:
+        out.say(f"{call} came back with {loaded!r}: that is no model, that is what the command returned.")
+
+
+def show_variants(out: cli.Out) -> None:
+    """List every way to hide the command, with its public source."""
+    rows = [(one.name, one.file, one.about, one.how, one.source) for one in VARIANTS.values()]
+    out.table("Malicious model files", ["variant", "file", "what it is", "runs at", "published in"], rows)
 
 
 def main() -> int:
@@ -128,17 +133,28 @@ def main() -> int:
     arguments.add_argument(
         "action", nargs="?", default="create", choices=["create", "attack"], help="what to do"
     )
-    arguments.add_argument("--model", type=Path, default=MODEL, help="the malicious model file")
+    arguments.add_argument("--variant", default=DEFAULT, choices=VARIANTS, help="how the command is hidden")
+    arguments.add_argument(
+        "--list", action="store_true", help="list the variants and where each is published"
+    )
+    arguments.add_argument("--model", type=Path, help="the malicious model file (by default, see --list)")
     arguments.add_argument("--marker", type=Path, default=MARKER, help="the file that the payload writes")
     args = arguments.parse_args()
     out = cli.Out(args.plain)
+    if args.list:
+        show_variants(out)
+        return cli.OK
+    variant = VARIANTS[args.variant]
+    model = args.model or variant.file
     marker = args.marker.absolute()
     if args.action == "attack":
-        return attack(args.model, marker, out)
-    create(args.model, marker)
-    out.say(f"Wrote {args.model} ({args.model.stat().st_size} bytes). It looks like any other model file.")
-    out.say(f"Whoever loads it with weights_only=False runs our command, which writes {marker}.")
-    out.say("Now type: python create_malicious_model.py attack")
+        return attack(variant, model, marker, out)
+    create(variant, model, marker, out)
+    out.say(f"Wrote {model} ({model.stat().st_size} bytes). It looks like any other model file.")
+    loader = "weights_only=False" if "weights_only" in variant.how else variant.how
+    out.say(f"Whoever loads it with {loader} runs our command, which writes {marker}.")
+    option = "" if variant.name == DEFAULT else f" --variant {variant.name}"
+    out.say(f"Now type: python create_malicious_model.py attack{option}")
     return cli.OK
 
 

@@ -17,11 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import joblib
 import torch
 from torch.utils import collect_env
-
-import shapes
 
 MESSAGE = "This code ran because a model file was loaded."
 SHELL = Path("/bin/sh")
@@ -79,6 +76,8 @@ def system_legacy(marker: Path) -> bytes:
 def trained(progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> torch.nn.Module:
     """A ResNet18 that really works, trained at the first call (some seconds)."""
     if not _trained:
+        import shapes  # noqa: PLC0415 (takes seconds to import, and only this variant needs it)
+
         _trained.append(shapes.train(progress))
     return _trained[0]
 
@@ -100,6 +99,8 @@ def collect_environment(marker: Path) -> bytes:
 
 def joblib_model(marker: Path) -> bytes:
     """A small linear model in the format of scikit-learn: joblib files are pickles, too."""
+    import joblib  # noqa: PLC0415 (as above)
+
     model = {"note": payload(marker), "weights": [[0.5, -1.25], [2.0, 0.75]], "classes": ["cat", "dog"]}
     file = io.BytesIO()
     joblib.dump(model, file, protocol=4)
@@ -124,6 +125,8 @@ def unsafe_torch_load(path: Path) -> object:
 
 def unsafe_joblib_load(path: Path) -> object:
     """joblib has no safe way to load. Only ever call this with a file of this zoo."""
+    import joblib  # noqa: PLC0415 (as above)
+
     return joblib.load(path)
 
 
@@ -204,9 +207,15 @@ VARIANTS = {
 
 def is_ours(variant: Variant, path: Path, marker: Path) -> bool:
     """Whether the file holds this variant's program and no other. Its weights may differ: they never run."""
-    untrained = variant.name == "resnet18"  # no training needed to know the program
-    ours = resnet18(marker, shapes.network()) if untrained else variant.write(marker)
     try:
+        if not path.is_file():
+            return False
+        if variant.name == "resnet18":
+            import shapes  # noqa: PLC0415 (as above)
+
+            ours = resnet18(marker, shapes.network())  # no training needed to know the program
+        else:
+            ours = variant.write(marker)
         return path.stat().st_size == len(ours) and program(path.read_bytes()) == program(ours)
     except (OSError, zipfile.BadZipFile, ValueError, RuntimeError, NotImplementedError, EOFError):
         return False
