@@ -15,6 +15,7 @@ import pickletools
 import re
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -99,7 +100,7 @@ def follow(data: bytes, report: PickleReport) -> None:
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # fickling's own warnings; we say it in our words
             pickled = Pickled.load(data, fail_on_decode_error=False)
-            if sum(1 for _ in itertools.islice(ast.walk(pickled.ast), MOST_PARTS)) == MOST_PARTS:
+            if sum(1 for _ in itertools.islice(parts(pickled.ast), MOST_PARTS)) == MOST_PARTS:
                 report.trouble.append("it is too tangled to follow")
                 return
             report.code, report.marked = mark(pickled.ast, report.imports)
@@ -108,6 +109,18 @@ def follow(data: bytes, report: PickleReport) -> None:
             report.trouble.append("it hides what it does")
     except Exception as error:  # fickling follows most pickles, but not all
         report.trouble.append(f"fickling cannot follow it: {type(error).__name__}")
+
+
+def parts(tree: ast.AST) -> Iterator[object]:
+    """All parts of a program. ast.walk would leave out tuples, which fickling puts in for lists."""
+    todo: list[object] = [tree]
+    while todo:
+        part = todo.pop()
+        yield part
+        if isinstance(part, ast.AST):
+            todo.extend(value for _, value in ast.iter_fields(part))
+        elif isinstance(part, (tuple, list, set, frozenset)):
+            todo.extend(part)
 
 
 def mark(tree: ast.Module, imports: set[str]) -> tuple[list[str], dict[int, str]]:
