@@ -41,7 +41,7 @@ BIGGEST_HEADER = 10 * MB  # of a SafeTensors file; the header of ResNet18 has 12
 for scanner in ("picklescan", "modelscan"):
     logging.getLogger(scanner).setLevel(logging.CRITICAL + 1)  # their remarks; we print what they conclude
 
-ZIP, OLD, SAFETENSORS, NONE = "zip of torch.save", "pickles in a row", "SafeTensors", "unknown"
+ZIP, OLD, SAFETENSORS, NONE = "zip of torch.save", "plain pickle", "SafeTensors", "unknown"
 
 
 @dataclass(frozen=True)
