@@ -1,85 +1,52 @@
-"""Defence: train a small model, convert its pickle to SafeTensors, and measure what that changes.
+"""Defence: convert a model to SafeTensors without running it, check that it is the same, and measure.
 
-    python safe_demo.py            writes safe_model.pt and safe_model.safetensors, prints the comparison
-    python safe_demo.py load       loads the SafeTensors file: the same outputs, and nothing that could run
+    python safe_demo.py                  trains a small model, saves it as a pickle, converts it, measures
+    python safe_demo.py load             loads the SafeTensors file: the same outputs, nothing that could run
+    python safe_demo.py convert FILE     converts a model of yours; a malicious file is refused, not run
+    python safe_demo.py compare          measures both formats at three model sizes (--repeat N)
 
-With --model FILE.pt the first command converts your own state dict instead of training one.
+With --model FILE.pt the first command takes your own state dict instead of training one.
+Exit code 0: done. 1: the file is malicious, or something differs. 2: bad input.
 """
 
 from __future__ import annotations
 
+import argparse
+import math
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from safetensors.torch import load_file, save_file
 
 import cli
-from create_malicious_model import malicious_bytes
+import shapes
 from safe_loading import (
+    RefusedError,
     Weights,
     existing_file,
     load_pickle,
     load_safetensors,
     save_pickle,
     save_safetensors,
+    sharing,
 )
+from zoo import VARIANTS
 
 MODEL = Path("safe_model.pt")
-SEED = 0
-CLASSES = 3
-POINTS = 1000  # a class
-STEPS = 300  # of training
-BIG_TENSORS, BIG_NUMBERS = 60, 195_000  # random float32 tensors: 47 MB, about the size of a ResNet18
-REPEATS, BIG_REPEATS = 30, 7
+REPEAT = 7
+TENSORS = 60  # in each of the random models
+SIZES = {"1 MB": 1_000_000, "45 MB (as a ResNet18)": 45_000_000, "100 MB (as a ResNet50)": 100_000_000}
+MALICIOUS = VARIANTS["system"].write  # our own harmless payload
 
 
-def spiral(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Points on three arms of a spiral: coordinates (N, 2) in about [-1, 1], labels (N,) in 0..2."""
-    random = torch.Generator().manual_seed(seed)
-    labels = torch.arange(CLASSES).repeat_interleave(POINTS)
-    radius = torch.rand(len(labels), generator=random)
-    angle = 4 * radius + labels * (2 * torch.pi / CLASSES)
-    angle += 0.2 * torch.randn(len(labels), generator=random)
-    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1), labels
-
-
-def network() -> nn.Sequential:
-    """A small classifier: two numbers in, a score for each of the three arms out."""
-    return nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, CLASSES))
-
-
-def train(steps: Iterable[int] = range(STEPS)) -> nn.Sequential:
-    """Train the classifier on the spiral. Seeded: the same machine makes the same model again."""
-    torch.manual_seed(SEED)
-    model = network()
-    points, labels = spiral(SEED)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    for _ in steps:
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(points), labels).backward()
-        optimizer.step()
-    return model
-
-
-def outputs(weights: Weights, path: Path) -> tuple[torch.Tensor, float]:
-    """Scores (N, 3) of a model with these weights on fresh points, and its accuracy in [0, 1]."""
-    model = network()
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise cli.UserError(
-            f"{path} is a model of another kind than this demo trains: use `inspect_model.py {path}`."
-        ) from error
-    points, labels = spiral(SEED + 1)  # other points than those of the training
-    with torch.inference_mode():
-        scores = model(points)
-    return scores, (scores.argmax(1) == labels).float().mean().item()
+# --- convert -------------------------------------------------------------------------------------------
 
 
 def differing(first: Weights, second: Weights) -> list[str]:
@@ -92,66 +59,144 @@ def same(first: torch.Tensor | None, second: torch.Tensor | None) -> bool:
     """True if both tensors are there and have the same type, the same shape and the same bytes."""
     if first is None or second is None or first.dtype != second.dtype or first.shape != second.shape:
         return False
-    as_bytes = [part.contiguous().flatten().view(torch.uint8) for part in (first, second)]
+    as_bytes = [part.detach().contiguous().flatten().view(torch.uint8) for part in (first, second)]
     return torch.equal(*as_bytes)
 
 
-def milliseconds(load: Callable[[], Weights], repeats: int, read_all: bool = False) -> float:
-    """The median time of `load`, after one run to warm up; read_all adds reading every number once."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        weights = load()
-        if read_all:
-            sum(tensor.sum() for tensor in weights.values())
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times[1:])
+def is_ours(weights: Weights) -> bool:
+    """True if the names and shapes are those of the model that this demo trains."""
+    expected = shapes.network().state_dict()
+    return {k: v.shape for k, v in weights.items()} == {k: v.shape for k, v in expected.items()}
 
 
-def row(what: str, old: float, new: float, unit: str, digits: int) -> list[str]:
-    """One row of the comparison: what, pickle, SafeTensors, and how many times larger the first is."""
-    return [what, f"{old:.{digits}f} {unit}", f"{new:.{digits}f} {unit}", f"{old / new:.2f}"]
+def convert(pickle: Path, safe: Path, part: str, out: cli.Out) -> int:
+    """Load safely, write SafeTensors, read it again and compare tensor by tensor. Returns 0 or 1.
+
+    Raises RefusedError if there is code in the file: a converter must not run what it converts.
+    """
+    weights = load_pickle(pickle, part=part)
+    numbers = sum(tensor.numel() for tensor in weights.values())
+    kinds = ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()}))
+    out.say(
+        f"Loaded {pickle} with weights_only=True: {len(weights)} tensors, {numbers} numbers ({kinds}), "
+        "no code ran."
+    )
+    for names in sharing(weights):
+        out.say(f"These share their memory: {listed(names)}. SafeTensors stores each one by itself.")
+    if turned := [name for name, tensor in weights.items() if not tensor.is_contiguous()]:
+        out.say(f"Stored in another order (a transposed matrix, for example): {listed(turned)}.")
+
+    save_safetensors(weights, safe)
+    converted = load_safetensors(safe)
+    if different := differing(weights, converted):
+        out.say(f"Different after the conversion: {listed(different)}.", "red")
+        return cli.FINDING
+    out.say(f"Wrote {safe}. All {len(weights)} tensors are the same, bit for bit.", "green")
+    if is_ours(weights):
+        before, after = shapes.outputs(weights, pickle)[0], shapes.outputs(converted, safe)[0]
+        if not torch.equal(before, after):
+            out.say(f"But the outputs differ by up to {(before - after).abs().max().item()}.", "red")
+            return cli.FINDING
+        out.say(f"Its outputs for {len(after)} new pictures are the same, too: largest difference 0.0.")
+    return cli.OK
 
 
-def measure_size_and_time(pickle: Path, safe: Path) -> list[list[str]]:
-    """Rows of the comparison: the sizes and times of the model, then of 47 MB of random tensors."""
-    rows = [
-        row("size of this model", pickle.stat().st_size, safe.stat().st_size, "bytes", 0),
-        row(
-            f"load this model (median of {REPEATS})",
-            milliseconds(lambda: load_pickle(pickle), REPEATS),
-            milliseconds(lambda: load_safetensors(safe), REPEATS),
-            "ms",
-            2,
-        ),
+def listed(names: list[str]) -> str:
+    """The first few names, for people. The quotes of repr keep odd names from steering the terminal."""
+    first = ", ".join(repr(name[:60]) for name in names[:4])
+    return first + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+# --- measure -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One measured row: what, and for pickle, pickle with mmap and SafeTensors the values of all runs."""
+
+    what: str
+    pickle: list[float]
+    mmap: list[float]
+    safe: list[float]
+    unit: str = "ms"
+
+    def cells(self) -> list[str]:
+        """The row of the table: median, and in brackets lowest and highest."""
+        return [self.what, *(self.cell(values) for values in (self.pickle, self.mmap, self.safe))]
+
+    def cell(self, values: list[float]) -> str:
+        if self.unit == "bytes":
+            return f"{values[0]:.0f} bytes"
+        return f"{statistics.median(values):.1f} ms ({min(values):.1f} to {max(values):.1f})"
+
+
+def read_every_number(weights: Weights) -> None:
+    """Touch all of the model, as using it would: a mapped file is read only now."""
+    for tensor in weights.values():
+        tensor.sum()
+
+
+def measure(name: str, pickle: Path, safe: Path, repeat: int) -> list[Figures]:
+    """Size, time to load, and time to load and read every number, of one model in both formats.
+
+    The libraries' own loaders, in turn, `repeat` times, after one run of each that does not count.
+    """
+    loaders: list[Callable[[], Weights]] = [
+        lambda: torch.load(pickle, weights_only=True),
+        lambda: torch.load(pickle, weights_only=True, mmap=True),
+        lambda: load_file(safe),
     ]
-    with tempfile.TemporaryDirectory() as name:
-        big = {f"layer{index}": torch.randn(BIG_NUMBERS) for index in range(BIG_TENSORS)}
-        big_pickle, big_safe = Path(name, "big.pt"), Path(name, "big.safetensors")
-        save_pickle(big, big_pickle)
-        save_safetensors(big, big_safe)
-        rows.append(
-            row("size of random tensors", big_pickle.stat().st_size, big_safe.stat().st_size, "bytes", 0)
-        )
-        for how, mmap, read_all in [
-            ("load them", False, False),
-            ("load them, pickle with mmap=True", True, False),
-            ("load them and read every number", False, True),
-        ]:
-            old = milliseconds(lambda: load_pickle(big_pickle, mmap), BIG_REPEATS, read_all)  # noqa: B023
-            new = milliseconds(lambda: load_safetensors(big_safe), BIG_REPEATS, read_all)
-            rows.append(row(f"{how} (median of {BIG_REPEATS})", old, new, "ms", 2))
+    only: list[list[float]] = [[] for _ in loaders]
+    read: list[list[float]] = [[] for _ in loaders]
+    for run in range(repeat + 1):
+        for index, load in enumerate(loaders):
+            start = time.perf_counter()
+            weights = load()
+            loaded = time.perf_counter()
+            read_every_number(weights)
+            if run:
+                only[index].append(1000 * (loaded - start))
+                read[index].append(1000 * (time.perf_counter() - start))
+            del weights  # before the next one is loaded
+    old, new = [float(pickle.stat().st_size)], [float(safe.stat().st_size)]
+    return [
+        Figures(f"{name}: size on disk", old, old, new, "bytes"),
+        Figures(f"{name}: load", only[0], only[1], only[2]),
+        Figures(f"{name}: load and read every number", read[0], read[1], read[2]),
+    ]
+
+
+def measure_sizes(repeat: int, progress: Callable[[Iterable[str]], Iterable[str]] = iter) -> list[Figures]:
+    """The same for models of random numbers at each of SIZES."""
+    rows = []
+    for name in progress(SIZES):
+        with tempfile.TemporaryDirectory() as folder:
+            pickle, safe = Path(folder, "model.pt"), Path(folder, "model.safetensors")
+            numbers = SIZES[name] // TENSORS // 4  # float32
+            weights = {f"layer{index}.weight": torch.randn(numbers) for index in range(TENSORS)}
+            save_pickle(weights, pickle)
+            save_safetensors(weights, safe)
+            del weights
+            rows += measure(name, pickle, safe, repeat)
     return rows
 
 
-def try_malicious_file() -> list[list[str]]:
-    """Rows of the comparison: hand the file of the attack to each loader and look for its marker."""
-    with tempfile.TemporaryDirectory() as name:
-        marker = Path(name, "marker.txt")
-        path = Path(name, "malicious")
-        path.write_bytes(malicious_bytes(marker))
+def try_payload() -> list[tuple[str, str]]:
+    """Our own payload in both formats: what each loader did with it, and whether the marker appeared."""
+    with tempfile.TemporaryDirectory() as folder:
+        marker = Path(folder, "marker.txt")
+        malicious, renamed = Path(folder, "malicious.pt"), Path(folder, "renamed.safetensors")
+        inside = Path(folder, "payload_inside.safetensors")
+        payload = MALICIOUS(marker)
+        malicious.write_bytes(payload)
+        renamed.write_bytes(payload)
+        save_file(  # as numbers and as text: a SafeTensors file has no other place
+            {"payload": torch.frombuffer(bytearray(payload), dtype=torch.uint8)},
+            inside,
+            {"payload": payload.hex()},
+        )
 
-        def result(load: Callable[[Path], object]) -> str:
+        def result(load: Callable[[Path], object], path: Path) -> str:
             marker.unlink(missing_ok=True)
             try:
                 load(path)
@@ -161,8 +206,10 @@ def try_malicious_file() -> list[list[str]]:
             return f"{ending}, code RAN" if marker.exists() else f"{ending}, no code ran"
 
         return [
-            ["malicious file, safe loader", result(load_pickle), result(load_safetensors), "none"],
-            ["malicious file, safe loader off", result(load_in_child), "no such switch", "none"],
+            ("pickle, safe loader (weights_only=True)", result(load_pickle, malicious)),
+            ("pickle, safe loader switched off", result(load_in_child, malicious)),
+            ("the same file renamed to .safetensors", result(load_safetensors, renamed)),
+            ("a SafeTensors file with the payload's bytes in it", result(load_safetensors, inside)),
         ]
 
 
@@ -174,7 +221,52 @@ def load_in_child(path: Path) -> None:
         raise cli.UserError("The child process failed.")
 
 
-def create(given: Path | None, out: cli.Out) -> int:
+def claims(rows: list[Figures], tried: list[tuple[str, str]]) -> list[str]:
+    """What these figures show, in sentences; nothing is said that they do not show."""
+    load = [row for row in rows if row.what.endswith(": load")]
+    read = [row for row in rows if row.what.endswith("every number")]
+    sizes = [row for row in rows if row.unit == "bytes"]
+    apart = max(abs(row.pickle[0] / row.safe[0] - 1) for row in sizes)
+    said = [
+        faster("Load: SafeTensors", "the pickle", [(row.safe, row.pickle) for row in load]),
+        faster("Load: SafeTensors", "the pickle with mmap=True", [(row.safe, row.mmap) for row in load]),
+        faster("Load and read: SafeTensors", "the pickle", [(row.safe, row.pickle) for row in read]),
+        f"Size: the two formats differ by at most {math.ceil(apart * 10000) / 100:.2f} percent.",
+    ]
+    ran = [what for what, result in tried if "RAN" in result]
+    said.append(f"Code ran in: {', '.join(ran) or 'none of the cases'}.")
+    return said
+
+
+def faster(name: str, other: str, pairs: list[tuple[list[float], list[float]]]) -> str:
+    """One sentence on whether the first of each pair of times was the shorter one."""
+    times = [statistics.median(slow) / statistics.median(fast) for fast, slow in pairs]
+    middle = f"{min(times):.1f} to {max(times):.1f} times" if len(times) > 1 else f"{times[0]:.1f} times"
+    if all(max(fast) < min(slow) for fast, slow in pairs):
+        return f"{name} was faster than {other} in every run ({middle}, by the medians)."
+    if min(times) > 1:
+        return f"{name} was mostly faster than {other} ({middle}, by the medians), but not in every run."
+    return f"{name} was not faster than {other} everywhere ({middle}, by the medians)."
+
+
+def show(rows: list[Figures], repeat: int, out: cli.Out) -> None:
+    """Print the measured rows, try the payload, and say what all of this shows."""
+    tried = try_payload()
+    title = f"Two formats: median of {repeat} runs (lowest to highest)"
+    out.table(
+        title, ["what", "pickle", "pickle with mmap=True", "SafeTensors"], [row.cells() for row in rows]
+    )
+    out.table("Our payload in both formats", ["case", "what happened"], tried)
+    out.say("What these figures show:")
+    for sentence in claims(rows, tried):
+        out.say(f"- {sentence}")
+    out.say("Both formats can carry a poisoned model: converting does not clean the weights.")
+
+
+# --- the four commands -----------------------------------------------------------------------------------
+
+
+def create(given: Path | None, repeat: int, out: cli.Out) -> int:
     """Train (or take the given state dict), convert it, compare tensor by tensor, measure both formats."""
     pickle = given or MODEL
     safe = pickle.with_suffix(".safetensors")
@@ -186,54 +278,66 @@ def create(given: Path | None, out: cli.Out) -> int:
     else:
         out.heading("1. Train a small model and save it as a pickle")
         start = time.perf_counter()
+        steps = shapes.EPOCHS * shapes.TRAIN_PICTURES // shapes.BATCH
         with cli.whole_file(pickle) as scratch:  # first, so that an unwritable place is named before training
-            torch.save(train(out.progress(range(STEPS), STEPS, "training")).state_dict(), scratch)
-        out.say(f"Trained {STEPS} steps in {time.perf_counter() - start:.1f} seconds. Wrote {pickle}.")
-        accuracy = outputs(load_pickle(pickle), pickle)[1]
-        out.say(f"It puts {accuracy:.1%} of {CLASSES * POINTS} new points on the right arm of the spiral.")
-
-    weights = load_pickle(pickle)  # refuses a file with code in it: a converter must not run what it converts
-    out.say(f"Loaded {pickle} with weights_only=True: {len(weights)} tensors, no code ran.")
+            model = shapes.train(lambda items: out.progress(items, steps, "training"))
+            torch.save(model.state_dict(), scratch)
+        out.say(f"Trained a ResNet18 in {time.perf_counter() - start:.1f} seconds. Wrote {pickle}.")
+        accuracy = shapes.outputs(load_pickle(pickle), pickle)[1]
+        out.say(f"It names the shape right on {accuracy:.1%} of {shapes.NEW_PICTURES} new pictures.")
 
     out.heading("2. Convert it to SafeTensors")
-    save_safetensors(weights, safe)
-    if different := differing(weights, load_safetensors(safe)):
-        out.say(f"Different after the conversion: {', '.join(different)}.", "red")
-        return cli.FINDING
-    out.say(f"Wrote {safe}. All {len(weights)} tensors are the same, bit for bit.", "green")
+    if code := convert(pickle, safe, "", out):
+        return code
 
     out.heading("3. Compare, measured on this machine just now")
     out.say("Measuring: this takes some seconds.")
-    out.table(
-        "Two formats",
-        ["what", "pickle (.pt)", "SafeTensors", "ratio"],
-        measure_size_and_time(pickle, safe) + try_malicious_file(),
-    )
-    out.say("ratio: pickle divided by SafeTensors; above 1, SafeTensors is smaller or faster.")
-    out.say(
-        "A pickle can carry code, and it runs when somebody switches the safe loader off. SafeTensors has"
-    )
-    out.say("no place for code. Both can carry a poisoned model: converting does not clean the weights.")
+    show(measure("this model", pickle, safe, repeat), repeat, out)
     if not given:
         out.say("Now type: python safe_demo.py load")
     return cli.OK
 
 
+def convert_only(pickle: Path | None, safe: Path | None, part: str, out: cli.Out) -> int:
+    """Convert one file. A file with code in it is a finding (1), a damaged one is bad input (2)."""
+    if pickle is None:
+        raise cli.UserError("Which file? Type `python safe_demo.py convert FILE`.")
+    safe = safe or pickle.with_suffix(".safetensors")
+    if safe.suffix != ".safetensors" or safe == pickle:
+        raise cli.UserError(
+            f"{safe} cannot be the new file: give a name that ends in .safetensors with --out."
+        )
+    try:
+        return convert(pickle, safe, part, out)
+    except RefusedError as error:
+        out.say(f"NOT CONVERTED: {pickle}", "bold red")
+        out.say(f"Reason: {error}")
+        return cli.FINDING
+
+
+def compare(repeat: int, out: cli.Out) -> int:
+    """Measure both formats at all sizes, in one run."""
+    out.say(f"Measuring {len(SIZES)} model sizes, {repeat} runs each: this takes some seconds.")
+    rows = measure_sizes(repeat, lambda names: out.progress(names, len(SIZES), "measuring"))
+    show(rows, repeat, out)
+    return cli.OK
+
+
 def load(given: Path | None, out: cli.Out) -> int:
-    """Load the SafeTensors file, classify new points, compare with the pickle where it is still there."""
+    """Load the SafeTensors file, name new pictures, compare with the pickle where it is still there."""
     path = given or MODEL.with_suffix(".safetensors")
     if not given and not path.exists():
         raise cli.UserError(f"{path} does not exist: type `python safe_demo.py` first.")
     weights = load_safetensors(path)
-    scores, accuracy = outputs(weights, path)
+    scores, accuracy = shapes.outputs(weights, path)
     numbers = sum(tensor.numel() for tensor in weights.values())
     out.say(f"Loaded {path}: {len(weights)} tensors, {numbers} numbers, no pickle, no code ran.")
-    out.say(f"It puts {accuracy:.1%} of {len(scores)} new points on the right arm of the spiral.")
+    out.say(f"It names the shape right on {accuracy:.1%} of {len(scores)} new pictures.")
     pickle = path.with_suffix(".pt")
     if not pickle.exists():
         out.say(f"There is no {pickle} to compare with.")
         return cli.OK
-    expected, _ = outputs(load_pickle(pickle), pickle)
+    expected, _ = shapes.outputs(load_pickle(pickle), pickle)
     difference = (scores - expected).abs().max().item()
     if not torch.equal(scores, expected):
         out.say(f"Outputs differ from those of {pickle}: largest difference {difference}.", "red")
@@ -242,19 +346,33 @@ def load(given: Path | None, out: cli.Out) -> int:
     return cli.OK
 
 
+def at_least_one(text: str) -> int:
+    """A number for --repeat."""
+    if not text.isdecimal() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError("give a number from 1 to 1000")
+    return int(text)
+
+
 def main() -> int:
-    """Read the command line, create or load."""
+    """Read the command line and do one of the four things."""
     arguments = cli.parser(__doc__)
-    arguments.add_argument(
-        "action", nargs="?", default="create", choices=["create", "load"], help="what to do"
-    )
-    arguments.add_argument(
-        "--model", type=Path, metavar="FILE", help="your own model file (default: the trained one)"
-    )
+    actions = ["create", "convert", "load", "compare"]
+    arguments.add_argument("action", nargs="?", default="create", choices=actions, help="what to do")
+    arguments.add_argument("file", nargs="?", type=Path, help="your own model file, for convert and load")
+    arguments.add_argument("--model", type=Path, metavar="FILE", help="another way to name FILE")
+    arguments.add_argument("--out", type=Path, help="convert: the new file (default: FILE with .safetensors)")
+    arguments.add_argument("--part", default="", help="convert: the part of a checkpoint, such as state_dict")
+    arguments.add_argument("--repeat", type=at_least_one, default=REPEAT, help="measure so many times")
     args = arguments.parse_args()
     out = cli.Out(args.plain)
-    torch.set_num_threads(1)  # so small a model is slower on many cores, above all when they are busy
-    return load(args.model, out) if args.action == "load" else create(args.model, out)
+    given = args.file or args.model
+    if args.action == "convert":
+        return convert_only(given, args.out, args.part, out)
+    if args.action == "load":
+        return load(given, out)
+    if args.action == "compare":
+        return compare(args.repeat, out)
+    return create(given, args.repeat, out)
 
 
 if __name__ == "__main__":
