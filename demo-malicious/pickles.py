@@ -32,7 +32,7 @@ BIGGEST_PICKLE = 32 * MB
 BIGGEST_OLD_FILE = 256 * MB  # files of before PyTorch 1.6
 MOST_INSTRUCTIONS = 400_000  # of all pickles in a file
 MOST_FOLLOWED = 30_000  # by fickling, which takes a second for 10,000
-MOST_PARTS = 20_000  # of the decompiled program: 25 instructions can describe 2 to the power of 25 parts
+MOST_PARTS = 200_000  # of the decompiled program: 25 instructions can describe 2 to the power of 25 parts
 MOST_MEMBERS = 20_000  # of a zip file
 MOST_UNPACKED = 128 * MB  # out of the compressed members of a zip file; torch.save compresses nothing
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch.save's first pickle before PyTorch 1.6; five pickles in all
@@ -141,7 +141,7 @@ def mark(tree: ast.Module, imports: set[str]) -> tuple[list[str], dict[int, str]
                     dangerous.add(alias.asname or alias.name)
                     reason = f"imports {name}, which PyTorch's safe loader does not allow"
         else:
-            for node in ast.walk(statement):
+            for node in parts(statement):
                 if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[0] in dangerous:
                     reason = f"calls {ast.unparse(node.func)}"
         text = ast.unparse(statement)
