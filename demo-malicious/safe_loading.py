@@ -86,7 +86,9 @@ def load_pickle(path: Path, mmap: bool = False, part: str = "") -> Weights:
             f"{path} cannot be read as model weights ({details}): get the file again."
         ) from error
     weights = state_dict(found, path, part)
-    if (claimed := sum(tensor.nbytes for tensor in weights.values())) > GROWTH * size + MB:
+    if (
+        claimed := sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+    ) > GROWTH * size + MB:
         raise cli.UserError(
             f"{path} has {size} bytes, but its tensors claim {claimed}: do not use this file."
         )
