@@ -2,7 +2,7 @@
 
     ./run_sandboxed.sh FILE     starts the container and this script in it; elsewhere it refuses to load
 
-Exit code 0: loaded, and it left no trace. 1: it left a trace, or was stopped. 2: no sandbox, nothing loaded.
+Exit code 0: loaded, and it left no trace. 1: it left a trace, or was stopped. 2: nothing was loaded.
 
 The report is written inside the sandbox, where hostile code could forge it. What protects you are the
 flags of `docker run`, not these lines.
@@ -159,7 +159,7 @@ def watch(path: Path, out: cli.Out) -> int:
     if code < 0:
         out.say(f"The process was ended by {signal.Signals(-code).name}: a limit, or its own doing.")
     elif code > 0:
-        out.say("The file could not be loaded, or its code ended the process.")
+        out.say(f"The process ended with code {code}: no model, or its code ended it.")
 
     out.heading("3. What it left")
     new = [name for name, changed in files().items() if before.get(name) != changed and name != said]
@@ -172,7 +172,9 @@ def watch(path: Path, out: cli.Out) -> int:
     if not new and not running:
         out.say("No new file in /tmp, no process.")
     out.say("All of this was in the memory of a container without a disk of its own: it ends with it.")
-    return cli.FINDING if new or running or code < 0 else cli.OK
+    if new or running or code < 0:
+        return cli.FINDING
+    return cli.ERROR if code else cli.OK
 
 
 def main() -> int:
@@ -189,7 +191,11 @@ def main() -> int:
     tried = probes()
     holes = [what for what, held, _ in tried if not held]
     if args.load and not holes:
-        load(args.name)
+        try:
+            load(args.name)
+        except Exception as error:
+            print(f"Could not be loaded: {type(error).__name__}: {str(error)[:300]}")
+            return cli.ERROR
         return cli.OK
     out.heading("1. What code in this container can reach (tried just now)")
     out.table(

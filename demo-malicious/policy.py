@@ -186,7 +186,7 @@ def check_format(path: Path, formats: tuple[str, ...] | None) -> Check:
         return Check("format", True, "any is allowed")
     report = judges.judge_file(path)
     found = f"{report.overall}: {without_folder(report.reason, path)}"
-    if report.overall != "NO CODE FOUND":
+    if report.overall != judges.SAFE:
         return Check("format", False, found)
     if path.suffix == ".safetensors" and "safetensors" in formats:
         return Check("format", True, "a valid SafeTensors file: there is no code in this format")

@@ -18,7 +18,7 @@ SANDBOX=(
     --rm --interactive --pull never
     --network none                                  # nobody to talk to
     --read-only --tmpfs /tmp:size=512m              # nothing to change but a little memory
-    --mount type=volume,destination=/app,readonly
+    --volume "$NAME:/app:ro"                        # the scripts, which the image declares as a volume
     --cap-drop ALL --security-opt no-new-privileges # no rights, and none to win
     --memory 2g --memory-swap 2g --pids-limit 64 --cpus 1
     --log-driver none                               # what it prints fills no disk
@@ -68,6 +68,7 @@ stop_later() { # code in the sandbox could stop its own watchman, so there is on
 stop_now() {
     kill "$WATCHMAN" 2>/dev/null
     docker kill "$NAME" >/dev/null 2>&1
+    docker volume rm "$NAME" >/dev/null 2>&1
 }
 
 explain() { # explain CODE: of `docker run`
