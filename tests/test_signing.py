@@ -1,0 +1,300 @@
+"""Signatures: what was signed verifies, anything else does not, and "signed" never means "safe"."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+import cli
+import sign_model
+
+SIGN = "demo-malicious/sign_model.py"
+PEM = serialization.Encoding.PEM
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Refused = Callable[..., None]
+
+
+@pytest.fixture
+def sign_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
+    """Run sign_model.py inside this process, in tmp_path."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr("sys.argv", [SIGN, *map(str, args)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ending:
+            cli.run(sign_model.main)
+        said = capfd.readouterr()
+        return subprocess.CompletedProcess([SIGN], ending.value.code, said.out, said.err)  # type: ignore[arg-type]
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, Path]:
+    """A pair of keys: private, public."""
+    private, public = tmp_path / "signer.key", tmp_path / "signer.pub"
+    sign_model.keygen(private, public)
+    return private, public
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A file to sign; for a signature any bytes will do."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(random.Random(1).randbytes(3000))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder to sign, as model hubs have them."""
+    path = tmp_path / "hub" / "model"
+    (path / "part").mkdir(parents=True)
+    (path / "config.json").write_text("{}")
+    (path / "part" / "weights.bin").write_bytes(b"numbers")
+    return path
+
+
+def reason(path: Path, public: Path, signature: Path | None = None) -> str:
+    """Why a file is not verified."""
+    with pytest.raises(sign_model.NotVerified) as caught:
+        sign_model.verify(path, public, signature)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_documented_commands(run_script: Run, tmp_path: Path, model: Path) -> None:
+    steps = [run_script(SIGN, *step) for step in (["keygen"], ["sign", model], ["verify", model])]
+    assert [step.returncode for step in steps] == [0, 0, 0], steps
+    assert "VERIFIED: " in steps[2].stdout
+    assert "NOT VERIFIED" not in steps[2].stdout
+    assert "It does not say safe" in steps[2].stdout
+
+    tampered = run_script(SIGN, "tamper", model)
+    assert tampered.returncode == 0
+    copy = tmp_path / "model_tampered.safetensors"
+    checked = run_script(SIGN, "verify", copy)
+    assert checked.returncode == 1
+    assert "NOT VERIFIED" in checked.stdout
+    assert "Reason: it is not what was signed." in checked.stdout
+    assert checked.stderr == ""
+
+
+def test_tampering_changes_one_bit_of_a_copy(model: Path, keys: tuple[Path, Path]) -> None:
+    sign_model.sign(model, keys[0])
+    before = model.read_bytes()
+    copy, place = sign_model.tamper(model)
+    after = copy.read_bytes()
+    assert model.read_bytes() == before
+    assert len(before) == len(after)
+    different = [index for index in range(len(before)) if before[index] != after[index]]
+    assert different == [place]
+    assert (before[place] ^ after[place]).bit_count() == 1
+    assert sign_model.signature_beside(copy).read_bytes() == sign_model.signature_beside(model).read_bytes()
+
+
+def test_only_the_owner_can_read_the_private_key(keys: tuple[Path, Path]) -> None:
+    assert stat.S_IMODE(keys[0].stat().st_mode) == 0o600
+    assert stat.S_IMODE(keys[1].stat().st_mode) & 0o022 == 0
+    assert b"PRIVATE" not in keys[1].read_bytes()
+
+
+def test_a_key_is_never_replaced(sign_here: Run, assert_refused: Refused, keys: tuple[Path, Path]) -> None:
+    before = [path.read_bytes() for path in keys]
+    assert_refused(sign_here("keygen"), "signer.key", "--key")
+    keys[0].unlink()
+    assert_refused(sign_here("keygen"), "signer.pub")
+    assert not keys[0].exists()
+    assert keys[1].read_bytes() == before[1]
+
+
+def test_an_unsigned_file_is_not_verified(sign_here: Run, model: Path, keys: tuple[Path, Path]) -> None:
+    result = sign_here("verify", model)
+    assert result.returncode == 1
+    assert f"there is no {model}.sig" in result.stdout
+
+
+def test_another_key_does_not_verify(sign_here: Run, model: Path, keys: tuple[Path, Path]) -> None:
+    sign_model.sign(model, keys[0])
+    assert sign_here("keygen", "--key", "other.key").returncode == 0
+    result = sign_here("verify", model, "--public", "other.pub")
+    assert result.returncode == 1
+    assert "it was signed with another key" in result.stdout
+
+
+def test_a_forged_key_hint_does_not_help(tmp_path: Path, model: Path, keys: tuple[Path, Path]) -> None:
+    """The signature names its key; the name is not what counts."""
+    sign_model.sign(model, keys[0])
+    other = tmp_path / "other.pub"
+    sign_model.keygen(tmp_path / "other.key", other)
+    bundle = json.loads(sign_model.signature_beside(model).read_text())
+    bundle["verificationMaterial"]["publicKey"]["hint"] = sign_model.fingerprint(other)
+    sign_model.signature_beside(model).write_text(json.dumps(bundle))
+    assert "another key" in reason(model, other)
+
+
+def test_a_signature_is_of_the_content_and_not_of_the_name(
+    tmp_path: Path, model: Path, keys: tuple[Path, Path]
+) -> None:
+    signature = sign_model.sign(model, keys[0])
+    renamed = model.rename(tmp_path / "renamed.bin")
+    sign_model.verify(renamed, keys[1], signature)
+    assert sign_model.signature_beside(tmp_path / "a.pt") == tmp_path / "a.pt.sig"
+
+
+def test_every_change_of_a_folder_is_seen(folder: Path, keys: tuple[Path, Path]) -> None:
+    signature = sign_model.sign(folder, keys[0])
+    assert signature == folder.parent / "model.sig"
+    sign_model.verify(folder, keys[1])
+    (folder / "config.json").write_text("{ }")
+    assert reason(folder, keys[1]) == "it is not what was signed (changed: config.json)"
+    (folder / "config.json").write_text("{}")
+    (folder / "part" / "weights.bin").rename(folder / "weights.bin")
+    assert "added: weights.bin; removed: part/weights.bin" in reason(folder, keys[1])
+    (folder / "weights.bin").rename(folder / "part" / "weights.bin")
+    sign_model.verify(folder, keys[1])
+    (folder / ".git").mkdir()
+    (folder / ".git" / "hook").write_text("also here")
+    assert ".git/hook" in reason(folder, keys[1])
+
+
+def test_links_are_not_signed_and_not_verified(folder: Path, keys: tuple[Path, Path]) -> None:
+    sign_model.sign(folder, keys[0])
+    (folder / "link").symlink_to("/etc/hostname")
+    assert "symbolic link" in reason(folder, keys[1])
+    with pytest.raises(cli.UserError, match="symbolic link"):
+        sign_model.sign(folder, keys[0])
+
+
+def test_names_in_a_folder_cannot_steer_the_terminal(folder: Path, keys: tuple[Path, Path]) -> None:
+    sign_model.sign(folder, keys[0])
+    (folder / "\x1b[2Jx").write_text("")
+    assert "\x1b" not in reason(folder, keys[1])
+
+
+def test_the_current_folder_has_a_name(
+    sign_here: Run, folder: Path, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    assert sign_here("sign", ".", "--key", keys[0]).returncode == 0
+    assert (folder.parent / "model.sig").is_file()
+    assert sign_here("verify", ".", "--key", keys[0]).returncode == 0
+
+
+def test_a_signed_malicious_file_verifies(run_script: Run, sign_here: Run, tmp_path: Path) -> None:
+    """The point of the lesson: the signature holds, and the file still is what it is."""
+    zoo = pytest.importorskip("zoo")
+    path, marker = tmp_path / "malicious_model.pt", tmp_path / "marker"
+    path.write_bytes(zoo.VARIANTS["system"].write(marker))
+    for command in (["keygen"], ["sign", path], ["verify", path]):
+        result = sign_here(*command)
+        assert result.returncode == 0, result
+    assert "A signature says who, and unchanged. It does not say safe" in result.stdout
+    assert run_script("demo-malicious/inspect_model.py", path).returncode == 1
+    assert not marker.exists()
+
+
+def test_the_library_itself_takes_our_signatures(model: Path, keys: tuple[Path, Path]) -> None:
+    """The files are the standard ones: the OpenSSF's own command verifies them."""
+    signature = sign_model.sign(model, keys[0])
+    command = [sys.executable, "-m", "model_signing", "verify", "key", str(model)]
+    command += ["--signature", str(signature), "--public_key", str(keys[1])]
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+    model.write_bytes(b"changed")
+    assert subprocess.run(command, check=False, capture_output=True).returncode != 0
+
+
+def test_changed_signatures_never_verify_and_never_crash(model: Path, keys: tuple[Path, Path]) -> None:
+    """Damaged signature files: one reason each; only what leaves key and content as they are may pass."""
+    signature = sign_model.sign(model, keys[0])
+    good = signature.read_bytes()
+    model.write_bytes(b"x" + model.read_bytes()[1:])  # so that nothing can verify
+    dice = random.Random(5)
+    texts = [b"", b"{}", b"[]", b"null", b"\xff\xfe", b'{"verificationMaterial": 3}', b"[" * 100_000]
+    for index in range(200):
+        data = bytearray(good)
+        if dice.random() < 0.3:
+            del data[dice.randrange(len(data)) :]
+        for _ in range(dice.randrange(1, 4) if data else 0):
+            data[dice.randrange(len(data))] = dice.randrange(256)
+        signature.write_bytes(texts[index] if index < len(texts) else data)
+        assert reason(model, keys[1])
+
+
+BAD = ("missing", "empty", "nothing", "pipe")
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> None:
+    """Things that are no model and no key, under the names of BAD."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "nothing").touch()
+    os.mkfifo(tmp_path / "pipe")
+
+
+@pytest.mark.usefixtures("bad", "keys")
+@pytest.mark.parametrize("action", ["sign", "verify", "tamper"])
+def test_bad_models(sign_here: Run, assert_refused: Refused, tmp_path: Path, action: str) -> None:
+    before = sorted(tmp_path.iterdir())
+    for name in (*BAD, "/dev/zero"):
+        assert_refused(sign_here(action, name), name)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.usefixtures("bad")
+def test_bad_keys(
+    sign_here: Run, assert_refused: Refused, tmp_path: Path, model: Path, keys: tuple[Path, Path]
+) -> None:
+    signature = sign_model.sign(model, keys[0])
+    before = signature.read_bytes()
+    write_keys(tmp_path, "rsa", rsa.generate_private_key(65537, 2048))
+    write_keys(tmp_path, "curve", ec.generate_private_key(ec.SECP256K1()))
+    for name in (*BAD, "rsa.key", "curve.key", "locked.key", "signer.pub"):
+        assert_refused(sign_here("sign", model, "--key", name), name)
+    for name in (*BAD, "rsa.pub", "curve.pub", "signer.key"):
+        assert_refused(sign_here("verify", model, "--public", name), name)
+    assert signature.read_bytes() == before
+
+
+def write_keys(folder: Path, name: str, pair: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> None:
+    """Keys of a kind that we do not take, and one with a password."""
+    secret = serialization.BestAvailableEncryption(b"secret")
+    form = serialization.PrivateFormat.PKCS8
+    (folder / f"{name}.key").write_bytes(pair.private_bytes(PEM, form, serialization.NoEncryption()))
+    (folder / "locked.key").write_bytes(pair.private_bytes(PEM, form, secret))
+    public = pair.public_key().public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    (folder / f"{name}.pub").write_bytes(public)
+
+
+def test_nothing_else_is_overwritten(
+    sign_here: Run, assert_refused: Refused, tmp_path: Path, folder: Path, keys: tuple[Path, Path]
+) -> None:
+    thesis = tmp_path / "thesis.txt"
+    thesis.write_text("three years of work")
+    assert_refused(sign_here("sign", folder, "--signature", thesis), thesis)
+    assert_refused(sign_here("sign", folder, "--signature", folder / "model.sig"), "beside")
+    assert_refused(sign_here("sign", thesis, "--signature", thesis), "beside")
+    assert thesis.read_text() == "three years of work"
+    assert not (folder / "model.sig").exists()
+
+
+@pytest.mark.parametrize("args", [["sign"], ["verify"], ["tamper"], ["tamper", "."], ["tamper", "missing"]])
+def test_usage_errors(sign_here: Run, assert_refused: Refused, args: list[str]) -> None:
+    assert_refused(sign_here(*args))
