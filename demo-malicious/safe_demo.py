@@ -30,6 +30,7 @@ import shapes
 from safe_loading import (
     RefusedError,
     Weights,
+    check_plain,
     existing_file,
     load_pickle,
     load_safetensors,
@@ -81,6 +82,7 @@ def convert(pickle: Path, safe: Path, part: str, out: cli.Out) -> int:
         f"Loaded {pickle} with weights_only=True: {len(weights)} tensors, {numbers} numbers ({kinds}), "
         "no code ran."
     )
+    check_plain(weights, safe)
     for names in sharing(weights):
         out.say(f"These share their memory: {listed(names)}. SafeTensors stores each one by itself.")
     if turned := [name for name, tensor in weights.items() if not tensor.is_contiguous()]:

@@ -281,20 +281,30 @@ def save_pickle(weights: Weights, path: Path) -> None:
         torch.save(weights, scratch)
 
 
+def check_plain(weights: Weights, path: Path) -> None:
+    """Raise UserError, with the tensor's name, for what SafeTensors cannot hold: `path` is not written."""
+    if "__metadata__" in weights:
+        raise cli.UserError(f"{path} is not written: SafeTensors keeps the name __metadata__ for itself.")
+    for name, tensor in weights.items():
+        special = {
+            "quantized": tensor.is_quantized,
+            "nested": tensor.is_nested,
+            "without numbers": tensor.is_meta,
+            str(tensor.layout).removeprefix("torch."): tensor.layout != torch.strided,
+            "conjugated": tensor.is_conj() or tensor.is_neg(),
+        }
+        if kind := next((kind for kind, true in special.items() if true), ""):
+            raise cli.UserError(
+                f"{path} is not written: tensor {name[:60]!r} is {kind}; SafeTensors holds plain ones only."
+            )
+
+
 def save_safetensors(weights: Weights, path: Path) -> None:
     """Write the weights as SafeTensors: a list of names, types and shapes, then the numbers.
 
     Raises UserError, with the name of the tensor, for what the format cannot hold.
     """
-    if "__metadata__" in weights:
-        raise cli.UserError(f"{path} is not written: SafeTensors keeps the name __metadata__ for itself.")
-    for name, tensor in weights.items():
-        kind = "quantized" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
-        if tensor.is_meta or tensor.is_nested or kind != "strided":
-            kind = "without numbers" if tensor.is_meta else "nested" if tensor.is_nested else kind
-            raise cli.UserError(
-                f"{path} is not written: tensor {name[:60]!r} is {kind}; SafeTensors holds plain ones only."
-            )
+    check_plain(weights, path)
     # a copy each, in plain order: the format stores tensors that share memory separately
     copies = {name: tensor.detach().clone().contiguous() for name, tensor in weights.items()}
     with cli.whole_file(path) as scratch:
