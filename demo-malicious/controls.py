@@ -1,0 +1,268 @@
+"""One model through every control: what does each control catch, what does it miss, what is not its job?
+
+    python controls.py                          makes the files, tries every control on each, prints the table
+    python controls.py --backdoored FILE        with a model of demo 2 that has a backdoor
+    python controls.py --write CONTROLS.md      puts the table into that file
+
+Without --backdoored it takes ../demo-poisoning/models/poisoned_model.*, if demo 2 has made one.
+Every cell is measured. The files are made here, in a temporary folder; their payloads only write a marker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cli
+import policy
+import shapes
+import sign_model
+import zoo
+from judges import JUDGES, SAFE, Report, judge_file
+from make_table import try_to_load
+from safe_loading import existing_file, load_pickle, load_safetensors, save_pickle, save_safetensors
+
+POISONED = Path(__file__).resolve().parent.parent / "demo-poisoning" / "models"
+START, END = "<!-- made by controls.py -->", "<!-- end of what controls.py made -->"
+
+# What can be wrong with a model file. Each control is made against some of it.
+CODE = "code"  # it runs something when it is loaded
+STRANGER = "stranger"  # nobody whom we know has signed it
+CHANGED = "changed"  # it is not what was signed
+BACKDOOR = "backdoor"  # its numbers do what the attacker wants
+
+CAUGHT, MISSED, NOT_ITS_JOB = "caught", "missed", "not its job"
+PASSED, FALSE_ALARM = "passed", "FALSE ALARM"
+NO_CONTROL = "no control at all"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One file on its way to the server."""
+
+    name: str
+    wrong: frozenset[str]  # what is wrong with it
+    path: Path  # as it arrives
+    delivered: Path  # as it would be served: converted, where the conversion works
+    ours: bool = True  # made here, so that it may be loaded without any control
+
+    @property
+    def marker(self) -> Path:
+        """What its payload writes, if it has one."""
+        return marker_of(self.path)
+
+
+class Company:
+    """A folder with keys, the list of allowed digests and the policy: what a server's owner has."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.key, self.public = folder / "signer.key", folder / "signer.pub"
+        sign_model.keygen(self.key, self.public)
+        shutil.copy(Path(policy.__file__).with_name("policy.toml"), folder)  # the one the server comes with
+        self.rules = policy.read_policy(folder / "policy.toml")
+
+    def receive(self, name: str, wrong: set[str], path: Path, trusted: bool, ours: bool = True) -> Case:
+        """Convert a file if that works. If we trust it, sign what came of it and allow its digest."""
+        converted = path.with_suffix(".safetensors")
+        if path != converted:
+            with contextlib.suppress(cli.UserError):  # refused: then somebody may try to serve it as it is
+                save_safetensors(load_pickle(path), converted)
+        delivered = converted if converted.exists() else path
+        if trusted:
+            sign_model.sign(delivered, self.key)
+            policy.allow(delivered, self.rules)
+        return Case(name, frozenset(wrong), path, delivered, ours)
+
+
+def marker_of(path: Path) -> Path:
+    """Where the payload of a file writes: beside it."""
+    return path.with_name(f"{path.name} was here")
+
+
+def make_cases(company: Company, backdoored: Path | None) -> list[Case]:
+    """The files of the table: a clean model, four malicious ones, a changed one, one with a backdoor."""
+    model = shapes.network()  # not trained: that changes nothing here
+
+    def place(folder: str, name: str) -> Path:
+        (company.folder / folder).mkdir()
+        return company.folder / folder / name
+
+    def malicious(folder: str, variant: str) -> Path:
+        path = place(folder, zoo.VARIANTS[variant].file.name)
+        write = zoo.VARIANTS[variant].write
+        path.write_bytes(
+            zoo.resnet18(marker_of(path), model) if variant == "resnet18" else write(marker_of(path))
+        )
+        return path
+
+    path = place("clean", "model.pt")
+    save_pickle(dict(model.state_dict()), path)
+    clean = company.receive("clean, signed by us", set(), path, trusted=True)
+    wrong = {CODE, STRANGER}
+    cases = [
+        clean,
+        company.receive("malicious, zip", wrong, malicious("zip", "resnet18"), trusted=False),
+        company.receive("malicious, old format", wrong, malicious("old", "system-legacy"), trusted=False),
+        company.receive("malicious, collect_env", wrong, malicious("env", "collect-env"), trusted=False),
+        # one of us was careless, or is the attacker: our own key signs the malicious file
+        company.receive("malicious, signed by us", {CODE}, malicious("signed", "resnet18"), trusted=True),
+        company.receive(
+            "changed after signing", {CHANGED}, sign_model.tamper(clean.delivered)[0], trusted=False
+        ),
+    ]
+    if backdoored:
+        path = place("backdoored", f"model{backdoored.suffix}")
+        shutil.copy(backdoored, path)
+        # nobody knows of the backdoor, so the team signs this model like any other
+        name = "backdoored (demo 2), signed by us"
+        cases.append(company.receive(name, {BACKDOOR}, path, trusted=True, ours=False))
+    return cases
+
+
+# --- the controls: True stops the file, False lets it pass, text says why there is no answer ----------------
+
+
+def scanner(name: str, report: Report) -> bool | str:
+    """Whether a scanner raises the alarm. picklescan only notes what it finds suspicious, fickling warns."""
+    answer = report.verdicts[name].answer
+    if answer in ("found", "clean"):
+        return answer == "found"
+    return name == "fickling" if answer == "suspicious" else answer
+
+
+def conversion(path: Path) -> bool:
+    """Whether the file is refused by the loaders that a conversion uses. They run nothing."""
+    try:
+        (load_safetensors if path.suffix == ".safetensors" else load_pickle)(path)
+    except cli.UserError:
+        return True
+    return False
+
+
+def signature(path: Path, public_key: Path) -> bool:
+    """Whether the signature is missing or wrong."""
+    try:
+        sign_model.verify(path, public_key)
+    except sign_model.NotVerified:
+        return True
+    return False
+
+
+def without_control(case: Case) -> str:
+    """What happens to somebody who just loads the file as people used to."""
+    if not case.ours:
+        return "not tried"  # it was given to us, so only the safe loaders touch it
+    load: Callable[[Path], object] = zoo.unsafe_torch_load
+    if case.path.suffix == ".safetensors":
+        load = load_safetensors
+    return "code RAN" if try_to_load(load, case.path, case.marker) == "executes" else "loaded"
+
+
+def measure(case: Case, company: Company) -> dict[str, str]:
+    """One row of the table: the file, and what each control says about it."""
+    report = judge_file(case.path)
+    answers: dict[str, tuple[set[str], bool | str]] = {
+        f"scan: {name}": ({CODE}, scanner(name, report)) for name in JUDGES
+    }
+    answers["scan: our verdict"] = {CODE}, report.overall != SAFE
+    answers["conversion"] = {CODE}, conversion(case.path)
+    answers["signature"] = {STRANGER, CHANGED}, signature(case.delivered, company.public)
+    decision = policy.decide(case.delivered, company.rules)
+    # whether a file is served is decided by the policy alone, so all that can be wrong is its job
+    answers["policy"] = {CODE, STRANGER, CHANGED, BACKDOOR}, not decision.allowed
+    cells = {name: judge_control(case.wrong, job, said) for name, (job, said) in answers.items()}
+    return {"file": case.name, NO_CONTROL: without_control(case), **cells}
+
+
+def judge_control(wrong: frozenset[str], job: set[str], stopped: bool | str) -> str:
+    """Was this control right about a file? Compares what is wrong with what the control is made against."""
+    if wrong & job:
+        return stopped if isinstance(stopped, str) else CAUGHT if stopped else MISSED
+    if stopped is True:
+        return FALSE_ALARM
+    return NOT_ITS_JOB if wrong else PASSED
+
+
+# --- the command line --------------------------------------------------------------------------------------
+
+
+def find_backdoored(given: Path | None) -> Path | None:
+    """The model of demo 2: the given one, else the one in its folder, else None. Raises UserError."""
+    if given:
+        load = load_safetensors if given.suffix == ".safetensors" else load_pickle
+        load(existing_file(given))  # says what is wrong with it, if anything
+        return given
+    return next(iter(sorted(POISONED.glob("poisoned_model.*"))), None)
+
+
+def markdown(rows: list[dict[str, str]]) -> str:
+    """The table in Markdown, a file in each column: there are more controls than files."""
+    lines = [[title, *(row[title] for row in rows)] for title in rows[0]]
+    lines[0][0] = "control"
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def lessons(rows: list[dict[str, str]]) -> list[str]:
+    """What the table shows, in sentences that are only said where the cells show it."""
+
+    def who(answer: str, kind: str = "scan: ") -> str:
+        found = [
+            name for name in rows[0] if name.startswith(kind) and any(row[name] == answer for row in rows)
+        ]
+        return ", ".join(name.removeprefix("scan: ") for name in found) or "none"
+
+    said = [
+        "caught, missed: that kind of trouble is its job. not its job: it looks for something else.",
+        "FALSE ALARM: it warns, but what it looks for is not there.",
+        f"Scanners that missed code: {who(MISSED)}. That could not read a file: {who('cannot read')}. "
+        f"That warn of a file without code: {who(FALSE_ALARM)}.",
+    ]
+    for row in rows:
+        if row["signature"] == NOT_ITS_JOB and row["conversion"] == CAUGHT:
+            said.append(f"The signature holds for this one: {row['file']}. It says who, not safe.")
+        if row["policy"] == MISSED:
+            said.append(
+                f"Nothing stops this one: {row['file']}. The backdoor is in its numbers; demo 2 scans for that."
+            )
+    return said
+
+
+def main() -> int:
+    """Read the command line, measure, print or write."""
+    arguments = cli.parser(__doc__)
+    arguments.add_argument("--backdoored", type=Path, metavar="FILE", help="a poisoned model of demo 2")
+    arguments.add_argument("--write", type=Path, metavar="FILE", help="replace the table in this document")
+    args = arguments.parse_args()
+    out = cli.Out(args.plain)
+    text = existing_file(args.write).read_text(encoding="utf-8") if args.write else START + END
+    if text.count(START) != 1 or text.count(END) != 1:
+        raise cli.UserError(f"{args.write} has no place for the table: put {START} and {END} in it.")
+    backdoored = find_backdoored(args.backdoored)
+    with tempfile.TemporaryDirectory(prefix="controls-") as folder:
+        company = Company(Path(folder))
+        cases = make_cases(company, backdoored)
+        rows = [measure(case, company) for case in out.progress(cases, len(cases), "trying every control")]
+    if args.write:
+        before, after = text.split(START)[0], text.split(END)[1]
+        with cli.whole_file(args.write) as scratch:
+            scratch.write_text(f"{before}{START}\n{markdown(rows)}\n{END}{after}", encoding="utf-8")
+        out.say(f"Wrote the table of {len(rows)} files to {args.write}.")
+        return cli.OK
+    out.table("One model through every control", list(rows[0]), [list(row.values()) for row in rows])
+    for line in lessons(rows):
+        out.say(line)
+    if not backdoored:
+        out.say(
+            "There is no backdoored model here: make one with demo 2, and give it with --backdoored FILE."
+        )
+    return cli.OK
+
+
+if __name__ == "__main__":
+    cli.run(main)
