@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -48,6 +50,28 @@ def run_script(tmp_path: Path) -> Callable[..., Result]:
         return call([sys.executable, str(ROOT / script), *map(str, args)], cwd, timeout, **env)
 
     return run
+
+
+@pytest.fixture
+def run_main(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Result]]:
+    """run_main(inspect_model, "a.pt") is like run_script, in this process: importing torch takes seconds."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.chdir(tmp_path)
+
+    def run(module: ModuleType, *args: object) -> Result:
+        monkeypatch.setattr("sys.argv", [f"{module.__name__}.py", *map(str, args)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ending:
+            module.cli.run(module.main)
+        said = capfd.readouterr()
+        code = ending.value.code
+        assert isinstance(code, int)
+        return Result([module.__name__], code, said.out, said.err)
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")
