@@ -84,7 +84,10 @@ class ModelServer:
     def load(self, name: str) -> dict[str, Any]:
         """Load the file of this name, or raise Refused; a refusal leaves the model before in place."""
         with copy_of(self.folder, name, self.rules.max_bytes if self.rules else None) as path:
-            return self.load_trusted(path, self.rules) if self.rules else self.load_naive(path)
+            try:
+                return self.load_trusted(path, self.rules) if self.rules else self.load_naive(path)
+            except cli.UserError as error:  # no model, or no model of this demo
+                raise Refused(409, policy.without_folder(error, path)) from error
 
     def load_trusted(self, path: Path, rules: policy.Policy) -> dict[str, Any]:
         """The defence: first the policy, then a loader that runs nothing, whatever the policy says."""
@@ -92,10 +95,7 @@ class ModelServer:
         if not decision.allowed:
             raise Refused(403, f"{path.name} is refused.", reasons=decision.reasons)
         read = load_safetensors if path.suffix == ".safetensors" else load_pickle
-        try:
-            network = shapes.network(read(path), Path(path.name)).eval()
-        except cli.UserError as error:
-            raise Refused(409, policy.without_folder(error, path)) from error
+        network = shapes.network(read(path), Path(path.name)).eval()
         self.loaded = Loaded(path.name, policy.sha256(path), network)
         return {"loaded": path.name, "checks": {check.name: check.words for check in decision.checks}}
 
