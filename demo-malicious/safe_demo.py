@@ -233,7 +233,7 @@ def claims(rows: list[Figures], tried: list[tuple[str, str]]) -> list[str]:
         faster("Load: SafeTensors", "the pickle", [(row.safe, row.pickle) for row in load]),
         faster("Load: SafeTensors", "the pickle with mmap=True", [(row.safe, row.mmap) for row in load]),
         faster("Load and read: SafeTensors", "the pickle", [(row.safe, row.pickle) for row in read]),
-        f"Size: the two formats differ by at most {math.ceil(apart * 10000) / 100:.2f} percent.",
+        f"Size: the two formats differ by at most {math.ceil(round(10000 * apart, 6)) / 100:.2f} percent.",
     ]
     ran = [what for what, result in tried if "RAN" in result]
     said.append(f"Code ran in: {', '.join(ran) or 'none of the cases'}.")

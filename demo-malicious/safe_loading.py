@@ -28,7 +28,7 @@ Weights = dict[str, torch.Tensor]
 T = TypeVar("T")
 
 MB = 1_000_000
-LARGEST_PICKLE = 2 * MB  # bytes of names and shapes; the numbers stand elsewhere. A ResNet18 has 0.015 MB
+LARGEST_PICKLE = 1 * MB  # bytes of names and shapes; the numbers stand elsewhere. A ResNet18 has 0.015 MB
 LARGEST_HEADER = 8 * MB  # the same for SafeTensors, which is read much faster
 GROWTH = 4  # how many times its own size a file may take in memory (tensors that share memory count twice)
 SPARE = 300 * MB  # on top of that, for the loader itself
