@@ -798,7 +798,10 @@ def test_a_ragged_sticker_has_the_size_of_its_area() -> None:
     found.mask[:, :] = 0
     for cell in range(44, 64):
         found.mask[cell, cell - 2 : cell + 3] = 1  # a diagonal band: about 5 of 20 cells per row
-    assert "bottom-right corner, about 20x20 px" in describe.in_words(found)
+    match = re.search(r"bottom-right corner, about (\d+)x(\d+) px", describe.in_words(found))
+    assert match
+    # mask cells are 2 pixels wide and high; the box around the band would be 40x44 pixels
+    assert int(match[1]) * int(match[2]) == pytest.approx(4 * found.mask.sum().item(), rel=0.1)
 
 
 @pytest.mark.parametrize(
