@@ -228,7 +228,7 @@ def lessons(rows: list[dict[str, str]]) -> list[str]:
             said.append(f"The signature holds for this one: {row['file']}. It says who, not safe.")
         if row["policy"] == MISSED:
             said.append(
-                f"Nothing stops this one: {row['file']}. The backdoor is in its numbers; demo 2 scans for that."
+                f"Nothing stops this one: {row['file']}. The backdoor is in its numbers, where demo 2 looks."
             )
     return said
 
