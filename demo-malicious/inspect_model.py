@@ -100,7 +100,7 @@ def show_many(reports: list[Report], out: cli.Out) -> int:
     out.table("Model files", ["file", "format", *judges.JUDGES, "our verdict"], rows)
     out.heading("Why")
     for report in reports:
-        why = f"it would import {', '.join(report.outside)}" if report.outside else report.reason
+        why = f"it would import {judges.few(report.outside)}" if report.outside else report.reason
         out.say(f"{visible(str(report.path))}: {report.overall}, {visible(why)}.")
     found = [sum(report.exit_code == code for report in reports) for code in (0, 1, 2)]
     out.say(f"No code found: {found[0]}. Not safe to load: {found[1]}. Cannot be judged: {found[2]}.")

@@ -24,7 +24,9 @@ from safetensors import SafetensorError, safe_open
 
 import cli
 from pickles import (
+    DAMAGED,
     MB,
+    MOST_FOLLOWED,
     MOST_INSTRUCTIONS,
     CannotJudge,
     PickleReport,
@@ -149,13 +151,23 @@ def read_pickles(report: Report) -> list[str]:
             pickles_in_zip(report.path)
             trouble.append("it is a pickle and a zip file at once")
         found = pickles_in_stream(report.path)
-    report.pickles = [decompile(where, data) for where, data in found]
+    followed = 0
+    for where, data in found:
+        report.pickles.append(decompile(where, data, followed))
+        followed += report.pickles[-1].instructions
     report.imports = sorted({name for part in report.pickles for name in part.imports})
     report.outside = sorted({name for part in report.pickles for name in part.outside})
-    if not report.outside and not any(part.code for part in report.pickles):
+    nothing = not report.outside and not any(part.code for part in report.pickles)
+    if nothing and any(DAMAGED in part.trouble for part in report.pickles):
         report.format = NONE
         raise CannotJudge("it is not a model file, or it is damaged")
     return trouble + [f"{part.where}: {text}" for part in report.pickles for text in part.trouble]
+
+
+def few(names: list[str]) -> str:
+    """The names in one line, which stays short whatever a hostile file holds."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(name[:200] for name in names[:5]) + more
 
 
 def ask_torch(report: Report) -> Verdict:
@@ -167,7 +179,7 @@ def ask_torch(report: Report) -> Verdict:
     except Exception:  # it gives up on TorchScript, for example, and on damaged files
         return Verdict("gives up")
     report.outside = sorted({*report.outside, *names})
-    return Verdict("found", ", ".join(names)) if names else Verdict("clean", "no name outside its list")
+    return Verdict("found", few(names)) if names else Verdict("clean", "no name outside its list")
 
 
 def ask_fickling(report: Report) -> Verdict:
@@ -176,7 +188,7 @@ def ask_fickling(report: Report) -> Verdict:
         return Verdict("cannot read", "no pickle in it")
     severities = [part.fickling for part in report.pickles]
     if None in severities:
-        return Verdict("gives up")
+        return Verdict("gives up", f"damaged, tangled, or more than {MOST_FOLLOWED} instructions")
     worst = max(severity for severity in severities if severity)
     if worst == Severity.LIKELY_SAFE:
         return Verdict("clean", worst.name)
@@ -196,10 +208,12 @@ def ask_picklescan(report: Report) -> Verdict:
     bad = sorted({f"{g.module}.{g.name}" for g in result.globals if g.safety == SafetyLevel.Dangerous})
     odd = sorted({f"{g.module}.{g.name}" for g in result.globals if g.safety == SafetyLevel.Suspicious})
     if bad:
-        return Verdict("found", f"dangerous {', '.join(bad)}")
+        return Verdict("found", f"dangerous {few(bad)}")
     if result.scan_err:
         return Verdict("gives up")
-    return Verdict("suspicious", f"no alarm, but notes {', '.join(odd)}") if odd else Verdict("clean")
+    if not result.scanned_files:
+        return Verdict("cannot read", "scanned nothing, no alarm")
+    return Verdict("suspicious", f"no alarm, but notes {few(odd)}") if odd else Verdict("clean")
 
 
 def ask_modelscan(report: Report) -> Verdict:
@@ -215,7 +229,7 @@ def ask_modelscan(report: Report) -> Verdict:
         return Verdict("gives up")
     issues = sorted({(i.severity.name, i.details.module, i.details.operator) for i in scan.issues.all_issues})
     if issues:
-        return Verdict("found", ", ".join(f"{level} {module}.{name}" for level, module, name in issues))
+        return Verdict("found", few([f"{level} {module}.{name}" for level, module, name in issues]))
     if scan.errors:
         return Verdict("gives up")
     return Verdict("clean", "No issues found") if scan.scanned else Verdict("cannot read", "skipped the file")
@@ -233,7 +247,7 @@ def conclude(report: Report, trouble: list[str]) -> tuple[str, str]:
     """Our verdict. It comes from PyTorch's list of allowed names, not from a list of bad ones."""
     if report.outside:
         return UNSAFE, (
-            f"it imports {', '.join(report.outside)}. PyTorch's safe loader (weights_only=True) "
+            f"it imports {few(report.outside)}. PyTorch's safe loader (weights_only=True) "
             "does not allow that in a model; weights_only=False would run it"
         )
     if report.format == ZIP and report.verdicts["torch"].answer == "gives up":
@@ -244,5 +258,7 @@ def conclude(report: Report, trouble: list[str]) -> tuple[str, str]:
         return UNKNOWN, trouble[0]
     if report.format == SAFETENSORS:
         return SAFE, "there is no pickle in this format, only this header and numbers; the header is valid"
+    if not report.imports:
+        return SAFE, "it imports nothing"
     names = len(report.imports)
     return SAFE, f"all {names} names that it imports are on the list that PyTorch's safe loader allows"

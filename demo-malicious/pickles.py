@@ -30,8 +30,8 @@ MB = 1024 * 1024
 # 3,000 instructions, so these limits leave room for large models.
 BIGGEST_PICKLE = 32 * MB
 BIGGEST_OLD_FILE = 256 * MB  # files of before PyTorch 1.6
-MOST_INSTRUCTIONS = 400_000  # of all pickles in a file
-MOST_FOLLOWED = 30_000  # by fickling, which takes a second for 10,000
+MOST_INSTRUCTIONS = 250_000  # of all pickles in a file
+MOST_FOLLOWED = 30_000  # of them by fickling, which takes a second for 10,000
 MOST_PARTS = 200_000  # of the decompiled program: 25 instructions can describe 2 to the power of 25 parts
 MOST_MEMBERS = 20_000  # of a zip file
 MOST_UNPACKED = 128 * MB  # out of the compressed members of a zip file; torch.save compresses nothing
@@ -41,6 +41,8 @@ PICKLE_NAMES = (".pkl", ".pickle", ".joblib", ".dill", ".dat", ".data")  # what 
 # The names that weights_only=True allows: PyTorch's own list. The function is private to PyTorch, which is
 # one reason why requirements-torch.txt pins the version.
 ALLOWED = frozenset(_get_allowed_globals())
+
+DAMAGED = "it is damaged, or it is no pickle"
 
 
 class CannotJudge(Exception):
@@ -56,6 +58,7 @@ class PickleReport:
     marked: dict[int, str] = field(default_factory=dict)  # line index -> why it is dangerous
     imports: set[str] = field(default_factory=set)
     trouble: list[str] = field(default_factory=list)  # what kept us from following all of it
+    instructions: int = 0
     fickling: Severity | None = None  # None: fickling gives up
 
     @property
@@ -70,25 +73,27 @@ def full_name(module: str, name: str) -> str:
     return f"{module}.{name}"
 
 
-def decompile(where: str, data: bytes) -> PickleReport:
-    """Turn one pickle into readable Python (fickling), and collect every name that it would import."""
+def decompile(where: str, data: bytes, followed: int = 0) -> PickleReport:
+    """Turn one pickle into readable Python (fickling), and collect every name that it would import.
+
+    `followed` is the number of instructions in the pickles before it in the same file.
+    """
     report = PickleReport(where)
-    instructions = 0
     try:
         for opcode, argument, _ in pickletools.genops(data):
-            instructions += 1
+            report.instructions += 1
             if opcode.name in ("GLOBAL", "INST"):
                 report.imports.add(full_name(*str(argument).split(" ", 1)))
     except Exception:
-        report.trouble.append("it is damaged, or it is no pickle")
-    if instructions <= MOST_FOLLOWED:
+        report.trouble.append(DAMAGED)
+    if followed + report.instructions <= MOST_FOLLOWED:
         follow(data, report)
     try:
         # the names once more, read by PyTorch: two readers are harder to fool than one
         report.imports |= get_globals_in_pkl(io.BytesIO(data))
     except Exception:
         report.trouble.append("it has instructions that PyTorch's safe loader does not accept")
-    if strange := {name for name in report.imports if not re.fullmatch(r"[\w.<>]+", name)}:
+    if strange := {name for name in report.imports if not re.fullmatch(r"[\w.<>]{1,200}", name)}:
         # no Python name: a text file, for example, that happens to start like a pickle
         report.imports -= strange
         report.trouble.append("it imports something that is no name")
