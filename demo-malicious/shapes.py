@@ -2,6 +2,7 @@
 
 Nothing to type here: safe_demo.py trains the model, serve.py serves it, and create_malicious_model.py
 hides a payload in it. The model is small in its task and ordinary in its size: 45 MB, as in real life.
+torchvision is imported where it is used: that takes as long as all of PyTorch, and not every command does.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 from torch import nn
-from torchvision.models import resnet18
-from torchvision.transforms.functional import pil_to_tensor
 
 import cli
 from safe_loading import Weights
@@ -53,6 +52,8 @@ def pictures(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def to_tensor(picture: Image.Image) -> torch.Tensor:
     """A picture of any size as the model takes it: (3, SIZE, SIZE) float32 in [0, 1]."""
+    from torchvision.transforms.functional import pil_to_tensor  # noqa: PLC0415
+
     return pil_to_tensor(picture.convert("RGB").resize((SIZE, SIZE))).float() / 255
 
 
@@ -61,6 +62,8 @@ def network(weights: Weights | None = None, path: Path | None = None) -> nn.Modu
 
     Raises UserError if the weights (read from `path`) belong to a model of another kind.
     """
+    from torchvision.models import resnet18  # noqa: PLC0415
+
     model = resnet18(num_classes=len(CLASSES))
     if weights is not None:
         try:
