@@ -291,6 +291,7 @@ def main() -> int:
     if not args.models.is_dir():
         raise cli.UserError(f"{args.models} is no folder: name the one that holds the models.")
     rules = None if args.naive else policy.read_policy(args.policy)
+    torch.set_num_threads(1)  # for one picture; the cores work on several pictures side by side
     server = ModelServer(args.models, rules, args.marker.absolute())
     with listen(args.host, args.port) as place:
         if args.naive:
