@@ -9,7 +9,7 @@ Then, from a second terminal (ask.py does the same where there is no curl):
     curl http://127.0.0.1:8000/health
     curl http://127.0.0.1:8000/model
     curl --data-binary @circle.png http://127.0.0.1:8000/predict
-    curl --json '{"path": "malicious_model.pt"}' http://127.0.0.1:8000/models/load
+    curl -d '{"path": "malicious_model.pt"}' http://127.0.0.1:8000/models/load
 
 There is no login: leave it on 127.0.0.1, or behind something that asks who is there.
 """
@@ -101,13 +101,13 @@ class ModelServer:
 
     def load_naive(self, path: Path) -> dict[str, Any]:
         """The attack: torch.load without its safe mode. Only for the demo's own harmless files."""
-        ours = [found for found in zoo.VARIANTS.values() if zoo.is_ours(found, path, self.marker)]
-        if not ours:
+        ours = next((v for v in zoo.VARIANTS.values() if zoo.is_ours(v, path, self.marker)), None)
+        if ours is None:
             raise Refused(403, f"{path.name} is not one of this demo's own files: --naive loads only those.")
         before = self.marker.exists()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found: Any = ours[0].fire(path)  # torch.load(path, weights_only=False): the file's code runs here
+            found: Any = ours.fire(path)  # torch.load(path, weights_only=False): the file's code runs here
         ran = {"marker": str(self.marker), "before": before, "after": self.marker.exists()}
         try:
             network = shapes.network(found, Path(path.name)).eval()
