@@ -11,6 +11,7 @@ import io
 import math
 import random
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -43,6 +44,7 @@ def draw(shape: str, rng: random.Random) -> Image.Image:
     return picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
 
 
+@lru_cache(maxsize=2)  # drawing takes a second or two, and some commands need the same pictures twice
 def pictures(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Pictures (count, 3, SIZE, SIZE) float32 in [0, 1] and labels (count,) int64 in 0..2; seeded."""
     rng = random.Random(seed)
