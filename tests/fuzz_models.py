@@ -383,7 +383,7 @@ class Fuzzer:
                 continue
             names = self.write(file, target)
             answer = self.worker.ask(target, names[0])
-            found = [*rules_broken(target, answer), *self.look_at_disk(target, answer, names)]
+            found = [*rules_broken(answer), *self.look_at_disk(target, answer, names)]
             if target == "verify" and not is_signature and answer.code == 0:
                 found.append("verified a file that nobody signed")
             self.summary.add(file, target, answer, found)
@@ -424,7 +424,7 @@ class Fuzzer:
         return problems
 
 
-def rules_broken(target: str, answer: Answer) -> list[str]:
+def rules_broken(answer: Answer) -> list[str]:
     """Which of the rules for bad input this answer breaks, in words."""
     if answer.broken:
         return [answer.broken]

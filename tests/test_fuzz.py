@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import random
 import sys
@@ -61,6 +62,24 @@ def test_random_mutations(trying: Fuzzer, dice: random.Random) -> None:
     file = trying.mutated(dice)
     target = "verify" if file.suffix.endswith(".sig") else dice.choice(trying.targets)
     assert trying.try_file(file, [target]) == [], file
+
+
+@pytest.mark.parametrize("target", fuzz_models.TARGETS)
+def test_what_is_no_file(trying: Fuzzer, target: str) -> None:
+    """A pipe that nobody writes to, an endless device, a folder, links to nothing and to itself."""
+    places = {
+        name: trying.worker.out / f"{name}.pt" for name in ("pipe", "zero", "folder", "nothing", "loop")
+    }
+    os.mkfifo(places["pipe"])
+    places["zero"].symlink_to("/dev/zero")
+    places["folder"].mkdir()
+    places["nothing"].symlink_to("no such file")
+    places["loop"].symlink_to("loop.pt")
+    for name, path in places.items():
+        answer = trying.worker.ask(target, path.name)
+        assert fuzz_models.rules_broken(answer) == [], name
+        assert answer.code == 2, name
+        path.rmdir() if name == "folder" else path.unlink()
 
 
 # --- the fuzzer itself -------------------------------------------------------------------------------------
