@@ -139,6 +139,14 @@ def header(path: Path) -> list[tuple[str, str, str]]:
     return rows
 
 
+def ends_like_zip(path: Path) -> bool:
+    """Whether zip tools take the file for theirs: some look at the end of a file first."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # a damaged one
+        return True
+
+
 def read_pickles(report: Report) -> list[str]:
     """Decompile every pickle of the file, into the report. Gives what kept us from following all of it."""
     trouble: list[str] = []
@@ -147,7 +155,7 @@ def read_pickles(report: Report) -> list[str]:
         if not found:
             raise CannotJudge("it is a zip file without a pickle: it is no model that torch.save wrote")
     else:
-        if zipfile.is_zipfile(report.path):  # some tools look at the end of a file first
+        if ends_like_zip(report.path):
             pickles_in_zip(report.path)
             trouble.append("it is a pickle and a zip file at once")
         found = pickles_in_stream(report.path)

@@ -185,7 +185,8 @@ def check_format(path: Path, formats: tuple[str, ...] | None) -> Check:
     if formats is None:
         return Check("format", True, "any is allowed")
     report = judges.judge_file(path)
-    found = f"{report.overall}: {without_folder(report.reason, path)}"
+    # printable: names in a hostile file must not steer the terminal
+    found = sign_model.printable(f"{report.overall}: {without_folder(report.reason, path)}")
     if report.overall != judges.SAFE:
         return Check("format", False, found)
     if path.suffix == ".safetensors" and "safetensors" in formats:

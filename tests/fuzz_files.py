@@ -198,6 +198,7 @@ def zip_tricks(clean: bytes, malicious: bytes) -> dict[str, bytes]:
         "member at a wrong place": patched(clean, 42, struct.pack("<I", 7)),
         "end record says 65535 members": clean[:-12] + b"\xff\xff" + clean[-10:],
         "long comment": clean[:-2] + struct.pack("<H", 60_000) + b"c" * 60_000,
+        "a damaged start and the end of a set of disks": b"XXXX" + several_disks(malicious)[4:],
         "text in front": b"#!/bin/sh\n" + malicious,
         "malicious zip behind a clean one": clean + malicious,
         "clean zip behind a malicious one": malicious + clean,
@@ -211,6 +212,12 @@ def patched(data: bytes, offset: int, new: bytes) -> bytes:
     """A zip file whose first entry in the directory has `new` at `offset`."""
     start = data.index(b"PK\x01\x02") + offset
     return data[:start] + new + data[start + len(new) :]
+
+
+def several_disks(data: bytes) -> bytes:
+    """A zip file of torch.save that says it is one of seven disks."""
+    place = data.rindex(b"PK\x06\x07") + 16
+    return data[:place] + struct.pack("<I", 7) + data[place + 4 :]
 
 
 def huge_zip64(data: bytes) -> bytes:
@@ -275,6 +282,7 @@ def pickle_tricks() -> dict[str, bytes]:
         "2 GB of bytearray, which the safe loader allows": calls_builtin(b"bytearray"),
         "range of 2^31 as a list": calls_builtin(b"range"),
         "a name with line breaks": b"cos\nsys\x1b[2Jtem\n(S'true'\ntR.",
+        "a name with control characters": start + b"csys\x00\x01\nsys\x1b[2Jtem\n)R" + end,
         "a name that is not ASCII": "cоs\nsystem\n(tR.".encode(),  # a Cyrillic o
         "a stack that is empty": start + b"0000RRR" + end,
         "a memo that is empty": start + b"h\x09" + end,

@@ -487,11 +487,11 @@ def main() -> int:
     dice = random.Random(args.seed)
     with fuzzer(args.target or TARGETS) as trying:
         for file in [*trying.tricks(), *(trying.mutated(dice) for _ in range(args.count))]:
-            trying.try_file(file)
-            if trying.summary.files % 100 == 0:
-                print(
-                    f"{trying.summary.files} files, {len(trying.summary.findings)} findings", file=sys.stderr
-                )
+            for problem in trying.try_file(file):
+                print(f"{file.name}: {problem}"[:300], file=sys.stderr)
+            if trying.summary.files % 500 == 0:
+                found = len(trying.summary.findings)
+                print(f"{trying.summary.files} files, {found} findings", file=sys.stderr)
         report(trying.summary)
         if args.keep:
             args.keep.mkdir(parents=True, exist_ok=True)
