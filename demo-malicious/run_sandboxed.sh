@@ -82,7 +82,7 @@ explain() { # explain CODE: of `docker run`
 }
 
 main() {
-    local file=${1:-} variant=${2:-system} name codes
+    local file=${1:-} variant=${2:-system} name
     case $file in
         "") show_help >&2; exit 2 ;;
         -h | --help) show_help; exit 0 ;;
@@ -101,8 +101,7 @@ main() {
     trap stop_now EXIT
     trap 'exit 130' INT TERM
     send_file "$file" "$variant" | load_in_sandbox "$name" | keep_printable
-    codes=("${PIPESTATUS[@]}")
-    explain "${codes[1]}"
+    explain "${PIPESTATUS[1]}"
 }
 
 main "$@"
