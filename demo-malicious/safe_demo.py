@@ -367,6 +367,7 @@ def main() -> int:
     arguments.add_argument("--repeat", type=at_least_one, default=REPEAT, help="measure so many times")
     args = arguments.parse_args()
     out = cli.Out(args.plain)
+    torch.set_num_threads(1)  # pictures this small are slower on many cores, above all when they are busy
     given = args.file or args.model
     if args.action == "convert":
         return convert_only(given, args.out, args.part, out)

@@ -521,10 +521,9 @@ def test_hostile_sizes(safe_here: Run, assert_refused: Refused, tmp_path: Path, 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts the memory of a process for us")
-@pytest.mark.parametrize("kind", ["large texts", "tuples in tuples"])
-def test_hostile_files_take_less_than_a_gigabyte(run_script: Run, tmp_path: Path, kind: str) -> None:
+def test_hostile_files_take_less_than_a_gigabyte(tmp_path: Path) -> None:
     """Measured from outside: the largest memory of a process of its own, PyTorch included."""
-    (tmp_path / "model.pt").write_bytes(hostile(kind))
+    (tmp_path / "model.pt").write_bytes(hostile("large texts"))  # the worst of them
     watch = tmp_path / "watch.py"
     watch.write_text(
         "import resource, subprocess, sys\n"
