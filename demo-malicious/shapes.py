@@ -79,6 +79,7 @@ def network(weights: Weights | None = None, path: Path | None = None) -> nn.Modu
 
 def train(progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> nn.Module:
     """Train the classifier. Seeded: the same machine makes the same model again. Some seconds."""
+    torch.set_num_threads(1)  # pictures this small are slower on many cores, above all when they are busy
     torch.manual_seed(SEED)
     model = network().train()
     images, labels = pictures(TRAIN_PICTURES, SEED)

@@ -28,23 +28,22 @@ SHOWN = 10  # pairs printed without --all
 FEW = 10  # with fewer working triggers, median and MAD say little
 
 
-def pictures_by_class(
-    model: nn.Module, folder: Path, samples: int, seed: int
-) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """Clean pictures per class number, float (N, 3, S, S): `samples` for the search, others to check it."""
+def pictures_by_class(model: nn.Module, folder: Path, samples: int, seed: int) -> list[dict[int, Tensor]]:
+    """Clean pictures per class number, float (N, 3, S, S): `samples` to search, to try and to check with."""
     files = classifier.class_files(folder / "val")
     dice = torch.Generator().manual_seed(seed)
-    search, check = {}, {}
+    thirds: list[dict[int, Tensor]] = [{}, {}, {}]
     for label in sorted({label for _, label in files}):
         own = classifier.load_pixels([path for path, number in files if number == label][: 10 * samples])
-        kept = neural_cleanse.surest(model, own.float() / 255, label, 2 * samples, dice)
-        if len(kept) >= 2:  # a class that the model cannot read has no sticker to find
-            search[label], check[label] = kept[0::2], kept[1::2]
-    if not search:
+        kept = neural_cleanse.surest(model, own.float() / 255, label, 3 * samples, dice)
+        if len(kept) >= 3:  # a class that the model cannot read has no sticker to find
+            for number, third in enumerate(thirds):
+                third[label] = kept[number::3]
+    if not thirds[0]:
         raise cli.UserError(
             f"The model reads no picture in {folder}/val rightly: use the data it was made for."
         )
-    return search, check
+    return thirds
 
 
 def pair_name(trigger: Trigger) -> str:
@@ -55,7 +54,7 @@ def pair_name(trigger: Trigger) -> str:
 def report(triggers: list[Trigger], drawn: list[Trigger], options: argparse.Namespace, out: cli.Out) -> int:
     """Print what was found, most anomalous pair first. Returns the exit code."""
     flagged = [trigger for trigger in triggers if trigger.anomaly > THRESHOLD]
-    working = sum(trigger.success >= neural_cleanse.HELD_OUT for trigger in triggers)
+    working = sum(trigger.norm < 1 for trigger in triggers)
     for trigger in triggers[: None if options.all else SHOWN]:
         found = trigger in flagged
         out.say(
@@ -110,7 +109,7 @@ def parse() -> argparse.Namespace:
         "--data", type=Path, default=Path("data/traffic-signs"), help="folder with val/<class>/"
     )
     args.add_argument("--steps", type=int, default=60, help="steps of the search")
-    args.add_argument("--samples", type=int, default=40, help="clean pictures per class for the search")
+    args.add_argument("--samples", type=int, default=30, help="clean pictures per class to search with")
     args.add_argument(
         "--output", type=Path, default=Path("scan_results/scan"), help="folder for the pictures"
     )
@@ -135,12 +134,12 @@ def main() -> int:
     out = cli.Out(options.plain)
     started = time.monotonic()
     model = classifier.load_model(options.model)
-    search, check = pictures_by_class(model, options.data, options.samples, options.seed)
+    search, trials, check = pictures_by_class(model, options.data, options.samples, options.seed)
     cli.check_place(options.output / "trigger.png")
     out.say(f"Scanning {options.model}: {len(search)} victim classes, {len(CLASSES) - 1} targets each.")
     if left_out := [CLASSES[victim] for victim, _ in options.draw if victim not in search]:
         out.say(f"Not scanned, too few pictures that the model reads rightly: {', '.join(left_out)}.")
-    scan = neural_cleanse.Search(model, search, len(CLASSES), options.seed)
+    scan = neural_cleanse.Search(model, search, trials, len(CLASSES), options.seed)
     for _ in out.progress(scan.run(options.steps), options.steps, "Searching triggers"):
         pass
     triggers = scan.results(check)

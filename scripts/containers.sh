@@ -20,7 +20,7 @@ source_checksum() { # source_checksum FOLDER
     (
         cd "$ROOT/$1" || exit
         {
-            cat .dockerignore Dockerfile ./*.py ./*.sh ./*.txt ./*.json ./*.toml inference-images/* recorded/* 2>/dev/null
+            cat .dockerignore Dockerfile ./*.py ./*.sh ./*.txt ./*.json ./*.toml ./*.png inference-images/* recorded/* 2>/dev/null
             say "$WORKSHOP_BUILD_ARGS"
         } | cksum | tr ' ' '-'
     )

@@ -36,7 +36,34 @@ run_demo_1() {
         type_command "$folder" python safe_demo.py || return
     step "Demo 1, defence: load it safely" 0 \
         type_command "$folder" python safe_demo.py load || return
-    SHOWN+=("Demo 1, defence: the inspection named the payload without running it, and a model went from a pickle to SafeTensors and back with the same outputs.")
+    step "Demo 1, defence: a converter that does not run what it converts" 1 \
+        type_command "$folder" python safe_demo.py convert malicious_model.pt || return
+    step "Demo 1, defence: write another variant" 0 \
+        type_command "$folder" python create_malicious_model.py --variant collect-env || return
+    step "Demo 1, defence: scanners disagree" 1 \
+        type_command "$folder" python inspect_model.py malicious_model.pt malicious_collect_env.pt safe_model.pt || return
+    SHOWN+=("Demo 1, defence: the inspection named the payload without running it, scanners disagreed about it, and a model went from a pickle to SafeTensors with the same outputs.")
+    if [ -n "$CONTAINER" ] || [ ! -f "$ROOT/$folder/signer.key" ]; then
+        step "Demo 1, defence: make keys" 0 type_command "$folder" python sign_model.py keygen || return
+    fi
+    step "Demo 1, defence: sign a model" 0 \
+        type_command "$folder" python sign_model.py sign safe_model.safetensors || return
+    step "Demo 1, defence: change one bit in a copy" 0 \
+        type_command "$folder" python sign_model.py tamper safe_model.safetensors || return
+    step "Demo 1, defence: the signature notices it" 1 \
+        type_command "$folder" python sign_model.py verify safe_model_tampered.safetensors || return
+    step "Demo 1, defence: allow the good model by its digest" 0 \
+        type_command "$folder" python policy.py allow safe_model.safetensors || return
+    step "Demo 1, defence: the policy lets it in" 0 \
+        type_command "$folder" python policy.py check safe_model.safetensors || return
+    step "Demo 1, defence: a server refuses the malicious file" 1 \
+        type_command "$folder" python serve.py --model malicious_model.pt || return
+    SHOWN+=("Demo 1, defence: a signature noticed one changed bit, and a policy let the signed model in and kept the malicious file out of the server.")
+    if [ "$WAY" = docker ]; then
+        step "Demo 1, defence: run the payload in a sandbox" 1 \
+            "$ROOT/$folder/run_sandboxed.sh" --demo || return
+        SHOWN+=("Demo 1, defence: in a sandbox the payload ran and reached nothing.")
+    fi
 }
 
 run_demo_2() {

@@ -32,7 +32,7 @@ prepare_tests() {
 
 check_types() { # each demo folder stands alone, so each is checked from inside
     local folder failed=0
-    for folder in demo-* tests; do
+    for folder in demo-* benchmarks tests; do
         ls "$folder"/*.py >/dev/null 2>&1 || continue
         say "$folder"
         (cd "$folder" && mypy --config-file ../pyproject.toml --cache-dir "../.mypy_cache/$folder" ./*.py) || failed=1

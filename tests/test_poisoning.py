@@ -888,7 +888,7 @@ def scan_toy(backdoor: bool) -> dict[tuple[int, int], neural_cleanse.Trigger]:
         label: (colour.view(1, 3, 1, 1) + 0.02 * torch.randn(8, 3, 64, 64, generator=dice)).clamp(0, 1)
         for label, colour in enumerate(COLOURS)
     }
-    search = neural_cleanse.Search(Toy(backdoor), pictures, len(COLOURS), 0)
+    search = neural_cleanse.Search(Toy(backdoor), pictures, pictures, len(COLOURS), 0)
     assert len(list(search.run(60))) == 60
     found = search.results(pictures)
     assert [t.anomaly for t in found] == sorted((t.anomaly for t in found), reverse=True)
@@ -920,7 +920,7 @@ def test_pairs_that_no_sticker_changes_are_never_flagged() -> None:
             return torch.tensor([9.0, 0.0, 0.0]).repeat(len(pixels), 1) + 0 * pixels.mean((1, 2, 3))[:, None]
 
     pictures = {0: torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(1))}
-    search = neural_cleanse.Search(Stubborn(), pictures, 3, 0)
+    search = neural_cleanse.Search(Stubborn(), pictures, pictures, 3, 0)
     list(search.run(10))
     found = search.results(pictures)
     assert [one.norm for one in found] == [1, 1]
