@@ -98,6 +98,9 @@ class Docker:
         "--rm --network none --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges"
     )
 
+    # the tests run two at a time, and threads that wait for each other on busy cores lose most of their time
+    ONE_THREAD = ("--env", "OMP_NUM_THREADS=1")
+
     def __call__(self, *args: str, timeout: float = 600) -> Result:
         """docker("images") runs `docker images`."""
         return call(["docker", *args], ROOT, timeout, DOCKER_BUILDKIT="1")
@@ -111,7 +114,7 @@ class Docker:
 
     def run(self, image: str, *command: str, flags: tuple[str, ...] = (), timeout: float = 600) -> Result:
         """Run a command in a new hardened container; `flags` come on top, for example --entrypoint."""
-        return self("run", *self.HARDENED, *flags, image, *command, timeout=timeout)
+        return self("run", *self.HARDENED, *self.ONE_THREAD, *flags, image, *command, timeout=timeout)
 
 
 @pytest.fixture(scope="session")
@@ -129,6 +132,25 @@ def docker() -> Docker:
     if engine("build", "--help").returncode != 0:
         pytest.skip("Docker cannot build images here: its buildx component is missing")
     return engine
+
+
+# Tests that run at the same time must not share things: the images, or the default marker of the attack.
+TOGETHER = {"test_malicious": "marker", "test_run": "marker"}
+LONGEST = ("containers", "test_poisoning")  # begin with these
+
+
+def group_of(item: pytest.Item) -> str:
+    """The tests of one group run one after the other: those of a file, and those that share something."""
+    name = item.path.stem
+    return "containers" if name.startswith("test_containers") else TOGETHER.get(name, name)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test its group, for `pytest --dist loadgroup`, and put the longest groups first."""
+    items.sort(key=lambda item: LONGEST.index(group_of(item)) if group_of(item) in LONGEST else len(LONGEST))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -48,7 +48,6 @@ until python ask.py health; do sleep 1; done
 python ask.py predict circle.png
 python ask.py load malicious_model.pt; [ $? -eq 1 ]
 """
-ONE_THREAD = ("--env", "OMP_NUM_THREADS=1")  # several threads wait for each other where cores are busy
 ONLINE = """
 import socket
 socket.setdefaulttimeout(5)
@@ -103,7 +102,7 @@ def check_paths(output: str) -> None:
 
 def test_documented_commands_in_the_shell(docker: Any, image: str) -> None:
     script = "set -e\n" + (DOCUMENTED + SERVED).strip().replace("; [", " || [")
-    flags = (*ONE_THREAD, "--entrypoint", "/bin/sh")
+    flags = ("--entrypoint", "/bin/sh")
     result = docker.run(image, "-c", script, flags=flags)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Traceback" not in result.stderr
@@ -366,7 +365,7 @@ def test_distroless_base(docker: Any) -> None:
     # no shell to type them into, so Python starts them one after the other
     call = "print(subprocess.call([sys.executable, *command]), flush=True)"
     typed = f"import subprocess, sys\nfor command in {commands}: {call}"
-    result = docker.run(image, "-c", typed, flags=ONE_THREAD)
+    result = docker.run(image, "-c", typed)
     codes = [line for line in result.stdout.splitlines() if line.isdigit()]
     assert codes == CODES, result.stdout + result.stderr
     assert "There is no shell here" in result.stdout

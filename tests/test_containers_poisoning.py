@@ -77,7 +77,7 @@ print([str(path) for path in Path().rglob("*") if path.name == "__pycache__" or 
 @pytest.fixture(scope="module")
 def image(docker: Any) -> str:
     """The image, built as build.sh does, but under a name of its own, so that yours stays as it is."""
-    return docker.build("demo-poisoning", IMAGE, timeout=3000)
+    return docker.build("demo-poisoning", IMAGE, "--build-arg", "THREADS=1", timeout=3000)
 
 
 def in_shell(docker: Any, image: str, script: str, timeout: float = 600) -> str:
