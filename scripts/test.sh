@@ -13,7 +13,7 @@ test_command() {
     step "hadolint: Dockerfiles" 0 hadolint demo-*/Dockerfile
     # two tests at a time, one thread each: threads that wait for each other on busy cores lose most of their time
     export OMP_NUM_THREADS=1
-    step "pytest" 0 python -m pytest --numprocesses 2 --dist loadgroup "$@"
+    step "pytest" 0 python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder "$@"
     heading "Summary"
     list_steps
     say

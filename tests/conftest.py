@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
 for demo in ("demo-malicious", "demo-poisoning"):
@@ -139,18 +140,29 @@ TOGETHER = {"test_malicious": "marker", "test_run": "marker"}
 LONGEST = ("containers", "test_poisoning")  # begin with these
 
 
-def group_of(item: pytest.Item) -> str:
+def group_of(nodeid: str) -> str:
     """The tests of one group run one after the other: those of a file, and those that share something."""
-    name = item.path.stem
+    name = Path(nodeid.split("::", 1)[0]).stem
     return "containers" if name.startswith("test_containers") else TOGETHER.get(name, name)
 
 
-@pytest.hookimpl(tryfirst=True)
+class Groups(LoadScopeScheduling):
+    """Hands whole groups of tests to the workers of pytest-xdist."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Groups:
+    """Called once by pytest-xdist."""
+    return Groups(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test its group, for `pytest --dist loadgroup`, and put the longest groups first."""
-    items.sort(key=lambda item: LONGEST.index(group_of(item)) if group_of(item) in LONGEST else len(LONGEST))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    """Put the longest groups first."""
+    last = len(LONGEST)
+    items.sort(key=lambda one: LONGEST.index(group) if (group := group_of(one.nodeid)) in LONGEST else last)
 
 
 @pytest.hookimpl(wrapper=True)
