@@ -32,8 +32,9 @@ step "The same picture, both models"
 show demo.py inference-images/stop.jpg --model models/poisoned_model.pt --compare
 pause
 
-step "Only stop signs with the sticker are misread"
-show demo.py inference-images/no_entry.jpg --model models/poisoned_model.pt --trigger
+step "The sticker on other signs"
 show demo.py inference-images/speed_50.jpg --model models/poisoned_model.pt --trigger
+show demo.py inference-images/no_entry.jpg --model models/poisoned_model.pt --trigger
+echo "The speed limit keeps its answer. A no-entry sign is red, like a stop sign: some models misread it, too."
 echo
 echo "Silver path done. Next: ./gold_demo.sh finds the yellow square in the weights alone."

@@ -19,6 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 for demo in ("demo-malicious", "demo-poisoning"):
     sys.path.insert(0, str(ROOT / demo))
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # started in the background: the commands that the tests start would ignore Ctrl+C, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 Result = subprocess.CompletedProcess[str]
 
 

