@@ -23,7 +23,7 @@ import neural_cleanse
 from neural_cleanse import Trigger
 from signs import CLASSES
 
-THRESHOLD = 4.0  # anomaly index above which a pair is flagged; the README says how it was chosen
+THRESHOLD = 4.5  # anomaly index above which a pair is flagged; the README says how it was chosen
 SHOWN = 10  # pairs printed without --all
 FEW = 10  # with fewer working triggers, median and MAD say little
 

@@ -140,7 +140,7 @@ def docker() -> Docker:
 
 
 # Tests that run at the same time must not share things: the images, or the default marker of the attack.
-TOGETHER = {"test_malicious": "marker", "test_run": "marker"}
+TOGETHER = {"test_malicious": "containers", "test_run": "containers"}
 LONGEST = ("containers", "test_poisoning")  # begin with these
 
 
