@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+# both Python demos have a check.py: this one has to come first
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "demo-malicious"))
 import check
 import cli
 

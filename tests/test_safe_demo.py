@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 import random
 import re
-import signal
 import struct
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 import cli
+import formats
 import safe_demo
 import safe_loading
 import shapes
@@ -31,23 +32,9 @@ Refused = Callable[..., None]
 
 
 @pytest.fixture
-def safe_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
-    """Run safe_demo.py inside this process, in tmp_path: importing torch for each file would take minutes."""
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args: object) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr("sys.argv", [SAFE, *map(str, args)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ending:
-            cli.run(safe_demo.main)
-        said = capfd.readouterr()
-        return subprocess.CompletedProcess([SAFE], ending.value.code, said.out, said.err)  # type: ignore[arg-type]
-
-    yield run
-    signal.signal(signal.SIGTERM, before)
+def safe_here(run_main: Run) -> Run:
+    """Run safe_demo.py inside this process, in tmp_path."""
+    return functools.partial(run_main, safe_demo)
 
 
 @pytest.fixture
@@ -295,11 +282,11 @@ def test_names_in_a_file_cannot_steer_the_terminal(safe_here: Run, tmp_path: Pat
 # --- what the comparison says ------------------------------------------------------------------------------
 
 
-def figures(pickle: list[float], safe: list[float]) -> list[safe_demo.Figures]:
+def figures(pickle: list[float], safe: list[float]) -> list[formats.Figures]:
     return [
-        safe_demo.Figures("m: size on disk", [1010.0], [1010.0], [1000.0], "bytes"),
-        safe_demo.Figures("m: load", pickle, pickle, safe),
-        safe_demo.Figures("m: load and read every number", pickle, pickle, safe),
+        formats.Figures("m: size on disk", [1010.0], [1010.0], [1000.0], "bytes"),
+        formats.Figures("m: load", pickle, pickle, safe),
+        formats.Figures("m: load and read every number", pickle, pickle, safe),
     ]
 
 
@@ -312,17 +299,17 @@ def figures(pickle: list[float], safe: list[float]) -> list[safe_demo.Figures]:
     ],
 )
 def test_only_what_the_figures_show_is_claimed(pickle: list[float], safe: list[float], sentence: str) -> None:
-    said = safe_demo.claims(figures(pickle, safe), [("here", "loaded, code RAN"), ("there", "no code ran")])
+    said = formats.claims(figures(pickle, safe), [("here", "loaded, code RAN"), ("there", "no code ran")])
     assert sentence in said[0]
     assert "at most 1.00 percent" in said[3]
     assert said[4] == "Code ran in: here."
-    assert safe_demo.claims(figures(pickle, safe), [("here", "refused, no code ran")])[4].endswith(
+    assert formats.claims(figures(pickle, safe), [("here", "refused, no code ran")])[4].endswith(
         "none of the cases."
     )
 
 
 def test_compare_measures_each_size(safe_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(safe_demo, "SIZES", {"100 kB": 100_000, "1 MB": 1_000_000})
+    monkeypatch.setattr(formats, "SIZES", {"100 kB": 100_000, "1 MB": 1_000_000})
     result = safe_here("compare", "--repeat", 2)
     assert result.returncode == 0, result
     for name, least in (("100 kB", 90_000), ("1 MB", 990_000)):

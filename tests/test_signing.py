@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
-import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,23 +27,9 @@ Refused = Callable[..., None]
 
 
 @pytest.fixture
-def sign_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
+def sign_here(run_main: Run) -> Run:
     """Run sign_model.py inside this process, in tmp_path."""
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.chdir(tmp_path)
-
-    def run(*args: object) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr("sys.argv", [SIGN, *map(str, args)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ending:
-            cli.run(sign_model.main)
-        said = capfd.readouterr()
-        return subprocess.CompletedProcess([SIGN], ending.value.code, said.out, said.err)  # type: ignore[arg-type]
-
-    yield run
-    signal.signal(signal.SIGTERM, before)
+    return functools.partial(run_main, sign_model)
 
 
 @pytest.fixture
