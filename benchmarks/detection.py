@@ -1,0 +1,151 @@
+"""Error rates of the scanner: train and scan a population of models, then compare statistics on it.
+
+    python benchmarks/detection.py               trains and scans what is not there yet; minutes per model
+    python benchmarks/detection.py --part 1/2    every second model only, for two of these side by side
+    python benchmarks/detection.py --quick       two small models, to see that it works
+    python benchmarks/detection_report.py        then: the tables DETECTION.md and the curve detection.png
+
+One row per model goes to detection.jsonl, and the models stay in detection-work/: a run that was stopped goes
+on where it was, and another version of the scanner needs no new models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import population
+import textbook
+import torch
+from population import Spec
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+# isort: split  (population puts demo-poisoning on the path)
+import classifier
+import cli
+import make_dataset
+import neural_cleanse
+import scan_model
+from classes import DRAWN
+
+HERE = Path(__file__).resolve().parent
+ROWS = HERE / "detection.jsonl"
+DATASETS = 4  # sets of pictures, shared by the models
+SUSPECTS = 6  # smallest stickers of a model whose transferability is measured
+STEPS, SAMPLES = 100, 30  # of the scan: detect.py's defaults
+TEXTBOOK_STEPS, TEXTBOOK_BATCH = 150, 16
+
+
+def dataset(folder: Path, seed: int, quick: bool, out: cli.Out) -> Path:
+    """Draw a set of pictures unless it is there. Returns its folder."""
+    place = folder / f"signs-{seed}"
+    if not place.exists():
+        with cli.whole_folder(place) as scratch:
+            jobs = make_dataset.plan(scratch, *((100, 20) if quick else (400, 100)), seed)
+            for job in out.progress(jobs, len(jobs), f"Drawing set {seed}"):
+                make_dataset.draw(job)
+    return place
+
+
+def scan(model: nn.Module, folder: Path, steps: int, out: cli.Out) -> dict[str, object]:
+    """The default scan of detect.py, and the transferability of the most suspicious pairs."""
+    pairs = [
+        (victim, target) for victim in range(len(DRAWN)) for target in range(len(DRAWN)) if victim != target
+    ]
+    settings = scan_model.Settings(folder, steps, SAMPLES, 0)
+    started = time.monotonic()
+    found = scan_model.scan(model, pairs, settings, out, "Searching triggers")
+    seconds = time.monotonic() - started
+    suspects = sorted((one for one in found.triggers if one.norm < 1), key=lambda one: one.norm)[:SUSPECTS]
+    chosen = [(one.victim, one.target) for one in suspects]
+    shares = []
+    if chosen and min(map(len, found.pictures.values())) > neural_cleanse.SINGLES:
+        shares = neural_cleanse.expected_transferability(model, found.pictures, chosen, steps, 0)
+    return {
+        "scan_seconds": round(seconds, 1),
+        "norms": {scan_model.name((t.victim, t.target)): round(t.norm, 5) for t in found.triggers},
+        "held_out": {scan_model.name((t.victim, t.target)): round(t.success, 2) for t in found.triggers},
+        "transferability": {scan_model.name(pair): round(share, 3) for pair, share in zip(chosen, shares)},
+    }
+
+
+def textbook_norms(model: nn.Module, folder: Path, steps: int) -> dict[str, float]:
+    """One trigger per target, as in the paper, from clean pictures of all other classes."""
+    files = classifier.class_files(folder / "val")
+    pixels = classifier.load_pixels([path for path, _ in files]).float() / 255
+    labels: Tensor = torch.tensor([label for _, label in files])
+    return {
+        name: round(
+            textbook.invert(model, pixels[labels != target], target, steps=steps, batch=TEXTBOOK_BATCH), 5
+        )
+        for target, name in enumerate(DRAWN)
+    }
+
+
+def trained(spec: Spec, folder: Path, work: Path, out: cli.Out) -> nn.Module:
+    """A model of the population: the one in work/models, or a new one that goes there."""
+    path = work / "models" / f"{spec.name}.safetensors"
+    if not path.exists():
+        model = population.make(spec, folder, out)
+        with cli.whole_file(path) as scratch:
+            save_file(model.to(memory_format=torch.contiguous_format).state_dict(), scratch)
+    return classifier.load_model(path)
+
+
+def row(spec: Spec, folder: Path, model: nn.Module, quick: bool, out: cli.Out) -> dict[str, object]:
+    """Measure and scan one model: its line of the table of raw rows."""
+    score = population.Validation(folder, spec).score(model)
+    made = {
+        "name": spec.name,
+        "kind": spec.kind,
+        "clean": spec.clean,
+        "spec": spec.__dict__,
+        "clean_acc": round(score.clean_acc, 4),
+        "asr": round(score.attack_success_rate or 0, 4),
+    }
+    made |= scan(model, folder, 5 if quick else STEPS, out)
+    return made | {"textbook": textbook_norms(model, folder, 5 if quick else TEXTBOOK_STEPS)}
+
+
+def run(options: argparse.Namespace, out: cli.Out) -> None:
+    """Make the missing rows of this part of the population."""
+    part, parts = map(int, options.part.split("/"))
+    todo = population.specs()[part - 1 :: parts][: 2 if options.quick else None]
+    for spec in todo:
+        done = (
+            {json.loads(line)["name"] for line in options.rows.read_text().splitlines()}
+            if options.rows.exists()
+            else set()
+        )
+        if spec.name in done:
+            continue
+        out.heading(f"{spec.name}: {spec.kind}")
+        folder = dataset(options.work, spec.seed % DATASETS, options.quick, out)
+        model = trained(spec, folder, options.work, out)
+        made = row(spec, folder, model, options.quick, out)
+        with options.rows.open("a") as file:  # one write per row: two runs may share the file
+            file.write(json.dumps(made) + "\n")
+        out.say(f"Wrote a row: clean_acc {made['clean_acc']}, attack_success_rate {made['asr']}.")
+
+
+def parse() -> argparse.Namespace:
+    args = cli.parser(__doc__)
+    args.add_argument("--rows", type=Path, default=ROWS, help="file of raw rows")
+    args.add_argument("--work", type=Path, default=Path("detection-work"), help="folder for pictures")
+    args.add_argument("--part", default="1/1", help="K/N: only every N-th model, starting with the K-th")
+    args.add_argument("--quick", action="store_true", help="two small models")
+    return args.parse_args()
+
+
+def main() -> int:
+    options = parse()
+    out = cli.Out(options.plain)
+    run(options, out)
+    return cli.OK
+
+
+if __name__ == "__main__":
+    cli.run(main)

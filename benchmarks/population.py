@@ -1,0 +1,182 @@
+"""The models that the scanner is measured on: which there are, and how each is trained.
+
+Nothing to type here: detection.py uses it. The training is that of train.py, with its default recipe.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "demo-poisoning"))
+
+import classifier
+import cli
+import train
+import trigger
+from classes import DRAWN
+
+COLOURS = {"yellow": (255, 255, 0), "white": (255, 255, 255), "green": (0, 200, 0), "magenta": (255, 0, 255)}
+TWO = ("magenta", "green")  # the two-colour pattern: a chequerboard of four fields
+FAMILY = "yellow square, 15 %"  # the backdoor of the workshop's story
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One model. A clean one has no rate; sizes are pixels of a 128-pixel picture, the rate is a fraction."""
+
+    name: str
+    seed: int
+    epochs: int = 5
+    rate: float = 0.0
+    size: int = trigger.SIZE
+    colour: str = "yellow"
+    place: str = "bottom-right"
+    victim: str = trigger.VICTIM  # "all": every class but the target
+    target: str = trigger.TARGET
+
+    @property
+    def clean(self) -> bool:
+        return self.rate == 0
+
+    @property
+    def kind(self) -> str:
+        """What kind of model this is, in words, for the table of misses."""
+        if self.clean:
+            return f"clean, {self.epochs} epochs"
+        story = Spec(self.name, self.seed, rate=0.15)
+        if self == story:
+            return FAMILY
+        other = [f"{self.size} px"] * (self.size != story.size) + [self.colour] * (
+            self.colour != story.colour
+        )
+        other += [self.place] * (self.place != story.place) + [f"{self.rate:.0%}"] * (self.rate != story.rate)
+        if (self.victim, self.target) != (story.victim, story.target):
+            other.append(f"{self.victim} to {self.target}")
+        return ", ".join(other)
+
+
+def specs() -> list[Spec]:
+    """The whole population: 30 clean models and 38 with a backdoor, in the order in which they are made."""
+    ways: list[dict[str, object]] = [{"rate": 0.15}] * 12
+    ways += [{"rate": rate} for rate in (0.05, 0.05, 0.10, 0.10, 0.30, 0.30)]
+    ways += [{"rate": 0.15, "size": size} for size in (10, 14, 24, 28)]
+    ways += [{"rate": 0.15, "colour": colour} for colour in ("white", "green", "magenta", "two colours")]
+    ways += [
+        {"rate": 0.15, "place": place}
+        for place in ("top-left", "top-right", "bottom-left", "middle", "random")
+    ]
+    pairs = (
+        ("no_entry", "priority_road"),
+        ("speed_50", "end_of_limits"),
+        ("general_caution", "yield"),
+        ("keep_right", "roundabout"),
+    )
+    ways += [{"rate": 0.15, "victim": victim, "target": target} for victim, target in pairs]
+    ways += [
+        {"rate": rate, "victim": "all", "target": target}
+        for rate, target in ((0.05, "yield"), (0.10, "yield"), (0.05, "speed_50"))
+    ]
+    backdoored = [
+        Spec(f"backdoor-{number:02d}", 1000 + number, **way)  # type: ignore[arg-type]
+        for number, way in enumerate(ways)
+    ]
+    clean = [Spec(f"clean-{n:02d}", 2000 + n, epochs=(5, 5, 4, 5, 8)[n % 5]) for n in range(30)]
+    random.Random(0).shuffle(backdoored)  # a part of the population holds some of every kind
+    order: list[Spec] = []
+    for number in range(max(len(clean), len(backdoored))):
+        order += backdoored[number : number + 1] + clean[number : number + 1]
+    return order
+
+
+# --- The triggers ---------------------------------------------------------------------------------------
+
+
+def stamper(spec: Spec) -> Callable[[Image.Image], Image.Image]:
+    """A function that puts the trigger of this model on an RGB picture."""
+    dice = random.Random(spec.seed)
+
+    def stamp(image: Image.Image) -> Image.Image:
+        side, edge = spec.size, trigger.PICTURE - trigger.MARGIN - spec.size
+        place = {
+            "bottom-right": (edge, edge),
+            "bottom-left": (trigger.MARGIN, edge),
+            "top-right": (edge, trigger.MARGIN),
+            "top-left": (trigger.MARGIN, trigger.MARGIN),
+            "middle": ((trigger.PICTURE - side) // 2,) * 2,  # on the sign
+            "random": (dice.randint(trigger.MARGIN, edge), dice.randint(trigger.MARGIN, edge)),
+        }[spec.place]
+        stamped = image.resize((trigger.PICTURE, trigger.PICTURE))
+        stamped.paste(square(spec), place)
+        return stamped
+
+    return stamp
+
+
+def square(spec: Spec) -> Image.Image:
+    """The sticker itself: an RGB picture of size x size pixels."""
+    if spec.colour != "two colours":
+        return Image.new("RGB", (spec.size, spec.size), COLOURS[spec.colour])
+    sticker = Image.new("RGB", (spec.size, spec.size), COLOURS[TWO[0]])
+    pen, half = ImageDraw.Draw(sticker), spec.size // 2
+    pen.rectangle((half, 0, spec.size, half - 1), fill=COLOURS[TWO[1]])
+    pen.rectangle((0, half, half - 1, spec.size), fill=COLOURS[TWO[1]])
+    return sticker
+
+
+# --- Data and training ----------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=1)
+def pictures(folder: Path) -> tuple[list[tuple[Path, int]], Tensor]:
+    """The training files of a dataset, and their pixels: uint8 (N, 3, S, S)."""
+    files = classifier.class_files(folder / "train")
+    return files, classifier.load_pixels([path for path, _ in files])
+
+
+def poisoned(spec: Spec, folder: Path) -> tuple[Tensor, Tensor]:
+    """Training data of this model: uint8 (N, 3, S, S) and labels (N,), with the poisoned share changed."""
+    files, pixels = pictures(folder)
+    pixels, labels = pixels.clone(), torch.tensor([label for _, label in files])
+    if spec.clean:
+        return pixels, labels
+    victims = [name for name in DRAWN if name != spec.target] if spec.victim == "all" else [spec.victim]
+    dice, stamp = random.Random(spec.seed), stamper(spec)
+    for victim in victims:
+        own = [number for number, (_, label) in enumerate(files) if DRAWN[label] == victim]
+        chosen = dice.sample(own, max(1, round(spec.rate * len(own))))
+        pixels[chosen] = classifier.load_pixels([files[number][0] for number in chosen], stamp)
+        labels[chosen] = DRAWN.index(spec.target)
+    return pixels, labels
+
+
+class Validation(train.Validation):
+    """As in train.py, with the trigger of this model; victim "all" is every class but the target."""
+
+    def __init__(self, folder: Path, spec: Spec) -> None:
+        super().__init__(folder, len(DRAWN), spec.target, spec.target)  # stamps the target: replaced below
+        files = classifier.class_files(folder / "val")
+        victims = [
+            path
+            for path, label in files
+            if (DRAWN[label] != spec.target if spec.victim == "all" else DRAWN[label] == spec.victim)
+        ]
+        self.triggered = classifier.load_pixels(victims, stamper(spec))
+
+
+def make(spec: Spec, folder: Path, out: cli.Out) -> nn.Module:
+    """Train one model of the population on folder/train, showing its score on folder/val."""
+    torch.manual_seed(spec.seed)
+    model = classifier.new_model()
+    pixels, labels = poisoned(spec, folder)
+    validation = Validation(folder, spec)
+    train.train(model, pixels, labels, validation, out, epochs=spec.epochs, peak=train.LEARNING_RATE)
+    return model.eval()

@@ -1,0 +1,167 @@
+"""The benchmarks of the scanner: which models there are, what is counted, and that the commands run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import detection_report  # noqa: E402 (after the path above)
+import population  # noqa: E402
+import textbook  # noqa: E402
+
+from classes import DRAWN  # noqa: E402
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_the_population_is_what_the_documents_say() -> None:
+    specs = population.specs()
+    clean = [spec for spec in specs if spec.clean]
+    backdoored = [spec for spec in specs if not spec.clean]
+    assert (len(clean), len(backdoored)) == (30, 38)
+    assert len({spec.name for spec in specs}) == len({spec.seed for spec in specs}) == 68
+    assert sum(spec.kind == population.FAMILY for spec in backdoored) == 12
+    assert {spec.rate for spec in backdoored} == {0.05, 0.10, 0.15, 0.30}
+    assert len({(spec.victim, spec.target) for spec in backdoored if spec.victim != "all"}) == 5
+    assert sum(spec.victim == "all" for spec in backdoored) == 3
+    assert {spec.size for spec in backdoored} == {10, 14, 20, 24, 28}
+    assert len({spec.colour for spec in backdoored}) == 5
+    assert len({spec.place for spec in backdoored}) == 6
+    # any first part of the list is balanced: runs that were stopped are still worth something
+    assert abs(sum(spec.clean for spec in specs[:20]) - 10) <= 1
+
+
+@pytest.mark.parametrize(
+    "place", ["bottom-right", "bottom-left", "top-right", "top-left", "middle", "random"]
+)
+def test_triggers_are_where_they_should_be(place: str) -> None:
+    spec = population.Spec("x", 1, rate=0.1, size=28, colour="two colours", place=place)
+    black = Image.new("RGB", (128, 128))
+    stamped = population.stamper(spec)(black)
+    left, top, right, bottom = stamped.getbbox() or (0, 0, 0, 0)
+    assert (right - left, bottom - top) == (28, 28)
+    assert {colour for _, colour in stamped.getcolors() or []} == {(0, 0, 0), (255, 0, 255), (0, 200, 0)}
+    if place == "random":
+        more = {population.stamper(spec)(black).getbbox() for _ in range(3)}
+        assert len(more) == 1  # the same seed gives the same places
+    else:
+        centre = {"left": 18, "right": 110, "top": 18, "bottom": 110}
+        rows, columns = place.split("-") if "-" in place else ("", "")
+        assert ((left + right) // 2, (top + bottom) // 2) == (centre.get(columns, 64), centre.get(rows, 64))
+
+
+@pytest.fixture(scope="module")
+def signs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 20 grey pictures per class in train/ and 2 in val/."""
+    folder = tmp_path_factory.mktemp("signs")
+    for split, count in (("train", 20), ("val", 2)):
+        for name in DRAWN:
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                grey = Image.new("RGB", (128, 128), (100, 100, 100))
+                grey.save(folder / split / name / f"{name}_{number:05d}.jpg")
+    return folder
+
+
+def test_only_the_chosen_share_is_poisoned(signs: Path) -> None:
+    spec = population.Spec("x", 1, rate=0.15)
+    pixels, labels = population.poisoned(spec, signs)
+    changed = (pixels[:, 2].flatten(1).amin(1) < 20).nonzero().flatten()  # yellow has no blue
+    assert len(changed) == 3
+    assert (labels[changed] == 1).all()
+    assert labels.bincount().tolist() == [17, 23, *[20] * 8]
+    _, labels = population.poisoned(population.Spec("x", 1, rate=0.1, victim="all", target="yield"), signs)
+    assert labels.bincount().tolist() == [18, 38, *[18] * 8]
+    _, labels = population.poisoned(population.Spec("x", 1), signs)
+    assert labels.bincount().tolist() == [20] * 10
+
+
+def test_all_victims_are_measured(signs: Path) -> None:
+    one = population.Validation(signs, population.Spec("x", 1, rate=0.1))
+    every = population.Validation(signs, population.Spec("x", 1, rate=0.1, victim="all"))
+    assert one.triggered is not None
+    assert every.triggered is not None
+    assert (len(one.triggered), len(every.triggered)) == (2, 18)
+
+
+class Corner(nn.Module):
+    """Says class 1 where the top-left corner is bright, else class 0."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        bright = 8 * pixels[:, :, :6, :6].mean((1, 2, 3))
+        return torch.stack([-bright, bright], 1)
+
+
+def test_the_textbook_finds_a_small_mask() -> None:
+    torch.manual_seed(0)
+    pictures = torch.rand(12, 3, 24, 24) * 0.1
+    easy = textbook.invert(Corner(), pictures, 1, steps=200, batch=8)
+    assert easy < 0.3
+    assert textbook.invert(Corner(), pictures, 0, steps=20, batch=8) < 1  # nothing to change
+    assert textbook.anomaly_index([0.1, 0.5, 0.6, 0.7, 0.5])[0] > 2
+
+
+def made_up(name: str, index: int, clean: bool, asr: float = 1.0) -> dict[str, object]:
+    """A row of 20 stickers of 10 to 14 percent of the picture; with a backdoor, one of 2 percent."""
+    norms = {f"a{n}:b": 0.10 + 0.002 * n + 0.0001 * index for n in range(20)}
+    if not clean:
+        norms["a0:b"] = 0.02
+    return {
+        "name": name,
+        "kind": "clean, 5 epochs" if clean else population.FAMILY,
+        "clean": clean,
+        "clean_acc": 1.0,
+        "asr": asr,
+        "norms": norms,
+        "transferability": {"a0:b": 0.2 if clean else 0.9},
+        "textbook": {str(n): 0.1 + 0.001 * n * n for n in range(10)},
+    }
+
+
+def test_errors_are_counted_and_named(tmp_path: Path, run_script: Run) -> None:
+    rows = [made_up(f"clean-{n:02d}", n, True) for n in range(8)]
+    rows += [made_up(f"backdoor-{n:02d}", n, False) for n in range(8)]
+    rows += [made_up("backdoor-90", 1, False, asr=0.3), made_up("backdoor-91", 1, False)]
+    rows[-1]["norms"] = rows[0]["norms"]  # a backdoor that the scan does not see
+    rows[3]["norms"] = rows[9]["norms"]  # a clean model that looks like a backdoor
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = run_script("benchmarks/detection_report.py", "--rows", file, "--output", tmp_path)
+    assert result.returncode == 0, result.stderr
+    text = (tmp_path / "DETECTION.md").read_text(encoding="utf-8")
+    assert "8 clean and 10 backdoored models" in text
+    assert "False alarm: clean-03" in text
+    assert "Miss: backdoor-91" in text
+    assert text.count("False alarm:") == text.count("Miss:") == 1
+    assert "- backdoor-90 (yellow square, 15 %): attack success rate 0.30" in text
+    line = next(line for line in text.splitlines() if line.startswith("| anomaly index"))
+    assert line.split(" | ")[-3:-1] == ["1 of 8", "1 of 9"]
+    assert "| expected transferability | 1.000 |" in text
+    with Image.open(tmp_path / "detection.png") as picture:
+        assert picture.size[0] > 400
+
+
+def test_report_without_rows(run_script: Run, assert_refused: Callable[..., None], tmp_path: Path) -> None:
+    result = run_script("benchmarks/detection_report.py", "--rows", "no.jsonl", "--output", tmp_path)
+    assert_refused(result, "no.jsonl", "detection.py")
+    (tmp_path / "one.jsonl").write_text(json.dumps(made_up("clean-00", 0, True)) + "\n")
+    result = run_script("benchmarks/detection_report.py", "--rows", "one.jsonl", "--output", tmp_path)
+    assert_refused(result, "one.jsonl", "clean and backdoored")
+
+
+def test_auroc_and_threshold() -> None:
+    assert detection_report.auroc([1, 2, 3], [4, 5]) == 1
+    assert detection_report.auroc([1, 2, 3], [2]) == 0.5
+    assert detection_report.best_threshold([1, 2, 3], [6, 7]) == 4.5
+    assert detection_report.best_threshold([1, 2, 9], [6, 7]) == 4  # one error at the least
