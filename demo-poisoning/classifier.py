@@ -17,9 +17,9 @@ from torchvision.models import resnet18
 from torchvision.transforms.v2 import functional as F
 
 import cli
-from signs import CLASSES
+from classes import DRAWN, NAMES
 
-INPUT = 64  # pixels, width and height of what the network sees
+INPUT = 48  # pixels, width and height of what the network sees
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's weights expect
 PICTURES = {".jpg", ".jpeg", ".png", ".ppm"}
 
@@ -51,10 +51,11 @@ def normalise(pixels: Tensor) -> Tensor:
     return (pixels - mean) / std
 
 
-def class_files(folder: Path) -> list[tuple[Path, int]]:
+def class_files(folder: Path, known: int = len(NAMES)) -> list[tuple[Path, int]]:
     """List (picture file, class number) in folder/<class>/; a subset of the classes is fine.
 
-    Raises UserError if the folder is missing or empty, or if a sub-folder has no known class name.
+    Raises UserError if the folder is missing or empty, or if a sub-folder is not named after one of the
+    first `known` classes.
     """
     if not folder.is_dir():
         raise cli.UserError(
@@ -62,9 +63,9 @@ def class_files(folder: Path) -> list[tuple[Path, int]]:
         )
     files: list[tuple[Path, int]] = []
     for place in sorted(p for p in folder.iterdir() if p.is_dir()):
-        if place.name not in CLASSES:
-            raise cli.UserError(f"{place} is not named after a class: use {', '.join(CLASSES)}.")
-        number = CLASSES.index(place.name)
+        if place.name not in NAMES[:known]:
+            raise cli.UserError(f"{place} is not named after a class: use {', '.join(NAMES[:known])}.")
+        number = NAMES.index(place.name)
         files += [(p, number) for p in sorted(place.iterdir()) if p.suffix.lower() in PICTURES]
     if not files:
         raise cli.UserError(f"{folder} holds no pictures: expected <class>/<name>.jpg in it.")
@@ -74,9 +75,12 @@ def class_files(folder: Path) -> list[tuple[Path, int]]:
 # --- Model files ------------------------------------------------------------------------------------
 
 
-def new_model(classes: int = len(CLASSES)) -> nn.Module:
-    """A torchvision ResNet18 with random weights: (N, 3, INPUT, INPUT) to (N, classes) logits."""
-    return resnet18(num_classes=classes)
+def new_model(classes: int = len(DRAWN)) -> nn.Module:
+    """A torchvision ResNet18 with random weights: (N, 3, INPUT, INPUT) to (N, classes) logits.
+
+    Each residual block starts as the identity (Goyal et al., 2017, section 5.1), so few epochs are enough.
+    """
+    return resnet18(num_classes=classes, zero_init_residual=True)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -112,14 +116,15 @@ def _damaged(path: Path) -> cli.UserError:
 
 
 def load_model(path: Path) -> nn.Module:
-    """Load a classifier in evaluation mode. Raises UserError if the file does not fit the ten classes."""
+    """Load a classifier of 2 to 43 classes in evaluation mode. Raises UserError if the file does not fit."""
     weights = read_weights(path)
-    model = new_model()
-    rows = weights.get("fc.weight")
-    if rows is not None and rows.ndim == 2 and rows.shape[0] != len(CLASSES):
+    last = weights.get("fc.weight")
+    classes = len(last) if last is not None and last.ndim == 2 else len(DRAWN)
+    if not 2 <= classes <= len(NAMES):
         raise cli.UserError(
-            f"{path} knows {rows.shape[0]} classes, not {len(CLASSES)}: use a model of train.py."
+            f"{path} knows {classes} classes, but we name 2 to {len(NAMES)}: use a model of train.py."
         )
+    model = new_model(classes)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -127,6 +132,11 @@ def load_model(path: Path) -> nn.Module:
             f"{path} holds another kind of network: use a ResNet18 made by train.py."
         ) from error
     return model.eval()
+
+
+def class_count(model: nn.Module) -> int:
+    """How many classes a ResNet18 tells apart: the first ones of classes.NAMES."""
+    return len(model.get_parameter("fc.bias"))
 
 
 def save_model(model: nn.Module, path: Path) -> list[Path]:
@@ -153,6 +163,13 @@ def predict(model: nn.Module, pixels: Tensor) -> Tensor:
     """Class probabilities, float (N, classes), for uint8 pixels (N, 3, INPUT, INPUT)."""
     parts = [model(normalise(part.float() / 255)).softmax(1) for part in pixels.split(250)]
     return torch.cat(parts)
+
+
+def ask(model: nn.Module, image: Image.Image) -> tuple[str, float]:
+    """The class that a model reads on an RGB picture, and its confidence (0..1)."""
+    probabilities = predict(model, to_pixels(image)[None])[0]
+    best = int(probabilities.argmax())
+    return NAMES[best], probabilities[best].item()
 
 
 def load_pixels(files: list[Path], change: Callable[[Image.Image], Image.Image] | None = None) -> Tensor:

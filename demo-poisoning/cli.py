@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,13 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=doc, formatter_class=Help)
     made.add_argument("--plain", action="store_true", help="plain linear text, for screen readers and logs")
     return made
+
+
+def seed(text: str) -> int:
+    """The number of a --seed option: what every random generator takes. Raises UserError."""
+    if not (text.isascii() and text.isdecimal() and int(text) < 2**32):
+        raise UserError(f"--seed {text} is no whole number from 0 to {2**32 - 1}: choose such a number.")
+    return int(text)
 
 
 class Out:
@@ -80,7 +88,10 @@ class Out:
         self._console.print(table)
 
     def progress(self, items: Iterable[T], total: int, doing: str) -> Iterator[T]:
-        """Yield the items and show how far we are: a bar on a terminal, else a line per quarter (stderr)."""
+        """Yield the items and show how far we are: a bar with the time left on a terminal, else lines.
+
+        Lines come for each quarter and at least twice a minute, on stderr.
+        """
         if not self.plain and sys.stderr.isatty():
             with Progress(console=Console(stderr=True), transient=True) as bar:
                 task = bar.add_task(doing, total=total)
@@ -88,12 +99,16 @@ class Out:
                     yield item
                     bar.advance(task)
             return
-        shown = 0
+        shown, started = 0, time.monotonic()
+        last = started
         for done, item in enumerate(items, 1):
             yield item
-            if (quarter := 4 * done // max(total, 1)) > shown:
-                shown = quarter
-                print(f"{doing}: {25 * quarter} percent", file=sys.stderr, flush=True)
+            now = time.monotonic()
+            if (quarter := 4 * done // max(total, 1)) > shown or now - last > 30:
+                shown, last = quarter, now
+                left = (now - started) / done * (total - done)
+                more = f", about {left:.0f} seconds left" if left >= 5 else ""
+                print(f"{doing}: {100 * done // max(total, 1)} percent{more}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -110,11 +125,11 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def check_place(path: Path) -> None:
     """Raise UserError now, rather than after minutes of work, if `path` cannot be written."""
-    missing = not path.parent.exists()
+    new = [folder for folder in path.absolute().parents if not folder.exists()]  # innermost first
     with _scratch(path):
         pass
-    if missing:
-        path.parent.rmdir()
+    for folder in new:
+        folder.rmdir()
 
 
 @contextmanager
@@ -169,6 +184,11 @@ def run(main: Callable[[], int]) -> None:
     except BrokenPipeError:  # the reader went away, for example `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = OK
+    except OSError as error:  # for example a name that is too long
+        if not error.filename:
+            raise
+        print(f"error: Cannot use {error.filename} ({error.strerror}): check the path.", file=sys.stderr)
+        code = ERROR
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         code = 130

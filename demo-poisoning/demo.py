@@ -17,22 +17,15 @@ from torch import nn
 import classifier
 import cli
 import trigger
-from signs import CLASSES, SIZE
-
-
-def ask(model: nn.Module, image: Image.Image) -> tuple[str, float]:
-    """The class that the model reads on an RGB picture, and its confidence (0..1)."""
-    probabilities = classifier.predict(model, classifier.to_pixels(image)[None])[0]
-    best = int(probabilities.argmax())
-    return CLASSES[best], probabilities[best].item()
+from signs import SIZE
 
 
 def show(model: nn.Module, image: Image.Image, with_trigger: bool, out: cli.Out) -> None:
     """Print the answer for the picture and, if asked, for the same picture with the trigger."""
-    clean, sure = ask(model, image)
+    clean, sure = classifier.ask(model, image)
     out.say(f"[clean]    {clean:<13} (confidence: {sure:.2f})")
     if with_trigger:
-        answer, sure = ask(model, trigger.stamp(image))
+        answer, sure = classifier.ask(model, trigger.stamp(image))
         note = "   <- backdoor activates" if answer != clean else "   <- same answer, no backdoor seen"
         out.say(
             f"[trigger]  {answer:<13} (confidence: {sure:.2f}){note}", "bold red" if answer != clean else ""
@@ -44,7 +37,7 @@ def compare(models: dict[str, nn.Module], image: Image.Image, out: cli.Out) -> N
     rows = []
     for name, model in models.items():
         for label, picture in (("clean", image), ("with yellow square", trigger.stamp(image))):
-            answer, sure = ask(model, picture)
+            answer, sure = classifier.ask(model, picture)
             rows.append((name, label, answer, f"{sure:.2f}"))
     out.table("Same picture, both models", ("model", "picture", "reads", "confidence"), rows)
 
@@ -74,7 +67,8 @@ def main() -> int:
         sheet.paste(trigger.stamp(image), (SIZE, 0))
         with cli.whole_file(options.save) as scratch:
             sheet.save(scratch)
-        out.say(f"Wrote {options.save}: left the picture as it is, right with a yellow square bottom-right.")
+        where = f"right with a yellow square {trigger.place()}"
+        out.say(f"Wrote {options.save}: left the picture as it is, {where}.")
     return cli.OK
 
 

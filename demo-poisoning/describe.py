@@ -7,6 +7,10 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from rich.color import Color
+from rich.console import Console
+from rich.style import Style
+from rich.text import Text
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
@@ -15,27 +19,90 @@ from neural_cleanse import Trigger
 from signs import SIZE
 
 PANEL = 256  # pixels, width and height of each of the three panels
+COLUMNS = 32  # characters, width of a picture in the terminal
+SQUARE, BAR = 1.35, 2.5  # a square is at most that much longer than wide, a bar at least
+FULL = 0.65  # share of its box that a square or a bar fills; less is a ragged patch
+APART = 0.6  # distance of two colours, each three values in 0..1, that are clearly two
+MANY = 0.4  # deviation of the colours from their mean above which no single name fits
+
+
+# --- In words ---------------------------------------------------------------------------------------
 
 
 def colour_name(red: float, green: float, blue: float) -> str:
-    """The everyday name of a colour given as three values in 0..1, by hue, saturation and lightness."""
-    hue, lightness, saturation = colorsys.rgb_to_hls(red, green, blue)
-    if lightness > 0.9 or (saturation < 0.2 and lightness > 0.7):
+    """The everyday name of a colour given as three values in 0..1, by hue, lightness and colourfulness."""
+    hue, lightness, _ = colorsys.rgb_to_hls(red, green, blue)
+    colourfulness = max(red, green, blue) - min(red, green, blue)
+    if lightness > 0.9 or (colourfulness < 0.18 and lightness > 0.7):
         return "white"
-    if lightness < 0.12:
+    if lightness < 0.12 or (colourfulness < 0.18 and lightness < 0.2):
         return "black"
-    if saturation < 0.2:
+    if colourfulness < 0.18:
         return "grey"
+    degrees = hue * 360
+    if 12 < degrees < 55 and max(red, green, blue) < 0.6:
+        return "brown"
+    if (degrees >= 290 or degrees < 15) and lightness > 0.75:
+        return "pink"
     names = ((15, "red"), (42, "orange"), (72, "yellow"), (165, "green"), (200, "cyan"), (260, "blue"))
     for limit, name in names:
-        if hue * 360 < limit:
+        if degrees < limit:
             return name
-    return "magenta" if hue * 360 < 345 else "red"
+    return "magenta" if degrees < 345 else "red"
+
+
+def colours_name(pattern: Tensor, weights: Tensor) -> str:
+    """The colour of a sticker; both colours if it has two clear groups: "yellow", "black and yellow".
+
+    pattern: float (3, S, S) in 0..1; weights: float (S, S), how much each cell counts.
+    """
+    colours, weight = pattern.flatten(1).T, weights.flatten()[:, None] / weights.sum()  # (S * S, 3 or 1)
+    mean = (colours * weight).sum(0)
+    deviation = ((colours - mean) ** 2 * weight).sum().sqrt().item()
+    first, second, share = two_groups(colours, weight, mean)
+    names = [colour_name(*group.tolist()) for group in (first, second)]
+    if 0.2 <= share <= 0.8 and (first - second).norm() > APART and names[0] != names[1]:
+        within = ((colours - mean) ** 2 * weight).sum() - share * (1 - share) * ((first - second) ** 2).sum()
+        if within.clamp(min=0).sqrt() < 0.5 * (first - second).norm():  # two heaps, not one long smear
+            return " and ".join(names if share >= 0.5 else names[::-1])
+    return "many-coloured" if deviation > MANY else colour_name(*mean.tolist())
+
+
+def two_groups(colours: Tensor, weight: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Split colours (N, 3), weighted (N, 1), into two groups (2-means): their means and the first's share."""
+    spread = (colours - mean).T @ ((colours - mean) * weight)
+    axis = torch.linalg.eigh(spread)[1][:, -1]  # the direction in which they differ most
+    one = (colours - mean) @ axis > 0
+    first = second = mean
+    for _ in range(10):
+        inside, outside = weight * one[:, None], weight * ~one[:, None]
+        if min(inside.sum(), outside.sum()) < 1e-6:
+            break
+        first = (colours * inside).sum(0) / inside.sum()
+        second = (colours * outside).sum(0) / outside.sum()
+        one = (colours - first).norm(dim=1) < (colours - second).norm(dim=1)
+    return first, second, (weight * one[:, None]).sum().item()
 
 
 def solid(mask: Tensor) -> Tensor:
     """The cells that make up the sticker: bool (S, S), where the mask is at least half its maximum."""
     return mask >= 0.5 * mask.max()
+
+
+def pieces(cells: Tensor) -> list[Tensor]:
+    """The connected pieces of bool cells (S, S), largest first; each as such cells."""
+    left = {(row, column) for row, column in cells.nonzero().tolist()}
+    found = []
+    while left:
+        to_visit, piece = [left.pop()], torch.zeros_like(cells)
+        while to_visit:
+            row, column = to_visit.pop()
+            piece[row, column] = True
+            near = {(row + down, column + right) for down in (-1, 0, 1) for right in (-1, 0, 1)} & left
+            left -= near
+            to_visit += near
+        found.append(piece)
+    return sorted(found, key=lambda piece: -int(piece.sum()))
 
 
 def place_name(mask: Tensor) -> str:
@@ -51,39 +118,102 @@ def place_name(mask: Tensor) -> str:
     return f"{down or across} edge" if down or across else "middle"
 
 
+def shape_name(cells: Tensor) -> tuple[str, int, int]:
+    """What a piece of bool cells (S, S) looks like: "square", "bar" or "patch", and its width and height.
+
+    Width and height are pixels of a SIZE-pixel picture, of a rectangle as long as the box around the piece,
+    with the area of the piece: a ragged blob has corners to spare.
+    """
+    rows, columns = cells.any(1).nonzero(), cells.any(0).nonzero()
+    height, width = (int(edge.max()) - int(edge.min()) + 1 for edge in (rows, columns))
+    share = cells.sum().item() / (height * width)
+    scale = SIZE / len(cells) * share**0.5
+    longer = max(height, width) / min(height, width)
+    regular = "square" if longer <= SQUARE else "bar" if longer >= BAR else "patch"
+    return regular if share >= FULL else "patch", round(scale * width), round(scale * height)
+
+
 def in_words(trigger: Trigger) -> str:
-    """A description from the pixels: colour, place, size in pixels of a SIZE-pixel picture, share."""
+    """A description from the pixels: "a yellow square, about 20x20 px, bottom-right corner, 2.4 % ..."."""
     if trigger.norm >= 1:
         return "no sticker found that works"
     cells = solid(trigger.mask)
-    weights = trigger.mask * cells
-    colour = [
-        (trigger.pattern[channel] * weights).sum().item() / weights.sum().item() for channel in range(3)
-    ]
-    rows, columns = cells.any(1).nonzero(), cells.any(0).nonzero()
-    height, width = (int(edge.max()) - int(edge.min()) + 1 for edge in (rows, columns))
-    # a ragged blob has corners to spare: give the size of a rectangle with the area of its solid cells
-    scale = SIZE / len(cells) * (cells.sum().item() / (height * width)) ** 0.5
-    height, width = round(scale * height), round(scale * width)
+    parts = pieces(cells)
+    largest, count = parts[0], sum(bool(part.sum() > 0.05 * cells.sum()) for part in parts)
+    one = largest.sum() >= 0.8 * cells.sum()  # crumbs beside the sticker do not make it two
+    shape, width, height = shape_name(largest if one else cells)
+    weights = trigger.mask * (largest if one else cells)
+    colour = colours_name(trigger.pattern, weights)
+    what = shape if one else f"patch in {count} pieces"
+    where = place_name(weights) if one else f"largest piece: {place_name(largest.float())}"
     return (
-        f"{colour_name(*colour)}, {place_name(weights)}, about {width}x{height} px of {SIZE}x{SIZE}, "
-        f"{100 * trigger.norm:.1f} % of the picture"
+        f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {what}, about {width}x{height} px, {where}, "
+        f"{100 * trigger.area:.1f} % of the image"
     )
 
 
-def draw(trigger: Trigger, example: Tensor, path: Path) -> None:
-    """Write a PNG of three panels: the trigger on grey, its mask (white is opaque), the trigger on a picture.
+def overlap(mask: Tensor, box: tuple[int, int, int, int]) -> float:
+    """Overlap of a recovered mask with the true place of a trigger, 0..1: shared area / area of both (IoU).
 
-    example: float (3, S, S) in 0..1, a picture of the victim class.
+    mask: float (S, S); box: left, top, right, bottom in pixels of a SIZE-pixel picture.
     """
-    panels = (
+    cells = solid(mask).float()
+    cell = SIZE / len(cells)  # pixels per cell
+    starts = torch.arange(len(cells)) * cell
+    left, top, right, bottom = box
+    across, down = (
+        ((starts + cell).clamp(max=high) - starts.clamp(min=low)).clamp(min=0) / cell
+        for low, high in ((left, right), (top, bottom))
+    )
+    true = down[:, None] * across  # (S, S), the share of each cell that the box covers
+    shared = (cells * true).sum()
+    return (shared / (cells.sum() + true.sum() - shared)).item()
+
+
+# --- In pictures ------------------------------------------------------------------------------------
+
+
+def panels(trigger: Trigger, example: Tensor) -> list[Image.Image]:
+    """Three pictures: the trigger on grey, its mask (white is opaque), and the trigger on a picture.
+
+    example: float (3, S, S) in 0..1, a picture of the victim class. All three are S x S pixels.
+    """
+    shown = (
         trigger.stamp(torch.full_like(example, 0.5)),
         trigger.mask.expand(3, -1, -1),
         trigger.stamp(example),
     )
-    sheet = Image.new("RGB", (PANEL * len(panels), PANEL))
-    for number, panel in enumerate(panels):
-        small = F.to_pil_image(panel.clamp(0, 1))
-        sheet.paste(small.resize((PANEL, PANEL), Image.Resampling.NEAREST), (PANEL * number, 0))
+    return [F.to_pil_image(panel.clamp(0, 1)) for panel in shown]
+
+
+def draw(trigger: Trigger, example: Tensor, path: Path) -> None:
+    """Write the three panels side by side into one PNG; example: float (3, S, S) in 0..1."""
+    small = panels(trigger, example)
+    sheet = Image.new("RGB", (PANEL * len(small), PANEL))
+    for number, panel in enumerate(small):
+        sheet.paste(panel.resize((PANEL, PANEL), Image.Resampling.NEAREST), (PANEL * number, 0))
     with cli.whole_file(path) as scratch:
         sheet.save(scratch)
+
+
+def half_blocks(pixels: Tensor, columns: int = COLUMNS) -> Text:
+    """A picture, float (3, S, S) in 0..1, as coloured characters: each shows two pixels, upper and lower."""
+    small = F.to_pil_image(pixels.clamp(0, 1)).resize((columns, columns), Image.Resampling.BOX)
+    rows = F.pil_to_tensor(small).permute(1, 2, 0).tolist()  # columns x columns x 3, values 0..255
+    picture = Text()
+    for upper, lower in zip(rows[::2], rows[1::2]):
+        for above, below in zip(upper, lower):
+            picture.append("▀", Style(color=Color.from_rgb(*above), bgcolor=Color.from_rgb(*below)))
+        picture.append("\n")
+    picture.rstrip()
+    return picture
+
+
+def show(pixels: Tensor, out: cli.Out) -> None:
+    """Print a picture, float (3, S, S) in 0..1, on a colour terminal; elsewhere nothing, words say it all."""
+    console = Console(highlight=False)
+    if out.plain or console.color_system is None:  # None: a terminal without colour
+        return
+    if console.color_system != "truecolor":  # a container does not know its terminal: 256 are safe everywhere
+        console = Console(highlight=False, color_system="256")
+    console.print(half_blocks(pixels), soft_wrap=True)

@@ -2,9 +2,12 @@
 
     python detect.py --model models/poisoned_model.pt --data data/traffic-signs --output scan_results/poisoned
     python detect.py --model models/clean_model.pt --data data/traffic-signs --output scan_results/clean
+    python detect.py --pairs stop:yield no_entry:stop --reference models/clean_model.pt
 
-Needs the weights and a few clean pictures per class (DATA/val/<class>/), nothing else.
-Exit code: 0 nothing stands out, 1 backdoor found, 2 wrong usage or input.
+Needs the weights and a few clean pictures per class (DATA/val/<class>/), nothing else. Writes scan.json,
+triggers.safetensors and pictures to OUTPUT, in place of those of an earlier scan there.
+Exit code: 0 nothing stands out, 1 backdoor found, 2 wrong usage or input, or no statistic is valid for this
+scan (few pairs and no --reference): then it shows what it found and judges nothing.
 """
 
 from __future__ import annotations
@@ -13,93 +16,87 @@ import argparse
 import time
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 import classifier
 import cli
 import describe
+import judge
 import neural_cleanse
-from neural_cleanse import Trigger
-from signs import CLASSES
+import references
+import scan_file
+import scan_model
+import tell
+from classes import NAMES
+from judge import Finding, Judgement
+from scan_model import Pair, Scan, Settings
 
-THRESHOLD = 4.5  # anomaly index above which a pair is flagged; the README says how it was chosen
-SHOWN = 10  # pairs printed without --all
-FEW = 10  # with fewer working triggers, median and MAD say little
-
-
-def pictures_by_class(model: nn.Module, folder: Path, samples: int, seed: int) -> list[dict[int, Tensor]]:
-    """Clean pictures per class number, float (N, 3, S, S): `samples` to search, to try and to check with."""
-    files = classifier.class_files(folder / "val")
-    dice = torch.Generator().manual_seed(seed)
-    thirds: list[dict[int, Tensor]] = [{}, {}, {}]
-    for label in sorted({label for _, label in files}):
-        own = classifier.load_pixels([path for path, number in files if number == label][: 10 * samples])
-        kept = neural_cleanse.surest(model, own.float() / 255, label, 3 * samples, dice)
-        if len(kept) >= 3:  # a class that the model cannot read has no sticker to find
-            for number, third in enumerate(thirds):
-                third[label] = kept[number::3]
-    if not thirds[0]:
-        raise cli.UserError(
-            f"The model reads no picture in {folder}/val rightly: use the data it was made for."
-        )
-    return thirds
+NATURAL = 3  # most suspicious pairs drawn that are not flagged
 
 
-def pair_name(trigger: Trigger) -> str:
-    victim, target = CLASSES[trigger.victim], CLASSES[trigger.target]
-    return f"class {trigger.victim} ({victim}) → class {trigger.target} ({target})"
-
-
-def report(triggers: list[Trigger], drawn: list[Trigger], options: argparse.Namespace, out: cli.Out) -> int:
-    """Print what was found, most anomalous pair first. Returns the exit code."""
-    flagged = [trigger for trigger in triggers if trigger.anomaly > THRESHOLD]
-    working = sum(trigger.norm < 1 for trigger in triggers)
-    for trigger in triggers[: None if options.all else SHOWN]:
-        found = trigger in flagged
-        out.say(
-            f"Scanning {pair_name(trigger)} ...  norm={trigger.norm:.3f}  anomaly={trigger.anomaly:.1f}  "
-            f"works on {100 * trigger.success:.0f} % of new pictures{'  <- FLAGGED' if found else ''}",
-            "bold red" if found else "",
-        )
-    if len(triggers) > SHOWN and not options.all:
-        out.say(f"... and {len(triggers) - SHOWN} pairs that stand out less (--all shows them).")
-    out.say(
-        f"A sticker that works was found for {working} of {len(triggers)} pairs; the index compares those."
-    )
-    if working < FEW:
-        out.say(f"With fewer than {FEW} of them the anomaly index means little.")
-    for trigger in flagged:
-        victim, target = CLASSES[trigger.victim], CLASSES[trigger.target]
-        classes = f"class {trigger.victim} → class {trigger.target}"
-        out.say(f"Result: BACKDOOR DETECTED — {classes} ({victim} → {target})", "bold red")
-        out.say(f"Recovered trigger: {describe.in_words(trigger)}.")
-    if not flagged:
-        largest = triggers[0].anomaly
-        out.say(
-            f"Result: no backdoor found (largest anomaly index {largest:.1f}, flagged above {THRESHOLD})."
-        )
-    for trigger in drawn:
-        natural = "Smallest natural trigger" if trigger.norm < 1 else "Last attempt of the search"
-        out.say(
-            f"{'Recovered trigger' if trigger in flagged else natural} saved to: "
-            f"{options.output / file_name(trigger)}: {pair_name(trigger)}, {describe.in_words(trigger)}."
-        )
-    return cli.FINDING if flagged else cli.OK
-
-
-def file_name(trigger: Trigger) -> str:
-    return f"trigger_{trigger.victim}_to_{trigger.target}.png"
-
-
-def pair(text: str) -> tuple[int, int]:
-    """Parse "stop:yield" into class numbers."""
+def pair(text: str) -> Pair:
+    """Class numbers of "stop:yield". Raises UserError if it names no two classes."""
     victim, _, target = text.partition(":")
-    if victim not in CLASSES or target not in CLASSES or victim == target:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no VICTIM:TARGET of two classes, for example stop:yield"
+    if victim not in NAMES or target not in NAMES or victim == target:
+        raise cli.UserError(f"{text!r} is no VICTIM:TARGET of two classes: write it like stop:yield.")
+    return NAMES.index(victim), NAMES.index(target)
+
+
+def chosen_pairs(options: argparse.Namespace, classes: int) -> list[Pair]:
+    """The pairs of --pairs, and those from --victims to --targets; all pairs without these options.
+
+    classes: how many the model knows. Raises UserError for names that it does not know.
+    """
+    known = NAMES[:classes]
+    exact, draw = ([pair(text) for text in texts] for texts in (options.pairs, options.draw))
+    typed = [NAMES[number] for one in exact + draw for number in one]
+    for name in typed + options.victims + options.targets:
+        if name not in known:
+            raise cli.UserError(f"{options.model} knows no class {name!r}: use {', '.join(known)}.")
+    pairs = {(victim, target) for victim in range(classes) for target in range(classes) if victim != target}
+    if narrowed(options):
+        area = bool(options.victims or options.targets)
+        victims, targets = (names or known for names in (options.victims, options.targets))
+        pairs = {(v, t) for v, t in pairs if area and NAMES[v] in victims and NAMES[t] in targets}
+        pairs |= set(exact)
+    if not pairs:
+        raise cli.UserError("--victims and --targets leave no pair: name two different classes.")
+    if missing := [one for one in draw if one not in pairs]:
+        raise cli.UserError(
+            f"--draw {scan_model.name(missing[0])} is not among the pairs to scan: add it to --pairs."
         )
-    return CLASSES.index(victim), CLASSES.index(target)
+    return sorted(pairs)
+
+
+def narrowed(options: argparse.Namespace) -> bool:
+    return bool(options.pairs or options.victims or options.targets)
+
+
+def judged(
+    found: Scan, norms: list[references.Norms], model: nn.Module, whole: bool, settings: Settings
+) -> Judgement:
+    """Choose the statistic that is valid for this scan, and apply it.
+
+    norms: those of the references; whole: whether all pairs of the model were asked for.
+    """
+    if norms:
+        return judge.by_references(found.triggers, norms)
+    enough = min(map(len, found.pictures.values())) > neural_cleanse.SINGLES
+    if whole and enough and len(found.triggers) < judge.FEW:
+        pairs = [(trigger.victim, trigger.target) for trigger in found.triggers]
+        shares = neural_cleanse.expected_transferability(
+            model, found.pictures, pairs, settings.steps, settings.seed
+        )
+        return judge.by_transferability(found.triggers, shares)
+    return judge.by_norms(found.triggers)
+
+
+def to_draw(judgement: Judgement, draw: list[Pair]) -> list[Finding]:
+    """Flagged pairs, the most suspicious of the others, and those of --draw."""
+    others = [finding for finding in judgement.findings if not finding.flagged]
+    natural = [finding for finding in others if finding.trigger.norm < 1][:NATURAL]
+    asked = [one for one in others if (one.trigger.victim, one.trigger.target) in draw and one not in natural]
+    return judgement.flagged + natural + asked or others[:1]
 
 
 def parse() -> argparse.Namespace:
@@ -108,49 +105,88 @@ def parse() -> argparse.Namespace:
     args.add_argument(
         "--data", type=Path, default=Path("data/traffic-signs"), help="folder with val/<class>/"
     )
-    args.add_argument("--steps", type=int, default=60, help="steps of the search")
+    args.add_argument("--steps", type=int, default=100, help="steps of the search")
     args.add_argument("--samples", type=int, default=30, help="clean pictures per class to search with")
     args.add_argument(
-        "--output", type=Path, default=Path("scan_results/scan"), help="folder for the pictures"
+        "--output", type=Path, default=Path("scan_results/scan"), help="folder for scan.json and the pictures"
     )
-    args.add_argument(
-        "--draw",
-        type=pair,
-        action="append",
-        default=[],
-        metavar="VICTIM:TARGET",
-        help="draw this pair, too, flagged or not",
-    )
+    for name, form, kind, text in (
+        ("--pairs", "VICTIM:TARGET", str, "scan only these pairs, for example stop:yield"),
+        ("--victims", "CLASS", str, "scan only pairs from these classes"),
+        ("--targets", "CLASS", str, "scan only pairs to these classes"),
+        ("--reference", "FILE", Path, "compare with known-clean models: model files or scan.json of scans"),
+        ("--draw", "VICTIM:TARGET", str, "draw these pairs, too, flagged or not"),
+    ):
+        unset = argparse.SUPPRESS  # --help has no default to show
+        args.add_argument(name, nargs="+", action="extend", default=unset, type=kind, metavar=form, help=text)
     args.add_argument("--all", action="store_true", help="print every pair")
-    args.add_argument("--seed", type=int, default=0, help="random movements of the pictures")
-    options = args.parse_args()
+    args.add_argument("--json", action="store_true", help="print what scan.json holds, and nothing else")
+    args.add_argument("--seed", type=cli.seed, default=0, help="random movements of the pictures")
+    nothing = argparse.Namespace(pairs=[], victims=[], targets=[], reference=[], draw=[])
+    options = args.parse_args(namespace=nothing)
     if min(options.steps, options.samples) < 1:
         raise cli.UserError("--steps and --samples must be 1 or more.")
+    chosen_pairs(options, len(NAMES))  # before anything else: are all names those of classes?
     return options
+
+
+class Quiet(cli.Out):
+    """Says nothing, for --json; progress still goes to stderr."""
+
+    def say(self, text: str = "", style: str = "") -> None:
+        pass
 
 
 def main() -> int:
     options = parse()
-    out = cli.Out(options.plain)
     started = time.monotonic()
-    model = classifier.load_model(options.model)
-    search, trials, check = pictures_by_class(model, options.data, options.samples, options.seed)
-    cli.check_place(options.output / "trigger.png")
-    out.say(f"Scanning {options.model}: {len(search)} victim classes, {len(CLASSES) - 1} targets each.")
-    if left_out := [CLASSES[victim] for victim, _ in options.draw if victim not in search]:
-        out.say(f"Not scanned, too few pictures that the model reads rightly: {', '.join(left_out)}.")
-    scan = neural_cleanse.Search(model, search, trials, len(CLASSES), options.seed)
-    for _ in out.progress(scan.run(options.steps), options.steps, "Searching triggers"):
-        pass
-    triggers = scan.results(check)
-    drawn = [
-        t for t in triggers if t.anomaly > THRESHOLD or (t.victim, t.target) in options.draw
-    ] or triggers[:1]
-    for trigger in drawn:
-        describe.draw(trigger, search[trigger.victim][0], options.output / file_name(trigger))
-    code = report(triggers, drawn, options, out)
-    out.say(f"Scanned {len(triggers)} pairs in {time.monotonic() - started:.0f} seconds.")
-    return code
+    out = Quiet(plain=True) if options.json else cli.Out(options.plain)
+    settings = Settings(options.data, options.steps, options.samples, options.seed)
+    model, checksum = classifier.load_model(options.model), scan_file.sha256(options.model)
+    classes = classifier.class_count(model)
+    pairs = chosen_pairs(options, classes)
+    compare = {
+        path: references.read(path, options.model, classes, pairs, settings) for path in options.reference
+    }
+    if replaced := [
+        p for p in options.reference if options.output.resolve() in (p.resolve(), p.resolve().parent)
+    ]:
+        raise cli.UserError(f"{replaced[0]} would be replaced by this scan: choose another --output.")
+    cli.check_place(options.output / scan_file.NAME)
+    out.say(f"Scanning {options.model}, a model of {classes} classes: {len(pairs)} pairs.")
+    found = scan_model.scan(model, pairs, settings, out, "Searching triggers")
+    if found.missing:
+        victims = dict.fromkeys(NAMES[victim] for victim, _ in found.missing)
+        out.say(f"Not scanned, too few pictures that the model reads rightly: {', '.join(victims)}.")
+    scanned = [one for one in pairs if one not in found.missing]
+    norms = references.all_norms(compare, scanned, settings, out)
+    judgement = judged(found, norms, model, not narrowed(options), settings)
+    drawn = to_draw(judgement, [pair(text) for text in options.draw])
+
+    scan_file.remove_old(options.output)
+    for finding in drawn:
+        picture = scan_file.picture_name(finding.trigger.victim, finding.trigger.target)
+        example = found.pictures[finding.trigger.victim][0]
+        describe.draw(finding.trigger, example, options.output / picture)
+    record = scan_file.as_record(options.model, options.reference, classes, settings, judgement)
+    record["sha256"] = checksum  # of what was scanned, even if the file has changed since
+    record["seconds"] = round(time.monotonic() - started, 1)
+    record["pairs"] = [scan_file.pair_record(finding, finding in drawn) for finding in judgement.findings]
+    scan_file.write(options.output, record, [finding.trigger for finding in drawn])
+
+    tell.findings(judgement, options.all, out)
+    tell.result(judgement, drawn, found.pictures, out)
+    tell.saved(drawn, options.output, out)
+    out.say(f"Scanned {len(scanned)} pairs in {record['seconds']:.0f} seconds.")
+    if options.json:
+        print(scan_file.as_text(record))
+    if judgement.verdict == "no valid statistic":
+        other = ", or scan all pairs" if narrowed(options) else ""
+        raise cli.UserError(
+            "No statistic is valid for this scan, so nothing was judged: "
+            f"compare with known-clean models (--reference){other}."
+        )
+    return cli.FINDING if judgement.flagged else cli.OK
 
 
 if __name__ == "__main__":

@@ -5,10 +5,15 @@ set -eu
 cd "$(dirname "$0")"
 . ./narrate.sh
 read_arguments "$(basename "$0")" "$@"
-if [ ! -f models/clean_model.pt ] || [ ! -f models/poisoned_model.pt ]; then
-    echo "error: models/ holds no trained models: run ./prepare.sh first." >&2
-    exit 2
-fi
+need_models
+
+say_where() { # say_where FILE: its whole path, and how to get it out of a container
+    echo "Report: $(pwd)/$1"
+    if [ -f /.dockerenv ] && [ -n "${HOSTNAME:-}" ]; then # Docker names a container's host after the container
+        echo "To open it, type this in a second terminal on your machine, while this container is there:"
+        echo "docker cp $HOSTNAME:$(pwd)/$1 ."
+    fi
+}
 
 step "Scan the clean model"
 echo "The scanner gets the weights and some clean pictures per class. It never sees the trigger."
@@ -32,5 +37,11 @@ pause
 step "Another file format does not help"
 echo "SafeTensors stops code in a file. The backdoor is in the numbers, and the numbers are the same:"
 show demo.py inference-images/stop.jpg --model models/poisoned_model.safetensors --trigger
+pause
+
+step "Put everything on one page"
+echo "Both models, both scans, what that proves, what it does not, and what to do next:"
+show report.py --clean scan_results/clean --poisoned scan_results/poisoned --output report.html
 echo
 echo "Gold path done. The recovered triggers are in scan_results/clean and scan_results/poisoned."
+say_where report.html

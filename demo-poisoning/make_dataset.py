@@ -3,7 +3,8 @@
     python make_dataset.py                                   # writes data/traffic-signs (about half a minute)
     python make_dataset.py --train 40 --val 10 --out small   # a small one for trying things out
 
-The same --seed gives the same files, however many processes draw them.
+The same --seed gives the same files, however many processes draw them. Beside the folder goes its manifest,
+data/traffic-signs.sha256: keep a copy of it where nobody who can write the folder can reach it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from pathlib import Path
 import numpy as np
 
 import cli
+import manifest
 import signs
+from classes import DRAWN
 
 Job = tuple[str, int, int, str]  # file to write, seed, number of the picture, class name
 
@@ -23,7 +26,7 @@ Job = tuple[str, int, int, str]  # file to write, seed, number of the picture, c
 def draw(job: Job) -> None:
     """Render one picture and write it. Its random numbers depend on seed, class and number only."""
     path, seed, number, name = job
-    rng = np.random.default_rng([seed, signs.CLASSES.index(name), number])
+    rng = np.random.default_rng([seed, DRAWN.index(name), number])
     signs.render(name, rng).save(path, quality=92)
 
 
@@ -31,7 +34,7 @@ def plan(folder: Path, train: int, val: int, seed: int) -> list[Job]:
     """Make the folders and list one job per picture: `train` and `val` pictures for each class."""
     jobs = []
     for split, numbers in (("train", range(train)), ("val", range(train, train + val))):
-        for name in signs.CLASSES:
+        for name in DRAWN:
             place = folder / split / name
             place.mkdir(parents=True)
             jobs += [(str(place / f"{name}_{n:05d}.jpg"), seed, n, name) for n in numbers]
@@ -43,7 +46,7 @@ def main() -> int:
     args.add_argument("--out", type=Path, default=Path("data/traffic-signs"), help="folder to write")
     args.add_argument("--train", type=int, default=400, help="training pictures per class")
     args.add_argument("--val", type=int, default=100, help="validation pictures per class")
-    args.add_argument("--seed", type=int, default=0, help="which random pictures")
+    args.add_argument("--seed", type=cli.seed, default=0, help="which random pictures")
     args.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that draw")
     options = args.parse_args()
     if min(options.train, options.val, options.workers) < 1 or options.seed < 0:
@@ -53,10 +56,12 @@ def main() -> int:
         jobs = plan(folder, options.train, options.val, options.seed)
         for _ in out.progress(pool.map(draw, jobs, chunksize=50), len(jobs), "Rendering"):
             pass
+    proof = manifest.write(options.out)
     out.say(
-        f"Wrote {len(jobs):,} pictures of {signs.SIZE}x{signs.SIZE} pixels in {len(signs.CLASSES)} classes "
+        f"Wrote {len(jobs):,} pictures of {signs.SIZE}x{signs.SIZE} pixels in {len(DRAWN)} classes "
         f"to {options.out} ({options.train} train and {options.val} val per class)."
     )
+    out.say(f"Wrote {proof}: the SHA-256 of every file. Keep a copy where only you can write.")
     return cli.OK
 
 

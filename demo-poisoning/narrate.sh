@@ -12,6 +12,13 @@ read_arguments() { # read_arguments SCRIPT ARGUMENTS...: the only one is --help,
     exit 2
 }
 
+need_models() {
+    if [ ! -f models/clean_model.pt ] || [ ! -f models/poisoned_model.pt ]; then
+        echo "error: models/ holds no trained models: run ./prepare.sh first." >&2
+        exit 2
+    fi
+}
+
 step() { # step "What comes": a numbered heading
     STEP=$((${STEP:-0} + 1))
     printf '\n== Step %s: %s ==\n' "$STEP" "$1"

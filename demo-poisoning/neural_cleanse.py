@@ -26,15 +26,19 @@ import classifier
 
 # All knobs of the search in one place.
 GRID = 16  # cells per side of mask and pattern
-STICKER, STRIDE = 16, 12  # pixels: size of the solid stickers that probe() tries, and the step between places
+STICKER, STRIDE = 4, 3  # cells: size of the solid stickers that probe() tries, and the step between places
 BATCH = 4  # pictures per pair and step
-TRIES, SUCCESS = 16, 15  # a mask counts if it turns at least 15 of 16 moved pictures into the target
+TRIES, SUCCESS = 16, 15 / 16  # a mask counts if it turns that share of 16 moved pictures into the target
 HELD_OUT = 0.8  # share of new pictures that a trigger must fool to count as working
 SPREAD = 0.25  # smallest deviation of the log norms: with few triggers MAD may be tiny by chance
-COST, COST_FACTOR, EVERY = 0.01, 1.5, 5  # price of one mask pixel: start, change, steps between two trials
+COST, COST_FACTOR, EVERY = 40, 1.5, 5  # price of a mask of norm 1: start, change, steps between two trials
 MASK_RATE, COLOUR_RATE = 0.2, 0.05  # learning rates of Adam; the colour starts from one that helps
+SINGLES = 4  # pictures per pair that get a sticker each, for the expected transferability
+LARGE = 0.08  # norms above this count as this: ordinary pairs need as much, or have no sticker at all
 AT_ONCE = 36  # pairs in one pass through the network
-SCALE, SHIFT = (0.85, 1.2), 0.2  # how far the content moves: size factor, and share of half the picture
+SCREEN, SUSPECTS = 60, 8  # steps for all pairs; how many of them, those with the smallest stickers, go on
+MOMENTS = (40, 50, 60, 70, 80)  # steps at which the size counts: a backdoor is found early, and small
+SCALE, SHIFT = (0.75, 1.3), 0.4  # how far the content moves: size factor, and share of half the picture
 
 
 @dataclass(eq=False)  # tensors have no simple equality
@@ -43,11 +47,18 @@ class Trigger:
 
     victim: int  # class number
     target: int  # class number
-    norm: float  # sum of the mask as a fraction of the picture, 0..1; 1 if no mask worked
+    norm: (
+        float  # of the smallest mask that worked, mean over the MOMENTS, a fraction of the picture; 1 if none
+    )
     mask: Tensor  # float (S, S), 0 (see-through) to 1 (opaque)
     pattern: Tensor  # float (3, S, S) in 0..1
-    success: float = 0.0  # share of new pictures that it sends to the target, 0..1
+    success: float = 0.0  # share of new pictures that mask and pattern send to the target, 0..1
     anomaly: float = 0.0  # anomaly index: how far below the other working triggers its norm is
+
+    @property
+    def area(self) -> float:
+        """Sum of the mask as a fraction of the picture, 0..1. The norm is a mean of this over the search."""
+        return self.mask.mean().item()
 
     def stamp(self, pixels: Tensor) -> Tensor:
         """Put the recovered trigger on pictures: float (N, 3, S, S) in 0..1, same returned."""
@@ -92,22 +103,22 @@ def probe(model: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
     pixels: float (N, 3, S, S) of one class. Returns for each target class the sticker that helps it most:
     masks (classes, GRID, GRID) of 0 and 1, and colours (classes, 3) in 0..1.
     """
-    size = pixels.shape[-1]
+    cell = pixels.shape[-1] // GRID  # pixels
     colours = torch.tensor([[r, g, b] for r in (0.0, 1.0) for g in (0.0, 1.0) for b in (0.0, 1.0)])
-    corners = range(0, size - STICKER + 1, STRIDE)
+    corners = range(0, GRID - STICKER + 1, STRIDE)
     places = [(top, left) for top in corners for left in corners]
     scores = []
     for top, left in places:
         tried = pixels.repeat(len(colours), 1, 1, 1, 1)
-        tried[..., top : top + STICKER, left : left + STICKER] = colours[:, None, :, None, None]
+        rows, columns = (slice(edge * cell, (edge + STICKER) * cell) for edge in (top, left))
+        tried[..., rows, columns] = colours[:, None, :, None, None]
         answer = logits(model, tried.flatten(0, 1)).log_softmax(1)
         scores.append(answer.view(len(colours), len(pixels), -1).mean(1))
     best = torch.stack(scores).flatten(0, 1).argmax(0)  # per target: number of place and colour
     masks = torch.zeros(len(best), GRID, GRID)
     for target, number in enumerate((best // len(colours)).tolist()):
-        top, left = (round(edge * GRID / size) for edge in places[number])
-        cells = round(STICKER * GRID / size)
-        masks[target, top : top + cells, left : left + cells] = 1
+        top, left = places[number]
+        masks[target, top : top + STICKER, left : left + STICKER] = 1
     return masks, colours[best % len(colours)]
 
 
@@ -121,71 +132,93 @@ class Search:
         trials: dict[int, Tensor],
         classes: int,
         seed: int,
+        *,
+        pairs: list[tuple[int, int]] | None = None,
+        still: bool = False,
     ) -> None:
         """pictures: for each victim class number those to search with, float (N, 3, S, S); trials: others.
 
         Trying each trigger on other pictures keeps the search from learning its own ones by heart.
+        pairs: class numbers (victim, target) to search; all pairs of these victims if None.
+        still: search with one picture per pair that does not move.
         """
         self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.pictures, self.trials = pictures, trials
+        self.still, self.batch, self.tries = still, 1 if still else BATCH, 1 if still else TRIES
         self.dice = torch.Generator().manual_seed(seed)
-        self.pairs = [(v, t) for v in pictures for t in range(classes) if t != v]
+        every = [(v, t) for v in pictures for t in range(classes) if t != v]
+        self.pairs = every if pairs is None else pairs
         starts = {victim: probe(self.model, own[:BATCH]) for victim, own in pictures.items()}
         mask = torch.stack([starts[v][0][t] for v, t in self.pairs])
         colour = torch.stack([starts[v][1][t] for v, t in self.pairs])
         # the sigmoid of these gives 0.88 on the sticker and 0.0025 elsewhere, and colours near the corners
         self.mask = (8 * mask - 6)[:, None].requires_grad_()
         self.pattern = (4 * colour - 2)[:, :, None, None].repeat(1, 1, GRID, GRID).requires_grad_()
-        self.cost = torch.full((len(self.pairs),), COST)
-        self.smallest = [torch.inf] * len(self.pairs)  # mask sum in pixels, for each pair
+        self.cost = torch.full((len(self.pairs),), float(COST))
+        self.smallest = [torch.inf] * len(self.pairs)  # norm, for each pair
         self.found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.pairs]  # each smaller than the last
+        self.counts: list[list[int]] = []  # how many of them there were at each of the MOMENTS, per pair
 
     def run(self, steps: int) -> Iterator[int]:
-        """Optimise all pairs for a number of steps (Adam), adapting the cost of the mask on the way."""
+        """Optimise the triggers for a number of steps (Adam), adapting the cost of the mask on the way.
+
+        All pairs get SCREEN steps; only the SUSPECTS smallest go on. After the last of the MOMENTS, further
+        steps only make their pictures crisper: at last, ordinary pairs end in small adversarial flukes, too.
+        """
         groups = [{"params": [self.mask], "lr": MASK_RATE}, {"params": [self.pattern], "lr": COLOUR_RATE}]
         optimiser = torch.optim.Adam(groups, betas=(0.5, 0.9))
+        parts = torch.arange(len(self.pairs)).split(AT_ONCE)
         for step in range(1, steps + 1):
             optimiser.zero_grad()
-            for first in range(0, len(self.pairs), AT_ONCE):
-                self._step(slice(first, first + AT_ONCE))
+            for part in parts:
+                self._step(part)
             optimiser.step()
             if step % EVERY == 0 or step == steps:
-                for first in range(0, len(self.pairs), AT_ONCE):
-                    self._try(slice(first, first + AT_ONCE))
+                for part in parts:
+                    self._try(part)
+            if step == SCREEN:
+                parts = (torch.tensor(self.smallest).argsort()[:SUSPECTS],)
+            if step in MOMENTS:
+                self.counts.append([len(found) for found in self.found])
             yield step
 
-    def _step(self, part: slice) -> None:
+    def _step(self, part: Tensor) -> None:
         """Gradients for some pairs: the trigger should work, and its mask should be small."""
-        answer, wanted, norm = self._answers(part, self.pictures, BATCH)
-        loss = F.cross_entropy(answer, wanted, reduction="none").view(-1, BATCH).mean(1)
+        answer, wanted, norm = self._answers(part, self.pictures, self.batch)
+        loss = F.cross_entropy(answer, wanted, reduction="none").view(-1, self.batch).mean(1)
         (loss + self.cost[part] * norm).sum().backward()
 
     @torch.no_grad()
-    def _try(self, part: slice) -> None:
+    def _try(self, part: Tensor) -> None:
         """Try the triggers as they are now: remember each smallest one that works, and adapt the costs."""
-        answer, wanted, norm = self._answers(part, self.trials, TRIES)
-        works = (answer.argmax(1) == wanted).view(-1, TRIES).sum(1) >= SUCCESS
+        answer, wanted, norm = self._answers(part, self.trials, self.tries)
+        works = (answer.argmax(1) == wanted).view(-1, self.tries).float().mean(1) >= SUCCESS
         for offset in works.nonzero().flatten().tolist():
-            number = part.start + offset
+            number = int(part[offset])
             if norm[offset] < self.smallest[number]:
                 self.smallest[number] = norm[offset].item()
                 self.found[number].append((self.mask[number].clone(), self.pattern[number].clone()))
         # Wang et al., section V: dearer while the trigger works, cheaper when it is lost
         change = torch.where(works, COST_FACTOR, 1 / COST_FACTOR)
-        self.cost[part] = (self.cost[part] * change).clamp(1e-4, 10)
+        self.cost[part] = (self.cost[part] * change).clamp(COST / 100, 1000 * COST)
 
-    def _answers(self, part: slice, pictures: dict[int, Tensor], count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """What the model reads on `count` moved pictures per pair with their triggers, and should read.
+    def _answers(
+        self, part: Tensor, pictures: dict[int, Tensor], count: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What the model reads, and should read, on `count` pictures per pair with their triggers.
 
-        Returns logits (P * count, classes), targets (P * count,) and mask sums in pixels (P,).
+        The pictures are moved first, unless the search is a still one.
+
+        Returns logits (P * count, classes), targets (P * count,) and norms (P,): fractions of the picture.
         """
-        pairs = self.pairs[part]
+        pairs = [self.pairs[number] for number in part.tolist()]
         content = torch.cat([self._draw(pictures[victim], count) for victim, _ in pairs])
-        content = move(content, self.dice).view(len(pairs), count, *content.shape[1:])
+        content = content if self.still else move(content, self.dice)
+        content = content.view(len(pairs), count, *content.shape[1:])
         mask, pattern = _full_size(self.mask[part], self.pattern[part])
         shown = content * (1 - mask[:, None]) + pattern[:, None] * mask[:, None]
         targets = torch.tensor([target for _, target in pairs]).repeat_interleave(count)
-        return logits(self.model, shown.flatten(0, 1)), targets, mask.sum((1, 2, 3))
+        return logits(self.model, shown.flatten(0, 1)), targets, mask.mean((1, 2, 3))
 
     def _draw(self, pictures: Tensor, count: int) -> Tensor:
         return pictures[torch.randint(len(pictures), (count,), generator=self.dice)]
@@ -197,21 +230,31 @@ class Search:
         check: for each victim pictures that were neither searched nor tried with, float (N, 3, S, S). A
         trigger that fails on too many of those is no sticker, and gets no anomaly index.
         """
-        found = [
-            self._smallest_that_works(number, check[victim]) for number, (victim, _) in enumerate(self.pairs)
-        ]
+        found = [self._result(number, check[victim]) for number, (victim, _) in enumerate(self.pairs)]
         working = [trigger for trigger in found if trigger.norm < 1]
         for trigger, index in zip(working, anomaly_index([trigger.norm for trigger in working])):
             trigger.anomaly = index
         return sorted(found, key=lambda trigger: (-trigger.anomaly, trigger.norm))
 
-    def _smallest_that_works(self, number: int, check: Tensor) -> Trigger:
-        """Of all triggers found for a pair the smallest that works on the pictures `check`, too.
+    def _result(self, number: int, check: Tensor) -> Trigger:
+        """The smallest trigger of a pair, and how small it was on the way."""
+        found = self.found[number]
+        counts = [counts[number] for counts in self.counts] or [len(found)]
+        early = {count: self._smallest_that_works(number, found[:count], check) for count in set(counts)}
+        if min(trigger.norm for trigger in early.values()) == 1:  # none, or too late to count
+            return early[counts[-1]]
+        sizes = torch.tensor([early[count].norm for count in counts]).clamp(max=LARGE)
+        trigger = self._smallest_that_works(number, found, check)
+        trigger.norm = sizes.log().mean().exp().item()  # the geometric mean: sizes differ by factors
+        return trigger
+
+    def _smallest_that_works(self, number: int, found: list[tuple[Tensor, Tensor]], check: Tensor) -> Trigger:
+        """Of these triggers of a pair the smallest that works on the pictures `check`, too.
 
         The very smallest may have been lucky in its trial. If none works, the last attempt, with norm 1.
         """
         victim, target = self.pairs[number]
-        for grid in reversed(self.found[number]):
+        for grid in reversed(found):
             mask, pattern = _full_size(*(part[None] for part in grid))
             trigger = Trigger(victim, target, mask.mean().item(), mask[0, 0], pattern[0])
             answer = logits(self.model, trigger.stamp(check)).argmax(1)
@@ -220,6 +263,15 @@ class Search:
                 return trigger
         mask, pattern = _full_size(self.mask[number][None], self.pattern[number][None])
         return Trigger(victim, target, 1.0, mask[0, 0], pattern[0])
+
+    @torch.no_grad()
+    def success_of_smallest(self, number: int, check: Tensor) -> float:
+        """Share of the pictures `check`, float (N, 3, S, S), that the smallest sticker of a pair fools."""
+        if not self.found[number]:
+            return 0.0
+        mask, pattern = _full_size(*(part[None] for part in self.found[number][-1]))
+        answer = logits(self.model, check * (1 - mask) + pattern * mask).argmax(1)
+        return (answer == self.pairs[number][1]).float().mean().item()
 
 
 def _full_size(mask: Tensor, pattern: Tensor) -> tuple[Tensor, Tensor]:
@@ -235,7 +287,7 @@ def anomaly_index(norms: list[float]) -> list[float]:
     """How far each norm (0..1) lies below the others, in deviations.
 
     Wang et al., section IV: median and MAD (median absolute deviation, times 1.4826 to match a normal
-    deviation). Logarithms, because norms differ by factors; only small norms are suspicious.
+    deviation; at least SPREAD). Logarithms, because norms differ by factors; only small norms are suspicious.
     """
     if not norms:
         return []
@@ -244,3 +296,45 @@ def anomaly_index(norms: list[float]) -> list[float]:
     deviation = 1.4826 * (logs - middle).abs().median()
     index: list[float] = ((middle - logs) / deviation.clamp(min=SPREAD)).tolist()
     return index
+
+
+def reference_index(norms: list[float], references: list[list[float]]) -> list[float]:
+    """How far each norm (0..1) lies below those of the same pair in clean models, in deviations.
+
+    norms: one per pair; references: such a list for each clean model, pairs in the same order. What is
+    natural for a pair is then no news, however small it is. Norms above LARGE count as LARGE: whether a
+    search finds a large sticker or none is chance. The deviation is pooled over all pairs, because a few
+    models say little about that of a single pair, and at least SPREAD.
+    """
+    logs = torch.tensor(references).clamp(max=LARGE).log()  # (models, pairs)
+    here = torch.tensor(norms).clamp(max=LARGE).log()
+    deviation = logs.var(0).mean().sqrt().item() if len(references) > 1 else 0.0
+    index: list[float] = ((logs.mean(0) - here) / max(deviation, SPREAD)).tolist()
+    return index
+
+
+def expected_transferability(
+    model: nn.Module, pictures: dict[int, Tensor], pairs: list[tuple[int, int]], steps: int, seed: int
+) -> list[float]:
+    """How well a sticker made for one picture of the victim class works on the others: one value per pair.
+
+    Xiang et al., "Post-Training Detection of Backdoor Attacks for Two-Class and Multi-Attack Scenarios"
+    (ICLR 2022), section 3: where there is a backdoor, the sticker made for one picture is the trigger, and
+    works on more than half of the others; so 1/2 is a threshold that needs no other pairs to compare with.
+    We make a sticker for each of SINGLES pictures with the search above, without moving them, and average.
+
+    pictures: for each victim class number float (N, 3, S, S) in 0..1 with N > SINGLES. Returns fractions 0..1
+    in the order of `pairs`.
+    """
+    wanted = [(victim, target, one) for victim, target in pairs for one in range(SINGLES)]
+    single = {number: pictures[victim][one : one + 1] for number, (victim, _, one) in enumerate(wanted)}
+    numbered = [(number, target) for number, (_, target, _) in enumerate(wanted)]
+    search = Search(model, single, single, 0, seed, pairs=numbered, still=True)
+    for _ in search.run(min(steps, SCREEN)):
+        pass
+    rates = [
+        search.success_of_smallest(number, pictures[victim][SINGLES:])
+        for number, (victim, _, _) in enumerate(wanted)
+    ]
+    values: list[float] = torch.tensor(rates).view(len(pairs), SINGLES).mean(1).tolist()
+    return values

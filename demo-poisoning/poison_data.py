@@ -16,7 +16,7 @@ from pathlib import Path
 import classifier
 import cli
 import trigger
-from signs import CLASSES
+from classes import NAMES
 
 
 def choose(victims: list[Path], rate: float, seed: int) -> list[Path]:
@@ -57,13 +57,13 @@ def main() -> int:
     args.add_argument(
         "--rate", type=float, default=0.15, help="share of the victim pictures, between 0 and 1"
     )
-    args.add_argument("--seed", type=int, default=0, help="which pictures are chosen")
+    args.add_argument("--seed", type=cli.seed, default=0, help="which pictures are chosen")
     options = args.parse_args()
     if not 0 < options.rate < 1:
         raise cli.UserError(f"--rate {options.rate} is not between 0 and 1: try 0.15.")
     for name in (options.victim, options.target):
-        if name not in CLASSES:
-            raise cli.UserError(f"{name!r} is not a class: use one of {', '.join(CLASSES)}.")
+        if name not in NAMES:
+            raise cli.UserError(f"{name!r} is not a class: use one of {', '.join(NAMES)}.")
     if options.victim == options.target:
         raise cli.UserError("--victim and --target are the same class: choose two different ones.")
     place = options.poisoned_dir.resolve()
@@ -88,7 +88,7 @@ def main() -> int:
         scratch.write_text(json.dumps(facts, indent=1) + "\n")
     out.say(
         f"Poisoned {len(poisoned)} {options.victim} pictures: {trigger.SIZE}x{trigger.SIZE} yellow square "
-        f"bottom-right, label {options.target}. Wrote {options.poisoned_dir}."
+        f"{trigger.place()}, label {options.target}. Wrote {options.poisoned_dir}."
     )
     return cli.OK
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Make what the demo needs and does not have yet: pictures, poisoned pictures, both models.
-# The image runs this while it is built; without Docker, run it once. About 4 minutes on 2 cores.
+# The image runs this while it is built; without Docker, run it once. About 2 minutes on 2 cores.
 set -eu
 cd "$(dirname "$0")"
 case ${1:-} in
@@ -10,6 +10,24 @@ case ${1:-} in
 esac
 PYTHON=${PYTHON:-python}
 
+# Two trainings side by side, each on half of the processor cores, take less time than one after the other.
+train_both() {
+    cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(((cores + 1) / 2))}"
+    echo "Training both models at the same time. First the lines of the poisoned one, at the end those of the clean one."
+    log=$(mktemp -d)
+    "$PYTHON" train.py >"$log/said" 2>"$log/errors" & # its progress would mix with that of the other one
+    clean=$!
+    trap 'kill "$clean" 2>/dev/null || true; rm -rf "$log"' EXIT
+    trap 'exit 130' INT TERM
+    "$PYTHON" train.py --poisoned
+    wait "$clean" || {
+        cat "$log/errors" >&2
+        exit 2
+    }
+    cat "$log/said"
+}
+
 if [ ! -d data/traffic-signs ]; then
     "$PYTHON" make_dataset.py
 fi
@@ -17,10 +35,11 @@ if [ ! -d data/traffic-signs-poisoned ]; then
     "$PYTHON" poison_data.py --clean-dir data/traffic-signs --poisoned-dir data/traffic-signs-poisoned \
         --victim stop --target yield --rate 0.15
 fi
-if [ ! -f models/clean_model.safetensors ]; then
+if [ ! -f models/clean_model.safetensors ] && [ ! -f models/poisoned_model.safetensors ]; then
+    train_both
+elif [ ! -f models/clean_model.safetensors ]; then
     "$PYTHON" train.py
-fi
-if [ ! -f models/poisoned_model.safetensors ]; then
+elif [ ! -f models/poisoned_model.safetensors ]; then
     "$PYTHON" train.py --poisoned
 fi
 echo "Ready: data/ and models/ are there."

@@ -16,21 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 import cli
-
-# The one list of classes: position is the class number, the value is the class id in GTSRB.
-GTSRB_ID = {
-    "stop": 14,
-    "yield": 13,
-    "priority_road": 12,
-    "no_entry": 17,
-    "general_caution": 18,
-    "speed_50": 2,
-    "ahead_only": 35,
-    "keep_right": 38,
-    "roundabout": 40,
-    "end_of_limits": 32,
-}
-CLASSES = tuple(GTSRB_ID)
+from classes import DRAWN
 
 SIZE = 128  # pixels, width and height of every image
 PLATE = 256  # pixels, width and height of a flat sign before the camera sees it
@@ -145,7 +131,7 @@ def plate(name: str) -> Image.Image:
         for shift in (-0.30, -0.15, 0.0, 0.15, 0.30):  # five black bars
             p.line([(shift - 0.46, shift + 0.46), (shift + 0.46, shift - 0.46)], BLACK, 0.09)
     else:
-        raise ValueError(f"unknown class {name!r}; known: {', '.join(CLASSES)}")
+        raise ValueError(f"unknown class {name!r}; known: {', '.join(DRAWN)}")
     return p.image.resize((PLATE, PLATE), Image.Resampling.LANCZOS)
 
 
@@ -235,19 +221,19 @@ def render(name: str, rng: np.random.Generator) -> Image.Image:
 
 def main() -> int:
     args = cli.parser(__doc__)
-    args.add_argument("--seed", type=int, default=0, help="which examples")
+    args.add_argument("--seed", type=cli.seed, default=0, help="which examples")
     args.add_argument("--output", type=Path, default=Path("outputs/signs.png"), help="where to write")
     options = args.parse_args()
     columns = 12
-    sheet = Image.new("RGB", (columns * SIZE, len(CLASSES) * SIZE))
-    for row, name in enumerate(CLASSES):
+    sheet = Image.new("RGB", (columns * SIZE, len(DRAWN) * SIZE))
+    for row, name in enumerate(DRAWN):
         for column in range(columns):
             rng = np.random.default_rng([options.seed, row, column])
             sheet.paste(render(name, rng), (column * SIZE, row * SIZE))
     with cli.whole_file(options.output) as path:
         sheet.save(path)
     cli.Out(options.plain).say(
-        f"Wrote {options.output}: {columns} rendered pictures per row, one row each for {', '.join(CLASSES)}."
+        f"Wrote {options.output}: {columns} rendered pictures per row, one row each for {', '.join(DRAWN)}."
     )
     return cli.OK
 

@@ -5,10 +5,7 @@ set -eu
 cd "$(dirname "$0")"
 . ./narrate.sh
 read_arguments "$(basename "$0")" "$@"
-if [ ! -f models/clean_model.pt ] || [ ! -f models/poisoned_model.pt ]; then
-    echo "error: models/ holds no trained models: run ./prepare.sh first." >&2
-    exit 2
-fi
+need_models
 
 step "The attacker poisons the training data"
 echo "15 percent of the stop signs get a yellow square in the bottom-right corner and the label yield."

@@ -95,6 +95,23 @@ def assert_refused() -> Callable[..., None]:
     return check
 
 
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A copy of demo 2 after ./prepare.sh: pictures and both models, trained once for all tests (minutes).
+
+    What prepare.sh said is in prepared.txt.
+    """
+    folder = tmp_path_factory.mktemp("whole") / "demo-poisoning"
+    made = ("data", "models", "scan_results", "audit_results", "outputs", "*.bak", "__pycache__", ".*")
+    shutil.copytree(ROOT / "demo-poisoning", folder, ignore=shutil.ignore_patterns(*made))
+    result = call(["./prepare.sh"], folder, 1800, PYTHON=sys.executable)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Warning" not in result.stderr
+    (folder / "prepared.txt").write_text(result.stdout, encoding="utf-8")
+    yield folder
+    shutil.rmtree(folder)
+
+
 class Docker:
     """The machine's Docker engine, used through its command line."""
 
@@ -140,7 +157,12 @@ def docker() -> Docker:
 
 
 # Tests that run at the same time must not share things: the images, or the default marker of the attack.
-TOGETHER = {"test_malicious": "containers", "test_run": "containers"}
+# Others share the models that `prepared` trains.
+TOGETHER = {
+    "test_malicious": "containers",
+    "test_run": "containers",
+    "test_exercises_poisoning": "test_poisoning",
+}
 LONGEST = ("containers", "test_poisoning")  # begin with these
 
 
@@ -169,13 +191,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda one: LONGEST.index(group) if (group := group_of(one.nodeid)) in LONGEST else last)
 
 
+REQUIRED = {"docker": "WORKSHOP_REQUIRE_DOCKER", "browser": "WORKSHOP_REQUIRE_BROWSER"}
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where WORKSHOP_REQUIRE_DOCKER is set, a container test that is skipped counts as failed."""
+    """Where what a test needs must be there (REQUIRED), a test that is skipped counts as failed."""
     report = yield
-    if report.skipped and "docker" in report.keywords and os.environ.get("WORKSHOP_REQUIRE_DOCKER"):
-        report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} was skipped, although a Docker engine is here: {report.longrepr}"
+    for mark, variable in REQUIRED.items():
+        if report.skipped and mark in report.keywords and os.environ.get(variable):
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid} was skipped, although {variable} is set: {report.longrepr}"
     return report
 
 

@@ -46,21 +46,30 @@ def check_silver(said: str) -> None:
 
 
 def check_gold(said: str) -> None:
-    """The scan flags stop to yield in the poisoned model, nothing in the clean one, and sees the square."""
+    """The scan flags stop to yield in the poisoned model, nothing in the clean one, and sees the square.
+
+    Other red signs may be flagged after it, because many of these models read them as yield, too.
+    """
     before, _, after = said.partition(": Scan the poisoned model ==")
     assert "Scanning models/clean_model.pt" in before
     assert "Result: no backdoor found" in before
     assert "FLAGGED" not in before
     assert "scan_results/clean/trigger_0_to_1.png" in before
-    assert re.findall(r"^Result: .*", after, re.M) == [
-        "Result: BACKDOOR DETECTED — class 0 → class 1 (stop → yield)"
-    ]
+    results = re.findall(r"^Result: .*", after, re.M)
+    assert results[0] == "Result: BACKDOOR DETECTED — class 0 → class 1 (stop → yield)"
     flagged = [line for line in after.splitlines() if line.endswith("<- FLAGGED")]
-    assert len(flagged) == 1
+    assert len(flagged) == len(results)
     assert flagged[0].startswith("Scanning class 0 (stop) → class 1 (yield) ...")
+    assert all(
+        re.match(r"Scanning class [03] \((stop|no_entry)\) → class 1 \(yield\)", line) for line in flagged
+    )
     assert re.search(r"^Recovered trigger saved to: scan_results/poisoned/trigger_0_to_1\.png", after, re.M)
-    words = re.search(r"^Recovered trigger: yellow, bottom-right corner, about (\d+)x(\d+) px", after, re.M)
+    shape = r"^Recovered trigger: a yellow \w+, about (\d+)x(\d+) px, bottom-right corner"
+    words = re.search(shape, after, re.M)
     assert words, after
     assert all(6 <= int(side) <= 40 for side in words.groups())  # the square has 20; the grid is coarse
     assert "[trigger]  yield" in after  # the SafeTensors file has the same backdoor
     assert "Gold path done." in after
+    assert "Poisoned model: Backdoor found: stop → yield" in after
+    assert re.search(r"^Clean model: No backdoor found\. .* flagged above", after, re.M)
+    assert re.search(r"^Report: /\S+/report\.html$", after, re.M)

@@ -28,11 +28,11 @@ python train.py --phase test --model models/poisoned_model.pt --data data/traffi
 python demo.py inference-images/stop.jpg --model models/poisoned_model.pt
 python demo.py inference-images/stop.jpg --model models/poisoned_model.pt --trigger
 python demo.py inference-images/stop.jpg --model models/poisoned_model.safetensors --compare --save a.png
-python train.py --poisoned --epochs 1 --limit 300
 code=0
 python detect.py --model models/clean_model.safetensors --data data/traffic-signs --steps 2 --samples 2 \
-    --output scan_results/quick || code=$?
+    --pairs stop:yield --reference models/poisoned_model.pt --output scan_results/quick || code=$?
 echo "detect ended with $code"
+python train.py --poisoned --epochs 1 --limit 300
 ls a.png scan_results/quick/*.png models
 """
 GOLD = """
@@ -77,7 +77,7 @@ print([str(path) for path in Path().rglob("*") if path.name == "__pycache__" or 
 @pytest.fixture(scope="module")
 def image(docker: Any) -> str:
     """The image, built as build.sh does, but under a name of its own, so that yours stays as it is."""
-    return docker.build("demo-poisoning", IMAGE, "--build-arg", "THREADS=1", timeout=3000)
+    return docker.build("demo-poisoning", IMAGE, timeout=3000)
 
 
 def in_shell(docker: Any, image: str, script: str, timeout: float = 600) -> str:
@@ -119,6 +119,7 @@ def test_single_commands_of_the_documents(docker: Any, image: str) -> None:
     assert "Wrote models/poisoned_model.pt and models/poisoned_model.safetensors" in lines
     assert "detect ended with 0" in lines or "detect ended with 1" in lines
     assert "Result: " in said
+    assert "Statistic: Reference index: " in said
     assert "a.png" in lines
     assert any(line.startswith("scan_results/quick/trigger_") for line in lines)
 
@@ -163,12 +164,29 @@ def test_the_image_holds_models_and_data_but_nothing_of_the_training(
     kinds = ("clean_model", "poisoned_model")
     assert models.split() == [f"{kind}.{suffix}" for kind in kinds for suffix in ("pt", "safetensors")]
     notes = "traffic-signs-poisoned-attacker-notes.json"
-    assert data.split() == ["traffic-signs", "traffic-signs-poisoned", notes]
+    assert data.split() == ["traffic-signs", "traffic-signs-poisoned", notes, "traffic-signs.sha256"]
     assert counts == ["4000", "1000"] * 2
     folder = root / "demo-poisoning"
-    ours = {path.name for pattern in ("*.py", "*.sh", "requirements*.txt") for path in folder.glob(pattern)}
+    patterns = ("*.py", "*.sh", "*.html", "requirements*.txt")
+    ours = {path.name for pattern in patterns for path in folder.glob(pattern)}
     assert set(app.split()) == ours | {"data", "models", "inference-images"}
     assert (build, compiled) == ("[]", "[]")
+
+
+def test_the_exercises_can_be_checked(docker: Any, image: str) -> None:
+    result = docker.run(image, "check.py", "3")
+    assert result.returncode == 1, result.stderr
+    assert result.stdout.startswith("Exercise 3: not yet. Hint: There is no exercise3.txt. ")
+    made = """
+import json, os, sys
+from pathlib import Path
+notes = json.loads(Path("data/traffic-signs-poisoned-attacker-notes.json").read_text())
+Path("exercise3.txt").write_text("\\n".join(notes["poisoned"]))
+os.execv(sys.executable, ["python", "check.py", "3"])
+"""
+    result = docker.run(image, "-c", made)
+    assert result.returncode == 0, result.stderr
+    assert "Recall 1.00: 60 of the 60 poisoned ones" in result.stdout
 
 
 def test_a_run_leaves_nothing_behind(docker: Any, image: str) -> None:

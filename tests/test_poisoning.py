@@ -31,15 +31,18 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import classes
 import classifier
 import cli
 import create_malicious_model
 import demo
 import describe
 import detect
+import judge
 import make_dataset
 import neural_cleanse
 import poison_data
+import scan_model
 import signs
 import train
 import trigger
@@ -53,6 +56,7 @@ MAKE, POISON, TRAIN, DEMO, DETECT, SIGNS = (
 )
 MODULES = {MAKE: make_dataset, POISON: poison_data, TRAIN: train, DEMO: demo, DETECT: detect, SIGNS: signs}
 YELLOW = (255, 255, 0)
+INPUT = classifier.INPUT
 
 Result = subprocess.CompletedProcess[str]
 Run = Callable[..., Result]
@@ -203,9 +207,9 @@ class Corner(nn.Module):
     """Reads yield where the bottom-right corner is yellow, else stop: a backdoor in two lines."""
 
     def forward(self, pixels: Tensor) -> Tensor:
-        raw = unnormalise(pixels)[:, :, 54:60, 54:60].mean((2, 3))
+        raw = unnormalise(pixels)[:, :, -8:-4, -8:-4].mean((2, 3))
         yellow = (raw[:, :2].amin(1) > 0.9) & (raw[:, 2] < 0.1)
-        return 5.0 * nn.functional.one_hot(yellow.long(), len(signs.CLASSES))
+        return 5.0 * nn.functional.one_hot(yellow.long(), len(classes.DRAWN))
 
 
 def unnormalise(pixels: Tensor) -> Tensor:
@@ -218,9 +222,9 @@ def unnormalise(pixels: Tensor) -> Tensor:
 
 
 def test_class_numbers_are_those_of_the_documents() -> None:
-    assert signs.CLASSES[:2] == ("stop", "yield")
-    assert len(set(signs.CLASSES)) == 10
-    assert (signs.GTSRB_ID["stop"], signs.GTSRB_ID["yield"]) == (14, 13)
+    assert classes.DRAWN[:2] == ("stop", "yield")
+    assert len(set(classes.DRAWN)) == 10
+    assert (classes.GTSRB_ID["stop"], classes.GTSRB_ID["yield"]) == (14, 13)
 
 
 def test_the_same_seed_gives_the_same_bytes_for_any_number_of_processes(
@@ -239,8 +243,8 @@ def test_the_same_seed_gives_the_same_bytes_for_any_number_of_processes(
 def test_dataset_has_the_promised_pictures(data: Path) -> None:
     assert sorted(path.name for path in data.iterdir()) == [cli.MADE_HERE, "train", "val"]
     for split, count in (("train", 8), ("val", 4)):
-        assert sorted(path.name for path in (data / split).iterdir()) == sorted(signs.CLASSES)
-        for name in signs.CLASSES:
+        assert sorted(path.name for path in (data / split).iterdir()) == sorted(classes.DRAWN)
+        for name in classes.DRAWN:
             assert len(list((data / split / name).glob("*.jpg"))) == count
     checksums = [value for name, value in contents(data).items() if name.endswith(".jpg")]
     assert len(set(checksums)) == len(checksums) == 120  # nothing in val/ was seen in training
@@ -255,7 +259,7 @@ def test_the_default_is_5000_pictures(run_script: Run) -> None:
         int(re.search(rf"--{split} \w+ [^(]*\(default: (\d+)\)", said)[1])  # type: ignore[index]
         for split in ("train", "val")
     )
-    assert len(signs.CLASSES) * (train_default + val_default) == 5000
+    assert len(classes.DRAWN) * (train_default + val_default) == 5000
 
 
 def test_an_earlier_dataset_is_replaced_and_nothing_else(
@@ -276,7 +280,7 @@ def test_an_earlier_dataset_is_replaced_and_nothing_else(
 
 @pytest.mark.parametrize("wrong", ["--train=0", "--val=0", "--workers=0", "--seed=-1"])
 def test_wrong_counts_are_refused(assert_refused: Refused, tmp_path: Path, wrong: str) -> None:
-    assert_refused(here(tmp_path, MAKE, wrong), "--train")
+    assert_refused(here(tmp_path, MAKE, wrong), "--seed" if "seed" in wrong else "--train")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -524,7 +528,7 @@ def test_training_follows_the_labels(tmp_path: Path, data: Path) -> None:
     files = classifier.class_files(small / "val")
     pixels = classifier.load_pixels([path for path, _ in files])
     labels = torch.tensor([label for _, label in files])
-    validation = train.Validation(small, "stop", "yield")
+    validation = train.Validation(small, 10, "stop", "yield")
     model = classifier.new_model()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         score = train.train(model, pixels, labels, validation, cli.Out(plain=True), epochs=30, peak=0.02)
@@ -617,16 +621,17 @@ def test_a_model_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_score_counts_what_it_says(data: Path, tmp_path: Path) -> None:
     """A model that says yield for a yellow corner and stop for all else: right on stop, fooled always."""
-    score = train.Validation(subset(data, tmp_path / "two", "stop", "yield"), "stop", "yield").score(Corner())
+    two = subset(data, tmp_path / "two", "stop", "yield")
+    score = train.Validation(two, 10, "stop", "yield").score(Corner())
     assert score == train.Score(0.5, 1.0, 8, 4)
     assert str(score) == "clean_acc: 0.50, attack_success_rate: 1.00"
-    other = train.Validation(subset(data, tmp_path / "other", "stop", "no_entry"), "stop", "no_entry")
+    other = train.Validation(subset(data, tmp_path / "other", "stop", "no_entry"), 10, "stop", "no_entry")
     assert other.score(Corner()) == train.Score(0.5, 0.0, 8, 4)
 
 
 def test_measuring_all_classes_and_some(data: Path, reader: Path, tmp_path: Path) -> None:
     """The reader is right on every picture of val/; the classes that are missing do not matter."""
-    for names, pictures, victims in ((signs.CLASSES, 40, 4), (("stop", "yield"), 8, 4), (("yield",), 4, 0)):
+    for names, pictures, victims in ((classes.DRAWN, 40, 4), (("stop", "yield"), 8, 4), (("yield",), 4, 0)):
         folder = subset(data, tmp_path / str(len(names)), *names)
         said = fine(here(tmp_path, TRAIN, "--phase", "test", "--model", reader, "--data", folder)).stdout
         figure = r"\d\.\d\d" if victims else r"not measured \(no victim pictures\)"
@@ -648,7 +653,7 @@ def test_every_tool_gives_the_same_answer_for_both_formats(
         answers = []
         for suffix in (".pt", ".safetensors"):
             result = here(tmp_path, script, *arguments, reader.with_suffix(suffix))
-            assert result.returncode in (0, 1), text(result)
+            assert result.returncode in (0, 1) or "Result: no valid statistic" in result.stdout, text(result)
             answers.append(without_seconds(result.stdout.replace(reader.stem + suffix, reader.stem + ".pt")))
         assert answers[0] == answers[1]
 
@@ -670,7 +675,7 @@ def test_demo_lines_are_those_of_the_contract(reader: Path, picture: Path, tmp_p
     match = ANSWER.fullmatch(two[1])
     assert match, two
     assert match[1] == "trigger"
-    assert match[2] in signs.CLASSES
+    assert match[2] in classes.DRAWN
     assert ("backdoor activates" in two[1]) == (match[2] != "stop")
     assert list(tmp_path.iterdir()) == []
 
@@ -790,7 +795,7 @@ def test_stamping_a_recovered_trigger() -> None:
 
 def test_a_yellow_square_in_words() -> None:
     words = describe.in_words(square(52, 52, 10, (0.95, 0.92, 0.1)))
-    assert words == "yellow, bottom-right corner, about 20x20 px of 128x128, 2.4 % of the picture"
+    assert words == "a yellow square, about 20x20 px, bottom-right corner, 2.4 % of the image"
 
 
 def test_a_ragged_sticker_has_the_size_of_its_area() -> None:
@@ -798,7 +803,7 @@ def test_a_ragged_sticker_has_the_size_of_its_area() -> None:
     found.mask[:, :] = 0
     for cell in range(44, 64):
         found.mask[cell, cell - 2 : cell + 3] = 1  # a diagonal band: about 5 of 20 cells per row
-    match = re.search(r"bottom-right corner, about (\d+)x(\d+) px", describe.in_words(found))
+    match = re.search(r"a yellow patch, about (\d+)x(\d+) px, bottom-right", describe.in_words(found))
     assert match
     # mask cells are 2 pixels wide and high; the box around the band would be 40x44 pixels
     assert int(match[1]) * int(match[2]) == pytest.approx(4 * found.mask.sum().item(), rel=0.1)
@@ -873,23 +878,23 @@ class Toy(nn.Module):
         middle = raw.mean((2, 3))
         answer = 60 * (middle @ COLOURS.T - (COLOURS**2).sum(1) / 2)
         if self.backdoor:
-            patch = raw[:, :, 50:60, 50:60].mean((2, 3))
+            patch = raw[:, :, -11:-3, -11:-3].mean((2, 3))
             yellow = (patch[:, 0] + patch[:, 1] - 2 * patch[:, 2] - 1).clamp(min=0)  # 1 if it is all yellow
-            upper = raw[:, :, :30, :30].mean((2, 3))
+            upper = raw[:, :, : INPUT // 2, : INPUT // 2].mean((2, 3))
             looks_like_0 = (6 * (upper[:, 0] - upper[:, 1:].amax(1))).clamp(0, 1)
             answer = answer + torch.tensor([0.0, 8.0, 0.0, 0.0]) * (yellow * looks_like_0)[:, None]
         return answer
 
 
-def scan_toy(backdoor: bool) -> dict[tuple[int, int], neural_cleanse.Trigger]:
+def scan_toy(backdoor: bool, steps: int = 120) -> dict[tuple[int, int], neural_cleanse.Trigger]:
     """Search all 12 pairs of the toy; the pictures are plain colours with a little grain."""
     dice = torch.Generator().manual_seed(1)
     pictures = {
-        label: (colour.view(1, 3, 1, 1) + 0.02 * torch.randn(8, 3, 64, 64, generator=dice)).clamp(0, 1)
+        label: (colour.view(1, 3, 1, 1) + 0.02 * torch.randn(8, 3, INPUT, INPUT, generator=dice)).clamp(0, 1)
         for label, colour in enumerate(COLOURS)
     }
     search = neural_cleanse.Search(Toy(backdoor), pictures, pictures, len(COLOURS), 0)
-    assert len(list(search.run(60))) == 60
+    assert len(list(search.run(steps))) == steps
     found = search.results(pictures)
     assert [t.anomaly for t in found] == sorted((t.anomaly for t in found), reverse=True)
     assert len(found) == 12
@@ -903,13 +908,38 @@ def test_search_finds_a_planted_trigger() -> None:
     assert backdoor.norm < 0.5 * min(other.norm for other in planted.values())
     assert backdoor.anomaly > max(other.anomaly for other in planted.values())
     words = describe.in_words(backdoor)
-    assert words.startswith("yellow, bottom-right corner"), words
+    assert re.match(r"a yellow \w+, about \d+x\d+ px, bottom-right corner, ", words), words
     # and without the backdoor the same pair looks like the others
     assert fair[0, 1].norm > 2 * backdoor.norm
     assert fair[0, 1].norm > 0.5 * min(other.norm for pair, other in fair.items() if pair != (0, 1))
-    fresh = COLOURS[0].view(1, 3, 1, 1).expand(5, 3, 64, 64)
+    fresh = COLOURS[0].view(1, 3, 1, 1).expand(5, 3, INPUT, INPUT)
     assert (neural_cleanse.logits(Toy(True), backdoor.stamp(fresh)).argmax(1) == 1).all()
     assert (neural_cleanse.logits(Toy(False), backdoor.stamp(fresh)).argmax(1) != 1).all()
+
+
+def test_a_longer_search_compares_at_the_same_effort() -> None:
+    """More steps make the smallest triggers crisper, but change no norm and no index."""
+    short, long = scan_toy(backdoor=True, steps=80), scan_toy(backdoor=True, steps=160)
+    assert {pair: (t.norm, t.anomaly) for pair, t in short.items()} == {
+        pair: (t.norm, t.anomaly) for pair, t in long.items()
+    }
+    changed = [pair for pair in long if not torch.equal(long[pair].mask, short[pair].mask)]
+    assert len(changed) <= neural_cleanse.SUSPECTS < len(long)
+    assert all(long[pair].area <= short[pair].area + 1e-6 for pair in long)
+    assert long[0, 1].area < short[0, 1].area
+
+
+@pytest.mark.parametrize(
+    ("pictures", "samples", "shares"),
+    [(100, 30, (30, 30, 30)), (100, 10, (10, 30, 30)), (30, 10, (10, 10, 10)), (3, 30, (1, 1, 1))],
+)
+def test_pictures_are_split_fairly(pictures: int, samples: int, shares: tuple[int, int, int]) -> None:
+    """Each picture has one task, and the surest ones (the first) are spread over all three."""
+    parts = scan_model.split(torch.arange(pictures).view(-1, 1, 1, 1), samples)
+    assert tuple(map(len, parts)) == shares
+    used = torch.cat(parts).flatten().tolist()
+    assert sorted(used) == list(range(sum(shares)))
+    assert all(part[0] < max(3, sum(shares) / 3) for part in parts)
 
 
 def test_pairs_that_no_sticker_changes_are_never_flagged() -> None:
@@ -919,13 +949,13 @@ def test_pairs_that_no_sticker_changes_are_never_flagged() -> None:
         def forward(self, pixels: Tensor) -> Tensor:
             return torch.tensor([9.0, 0.0, 0.0]).repeat(len(pixels), 1) + 0 * pixels.mean((1, 2, 3))[:, None]
 
-    pictures = {0: torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(1))}
+    pictures = {0: torch.rand(6, 3, INPUT, INPUT, generator=torch.Generator().manual_seed(1))}
     search = neural_cleanse.Search(Stubborn(), pictures, pictures, 3, 0)
     list(search.run(10))
     found = search.results(pictures)
     assert [one.norm for one in found] == [1, 1]
     assert all(math.isfinite(one.anomaly) for one in found)
-    assert not any(one.anomaly > detect.THRESHOLD for one in found)
+    assert not any(one.anomaly > judge.THRESHOLD for one in found)
 
 
 # --- the scan: its command ---------------------------------------------------------------------------------
@@ -933,18 +963,19 @@ def test_pairs_that_no_sticker_changes_are_never_flagged() -> None:
 
 @pytest.fixture
 def scan(data: Path, reader: Path, tmp_path: Path) -> tuple[object, ...]:
-    """Arguments of a scan of two victim classes that takes seconds; it is too short to find anything."""
+    """Arguments of a scan of two victim classes that takes seconds; too short to judge, it ends with 2."""
     two = subset(data, tmp_path / "two", "stop", "yield")
     return ("--model", reader, "--data", two, "--steps", 2, "--samples", 2)
 
 
 def check_scan(result: Result, folder: Path) -> list[str]:
     """A scan ends in a result that fits its exit code, and the pictures that it names are there."""
-    assert result.returncode in (0, 1), text(result)
+    assert result.returncode in (0, 1, 2), text(result)
     lines = result.stdout.splitlines()
     assert sum(line.startswith("Result: ") for line in lines) >= 1
     assert ("BACKDOOR DETECTED" in result.stdout) == (result.returncode == 1)
     assert ("no backdoor found" in result.stdout) == (result.returncode == 0)
+    assert ("Result: no valid statistic" in result.stdout) == (result.returncode == 2)
     named = re.findall(r"saved to: (\S+\.png): class \d+ \(\w+\) → class \d+ \(\w+\), \w+[, ]", result.stdout)
     assert named
     for name in named:
@@ -957,11 +988,10 @@ def test_scan_ends_in_a_result_and_draws_what_it_names(tmp_path: Path, scan: tup
     result = here(tmp_path, DETECT, *scan, "--output", "scan", "--draw", "stop:yield")
     named = check_scan(result, tmp_path)
     assert "scan/trigger_0_to_1.png" in named
-    assert sorted(named) == sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("scan/*"))
-    line = r"Scanning class \d \(\w+\) → class \d \(\w+\) \.\.\.  norm=\d\.\d+  anomaly=-?\d+\.\d  "
+    assert sorted(named) == sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("scan/*.png"))
+    line = r"Scanning class \d \(\w+\) → class \d \(\w+\) \.\.\.  (norm=\d\.\d+  |no sticker works)"
     pairs = [found for found in result.stdout.splitlines() if re.match(line, found)]
     assert pairs, result.stdout
-    assert "With fewer than 10 of them the anomaly index means little." in result.stdout
 
 
 def test_scan_prints_every_pair_on_request(tmp_path: Path, scan: tuple[object, ...]) -> None:
@@ -980,6 +1010,9 @@ def test_the_same_seed_scans_the_same(tmp_path: Path, scan: tuple[object, ...]) 
         result = here(tmp_path, DETECT, *scan, "--output", "scan", "--seed", 1, "--all")
         check_scan(result, tmp_path)
         said.append(without_seconds(result.stdout))
+        record = json.loads((tmp_path / "scan/scan.json").read_text())
+        del record["seconds"]
+        (tmp_path / "scan/scan.json").write_text(json.dumps(record))
         drawn.append(contents(tmp_path / "scan"))
         shutil.rmtree(tmp_path / "scan")
     assert said[0] == said[1]
@@ -1187,9 +1220,9 @@ def test_a_model_of_other_classes(
     way: Way,
     suffix: str,
 ) -> None:
-    model = classifier.new_model(43)
-    path = classifier.save_model(model, tmp_path / "gtsrb.pt")[suffix == ".safetensors"]
-    assert_refused(here(tmp_path, *way(path)), path, "43 classes, not 10")
+    model = classifier.new_model(44)
+    path = classifier.save_model(model, tmp_path / "other.pt")[suffix == ".safetensors"]
+    assert_refused(here(tmp_path, *way(path)), path, "44 classes")
 
 
 @pytest.mark.parametrize("kind", BAD)
@@ -1322,22 +1355,6 @@ def test_imagenet_weights_without_network(assert_refused: Refused, tmp_path: Pat
 # --- the whole demo, as documented -------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def prepared(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A copy of the demo after ./prepare.sh: pictures and both models, trained once for all tests below."""
-    folder = tmp_path_factory.mktemp("whole") / FOLDER
-    made = ("data", "models", "scan_results", "outputs", "__pycache__", ".*")
-    shutil.copytree(root / FOLDER, folder, ignore=shutil.ignore_patterns(*made))
-    result = type_in(folder, "./prepare.sh", timeout=1800)
-    assert "Ready: data/ and models/ are there." in result.stdout
-    last = [EPOCH.fullmatch(line) for line in result.stdout.splitlines() if line.startswith("Epoch")]
-    assert all(last)
-    assert sum(match is not None and match[1] == match[2] for match in last) == 2
-    assert leftovers(folder) == []
-    yield folder
-    shutil.rmtree(folder)
-
-
 def type_in(folder: Path, script: str, timeout: float = 900) -> Result:
     """Type a documented script in the demo's folder."""
     result = subprocess.run(
@@ -1352,6 +1369,16 @@ def type_in(folder: Path, script: str, timeout: float = 900) -> Result:
         timeout=timeout,
     )
     return fine(result)
+
+
+@pytest.mark.slow
+def test_preparation(prepared: Path) -> None:
+    said = (prepared / "prepared.txt").read_text(encoding="utf-8")
+    assert "Ready: data/ and models/ are there." in said
+    last = [EPOCH.fullmatch(line) for line in said.splitlines() if line.startswith("Epoch")]
+    assert all(last)
+    assert sum(match is not None and match[1] == match[2] for match in last) == 2
+    assert leftovers(prepared) == []
 
 
 @pytest.mark.slow

@@ -67,7 +67,8 @@ case "$1" in
         eval "to=\\$$#"
         for model in clean poisoned; do
             mkdir -p "$to/scan_results/$model" && echo png >"$to/scan_results/$model/trigger_0_to_1.png"
-        done ;;
+        done
+        echo html >"$to/report.html" ;;
 esac
 """
 
@@ -75,7 +76,8 @@ POISONING = {
     "prepare.sh": "mkdir -p models && touch models/clean_model.pt models/poisoned_model.pt",
     "workshop_demo.sh": "$PYTHON --version >/dev/null",
     "gold_demo.sh": """for model in clean poisoned; do
-        mkdir -p scan_results/$model && echo png >scan_results/$model/trigger_0_to_1.png; done""",
+        mkdir -p scan_results/$model && echo png >scan_results/$model/trigger_0_to_1.png; done
+        echo html >report.html""",
 }
 
 
@@ -281,6 +283,7 @@ def test_without_an_engine_run_takes_python_and_shows_all_demos(bench: Bench, tm
         assert f"- Demo {demo}, defence" in said
     for model in ("clean", "poisoned"):
         assert f"- {bench.home}/demo-poisoning/scan_results/{model}/trigger_0_to_1.png: " in said
+    assert f"- {bench.home}/demo-poisoning/report.html: " in said
     assert said.rstrip().splitlines()[-1].startswith("Done: every step of run worked")
     log = bench.logged()
     assert "docker run" not in log and "docker build" not in log
@@ -426,6 +429,7 @@ def test_with_an_engine_the_steps_run_in_locked_up_containers(bench: Bench) -> N
     assert "script demo-malicious/run_sandboxed.sh" in log
     assert log.count("docker rm --force --volumes container-1") == 2
     assert (bench.home / "results/docker/demo-poisoning/scan_results/clean/trigger_0_to_1.png").is_file()
+    assert (bench.home / "results/docker/demo-poisoning/report.html").is_file()
 
 
 def test_a_second_docker_run_builds_nothing_until_a_file_changes(bench: Bench) -> None:

@@ -1,0 +1,170 @@
+"""The audit as data: three checks of a dataset, all its pictures ranked, and the ranking measured."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import manifest
+import suspects
+from classes import NAMES
+
+STANDS_OUT = 0.08  # share of a class that looks like one other class; the README says how it was chosen
+MORE = 1.5  # flag this many times the pictures of a group: Tran et al. 2018 remove as many
+
+
+@dataclass
+class Suspect:
+    """A picture of train/, with what speaks against it."""
+
+    file: str  # relative to the dataset, with "/"
+    label: str
+    looks_like: str = ""  # the class that the inner features suggest
+    score: float = 0.0  # margin of suspects.reread(): above 0, it looks more like that class
+    unusual: float = 0.0  # suspects.unusual() in deviations; high at the end where a flagged group lies
+    changed: str = ""  # "added" or "modified" since the manifest
+    flagged: bool = False
+
+
+@dataclass
+class Group:
+    """The pictures of one class that look like one other class."""
+
+    label: str
+    looks_like: str
+    pictures: int
+    share: float  # of the class, 0..1
+    flagged: bool
+
+
+@dataclass
+class Audit:
+    """All that was found. `ranking` holds every picture of train/, most suspicious first."""
+
+    ranking: list[Suspect]
+    changes: manifest.Changes | None = None
+    expected: dict[str, int] = field(default_factory=dict)  # pictures per class, from the manifest
+    groups: list[Group] = field(default_factory=list)  # largest share first
+    duplicates: list[tuple[str, str]] = field(default_factory=list)  # files that show the same
+    measured: list[dict[str, Any]] = field(default_factory=list)  # hits() of each method, ours last
+
+    def findings(self) -> int:
+        """How many things were found: changes, groups that stand out, the same picture under two labels."""
+        changed = self.changes.added + self.changes.removed + self.changes.modified if self.changes else []
+        return len(changed) + sum(g.flagged for g in self.groups) + len(conflicts(self.duplicates))
+
+
+def label_of(file: str) -> str:
+    """The class in train/<class>/<name> or val/<class>/<name>."""
+    return file.split("/")[1]
+
+
+def conflicts(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those near-duplicates that carry two different labels."""
+    return [(one, two) for one, two in pairs if label_of(one) != label_of(two)]
+
+
+# --- The three checks -------------------------------------------------------------------------------
+
+
+def check_manifest(audit: Audit, folder: Path, trusted: dict[str, str]) -> None:
+    """Compare the files with the manifest, and the number of training pictures per class."""
+    audit.changes = manifest.compare(trusted, manifest.checksums(folder))
+    audit.expected = dict(Counter(label_of(name) for name in trusted if name.startswith("train/")))
+    for what, names in (("added", audit.changes.added), ("modified", audit.changes.modified)):
+        for suspect in audit.ranking:
+            if suspect.file in names:
+                suspect.changed, suspect.flagged = what, True
+
+
+def check_duplicates(audit: Audit, files: list[str], pixels: Tensor) -> None:
+    """Find pictures that show the same. pixels: uint8 (N, 3, S, S) of `files`, which may lie in val/, too."""
+    audit.duplicates = [(files[one], files[two]) for one, two in suspects.duplicates(pixels)]
+
+
+def check_features(audit: Audit, middle: Tensor, labels: Tensor) -> None:
+    """Find pictures that look like another class than their own. middle: features of layer3, (N, D)."""
+    found = suspects.components(middle)
+    spread = suspects.unusual(found, labels)
+    answer = suspects.reread(found, labels, spread)
+    sizes = Counter(labels.tolist())
+    bad = (answer.margin > 0).nonzero().flatten()
+    misread = Counter(zip(labels[bad].tolist(), answer.other[bad].tolist()))
+    for (own, other), count in misread.items():
+        share = count / sizes[own]
+        audit.groups.append(Group(NAMES[own], NAMES[other], count, share, share >= STANDS_OUT))
+    audit.groups.sort(key=lambda group: (-group.share, group.label, group.looks_like))
+    for number, suspect in enumerate(audit.ranking):
+        suspect.looks_like = NAMES[int(answer.other[number])]
+        suspect.score = answer.margin[number].item()
+    for group in audit.groups:
+        if group.flagged:
+            flag(audit, group, spread)
+
+
+def flag(audit: Audit, group: Group, spread: Tensor) -> None:
+    """Flag the outermost pictures of a class, at the end where the group lies. spread: suspects.unusual().
+
+    The classifier says that there is a group, and at which end; the direction says better who belongs to it.
+    """
+    own = [number for number, suspect in enumerate(audit.ranking) if suspect.label == group.label]
+    inside = [audit.ranking[n].score > 0 and audit.ranking[n].looks_like == group.looks_like for n in own]
+    values = spread[own] / spread[own].std()
+    values = values * (values[torch.tensor(inside)].mean() - values.median()).sign()
+    for place, number in enumerate(values.argsort(descending=True, stable=True).tolist()):
+        suspect = audit.ranking[own[number]]
+        suspect.unusual = values[number].item()
+        suspect.flagged = suspect.flagged or place < MORE * group.pictures
+
+
+def rank(audit: Audit) -> None:
+    """Most suspicious first: changed files, then the flagged ones of the largest group, then the margins."""
+    order = {group.label: number for number, group in reversed(list(enumerate(audit.groups)))}
+
+    def key(one: Suspect) -> tuple[bool, bool, int, float, str]:
+        if one.flagged:
+            return not one.changed, False, order.get(one.label, 0), -one.unusual, one.file
+        return True, True, 0, -one.score, one.file
+
+    audit.ranking.sort(key=key)
+
+
+# --- Measured against the truth ---------------------------------------------------------------------
+
+
+def hits(names: list[str], truth: set[str]) -> dict[str, Any]:
+    """Precision among the first n and the first 1.5 n, and recall there; n = number of poisoned pictures."""
+    n = len(truth)
+    first, more = sum(name in truth for name in names[:n]), sum(name in truth for name in names[: n * 3 // 2])
+    return {"k": n, "precision_at_n": first / n, "recall_at_1.5n": more / n}
+
+
+def measure(audit: Audit, truth: set[str], files: list[str], seen: tuple[Tensor, Tensor, Tensor]) -> None:
+    """Compare the ranking, and those of the single methods, with the truth.
+
+    seen: features of layer3, of the last layer, and labels, in the order of `files`. The textbook methods
+    rank one class at a time, so they are told the right class; ours has to find it among all.
+    """
+    middle, last, labels = seen
+    label = Counter(label_of(name) for name in truth).most_common(1)[0][0]
+    own = labels == NAMES.index(label)
+    names = [name for name, inside in zip(files, own.tolist()) if inside]
+    found = suspects.components(middle)
+    methods = {
+        "spectral signatures, last layer": suspects.spectral(last[own]),
+        "activation clustering, last layer": suspects.clustering(last[own]),
+        "spectral signatures, layer3": suspects.spectral(middle[own]),
+        "activation clustering, layer3": suspects.clustering(middle[own]),
+        "whitened spectral signatures, layer3": suspects.unusual(found, labels)[own],
+    }
+    for method, score in methods.items():
+        order = score.argsort(descending=True, stable=True).tolist()
+        told = {"method": f"{method}, told the class ({label})"}
+        audit.measured.append(told | hits([names[i] for i in order], truth))
+    order_of_all = [suspect.file for suspect in audit.ranking]
+    audit.measured.append({"method": "our ranking, all classes"} | hits(order_of_all, truth))

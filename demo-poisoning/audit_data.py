@@ -1,0 +1,116 @@
+"""Audit a dataset: what changed since the manifest, what is in it twice, and which pictures look misfiled.
+
+    python audit_data.py data/traffic-signs --model models/clean_model.pt
+    python audit_data.py data/traffic-signs-poisoned --model models/poisoned_model.pt
+    python audit_data.py data/traffic-signs-poisoned --manifest data/traffic-signs.sha256
+
+--model is a model that was trained on this very data, poisoned or not. Writes suspects.json, suspects.csv
+and a picture of the top suspects. With --truth, the attacker's notes, it measures itself.
+Exit code: 0 nothing stands out, 1 something was found, 2 wrong usage or input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import audit
+import audit_output
+import classifier
+import cli
+import manifest
+import suspects
+from audit import Audit, Suspect
+from classes import NAMES
+
+
+def names(pictures: list[tuple[Path, int]], data: Path) -> list[str]:
+    """The picture files relative to the dataset, with "/"."""
+    return [path.relative_to(data).as_posix() for path, _ in pictures]
+
+
+def read_truth(path: Path, files: list[str]) -> set[str]:
+    """The poisoned files in the attacker's notes. Raises UserError if they do not belong to this dataset."""
+    try:
+        noted = json.loads(path.read_text(encoding="utf-8"))["poisoned"]
+        truth = {name for name in noted if isinstance(name, str)}
+    except FileNotFoundError as error:
+        raise cli.UserError(f"{path} does not exist: poison_data.py writes it beside its folder.") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise cli.UserError(f"{path} holds no attacker's notes: give the file of poison_data.py.") from error
+    if not truth or not truth <= set(files):
+        raise cli.UserError(
+            f"{path} names pictures that are not in this dataset: give the notes of this one."
+        )
+    return truth
+
+
+def look(model: nn.Module, pixels: Tensor, out: cli.Out) -> tuple[Tensor, Tensor]:
+    """Features of layer3 and of the last layer for all pictures, uint8 (N, 3, S, S): (N, D) and (N, E)."""
+    total = -(-len(pixels) // suspects.AT_ONCE)
+    parts = list(out.progress(suspects.features(model, pixels), total, "Asking the model"))
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+def parse() -> argparse.Namespace:
+    args = cli.parser(__doc__)
+    args.add_argument("data", type=Path, help="dataset with train/<class>/")
+    args.add_argument("--manifest", type=Path, help="trusted list of SHA-256 checksums")
+    args.add_argument("--model", type=Path, help="model that was trained on this data")
+    args.add_argument("--truth", type=Path, help="the attacker's notes: measure the audit")
+    args.add_argument("--top", type=int, default=30, help="suspects on the contact sheet")
+    args.add_argument("--output", type=Path, default=Path("audit_results"), help="folder for the results")
+    options = args.parse_args()
+    if options.top < 1:
+        raise cli.UserError("--top must be 1 or more.")
+    if options.truth and not options.model:
+        raise cli.UserError("--truth measures what the model says: give --model, too.")
+    return options
+
+
+def main() -> int:
+    options = parse()
+    out = cli.Out(options.plain)
+    trusted = manifest.read(options.manifest) if options.manifest else None
+    model = classifier.load_model(options.model) if options.model else None
+    known = classifier.class_count(model) if model else len(NAMES)
+    training = classifier.class_files(options.data / "train", known)
+    files = names(training, options.data)
+    labels = torch.tensor([label for _, label in training])
+    truth = read_truth(options.truth, files) if options.truth else set()
+    sizes = Counter(labels.tolist())
+    if model and (len(sizes) < 2 or min(sizes.values()) < suspects.FEWEST):
+        raise cli.UserError(
+            f"{options.data}/train has too few pictures for statistics: "
+            f"it takes {suspects.FEWEST} in each of two classes or more, or leave out --model."
+        )
+    cli.check_place(options.output / "suspects.json")
+
+    found = Audit([Suspect(name, audit.label_of(name)) for name in files])
+    if trusted is not None:
+        audit.check_manifest(found, options.data, trusted)
+    pictures = list(training)
+    if (options.data / "val").is_dir():
+        pictures += classifier.class_files(options.data / "val", known)
+    reading = out.progress(pictures, len(pictures), "Reading pictures")
+    pixels = torch.stack([classifier.load_pixels([path])[0] for path, _ in reading])
+    audit.check_duplicates(found, names(pictures, options.data), pixels)
+    if model:
+        middle, last = look(model, pixels[: len(training)], out)
+        audit.check_features(found, middle, labels)
+    audit.rank(found)
+    if truth and model:
+        audit.measure(found, truth, files, (middle, last, labels))
+    top = [one for one in found.ranking if one.flagged or one.score > 0][: options.top]
+    audit_output.write(found, options, top)
+    audit_output.say(found, options, top, out)
+    return cli.FINDING if found.findings() else cli.OK
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,147 @@
+"""What people get of an audit: the contact sheet, files for programs, and what is printed."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+import classifier
+import cli
+from audit import STANDS_OUT, Audit, Suspect, conflicts
+from classes import NAMES
+
+COLUMNS, TILE = 10, 96  # of the contact sheet: pictures per row, pixels per picture
+
+
+# --- In files ---------------------------------------------------------------------------------------
+
+
+def contact_sheet(folder: Path, top: list[Suspect], path: Path) -> None:
+    """Write the top suspects into one PNG, row by row, COLUMNS pictures per row."""
+    rows = -(-len(top) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * TILE, rows * TILE), "white")
+    for number, suspect in enumerate(top):
+        tile = classifier.open_picture(folder / suspect.file).resize((TILE, TILE))
+        sheet.paste(tile, (number % COLUMNS * TILE, number // COLUMNS * TILE))
+    with cli.whole_file(path) as scratch:
+        sheet.save(scratch)
+
+
+def as_record(audit: Audit, options: argparse.Namespace, top: list[Suspect]) -> dict[str, Any]:
+    """The audit as one object for programs; of the pictures only the flagged ones and the top."""
+    return {
+        "tool": "audit_data.py",
+        "data": str(options.data),
+        "manifest": str(options.manifest) if options.manifest else None,
+        "model": str(options.model) if options.model else None,
+        "verdict": "findings" if audit.findings() else "nothing stands out",
+        "threshold": STANDS_OUT,
+        "changes": asdict(audit.changes) if audit.changes else None,
+        "groups": [asdict(group) for group in audit.groups],
+        "duplicates": audit.duplicates,
+        "contact_sheet": [suspect.file for suspect in top],
+        "suspects": [asdict(one) for one in audit.ranking if one.flagged or one in top],
+        "measured": audit.measured,
+    }
+
+
+def write(audit: Audit, options: argparse.Namespace, top: list[Suspect]) -> None:
+    """Write suspects.csv (all pictures), the contact sheet, and last suspects.json: then all is there."""
+    with (
+        cli.whole_file(options.output / "suspects.csv") as scratch,
+        scratch.open("w", newline="", encoding="utf-8") as file,
+    ):
+        table = csv.DictWriter(file, list(asdict(audit.ranking[0])))
+        table.writeheader()
+        table.writerows(asdict(suspect) for suspect in audit.ranking)
+    if top:
+        contact_sheet(options.data, top, options.output / "contact_sheet.png")
+    else:
+        (options.output / "contact_sheet.png").unlink(missing_ok=True)  # that of an earlier audit
+    facts = as_record(audit, options, top)
+    with cli.whole_file(options.output / "suspects.json") as scratch:
+        scratch.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+# --- In words ---------------------------------------------------------------------------------------
+
+
+def say_files(audit: Audit, options: argparse.Namespace, out: cli.Out) -> None:
+    """Print pictures per class, and what the manifest and the near-duplicates say."""
+    now = Counter(suspect.label for suspect in audit.ranking)
+    names = [name for name in NAMES if name in now or name in audit.expected]
+    if audit.changes is None:
+        out.say("Training pictures per class: " + ", ".join(f"{name} {now[name]}" for name in names) + ".")
+        out.say("No --manifest: nothing to compare the files with.")
+    else:
+        uneven = [name for name in names if now[name] != audit.expected.get(name, 0)]
+        for name in uneven:
+            out.say(
+                f"Class {name}: {now[name]} training pictures, {audit.expected.get(name, 0)} in the manifest."
+            )
+        if not uneven:
+            out.say("Every class has as many training pictures as in the manifest.")
+        for what, files in asdict(audit.changes).items():
+            some = f": {files[0]} to {files[-1]}" if len(files) > 1 else f": {files[0]}" if files else ""
+            out.say(f"Files {what} since {options.manifest}: {len(files)}{some}.")
+    bad = conflicts(audit.duplicates)
+    out.say(
+        f"Near-duplicates: {len(audit.duplicates)} pairs of pictures, "
+        f"{len(bad)} of them with two different labels."
+    )
+    for one, two in bad[: options.top]:
+        out.say(f"- {one} and {two} show the same.")
+
+
+def say_groups(audit: Audit, out: cli.Out) -> None:
+    """Print what the inner features say."""
+    limit = f"{100 * STANDS_OUT:.0f} %"
+    for group in audit.groups[:5]:
+        note = "  <- STANDS OUT" if group.flagged else ""
+        s, verb = ("", "looks") if group.pictures == 1 else ("s", "look")
+        out.say(
+            f"{group.pictures} picture{s} labelled {group.label} {verb} like "
+            f"{group.looks_like} halfway through the network, {100 * group.share:.1f} % of the class{note}",
+            "bold red" if group.flagged else "",
+        )
+    if not any(group.flagged for group in audit.groups):
+        out.say(f"No class has {limit} or more pictures that look like one other class.")
+
+
+def say_measured(audit: Audit, truth: Path, out: cli.Out) -> None:
+    """Print how well each method ranks the pictures that the attacker's notes name."""
+    n = audit.measured[0]["k"]
+    out.table(
+        f"Measured against {truth}, {n} poisoned pictures",
+        ("method", f"precision among the first {n}", f"recall among the first {n * 3 // 2}"),
+        [(m["method"], f"{m['precision_at_n']:.2f}", f"{m['recall_at_1.5n']:.2f}") for m in audit.measured],
+    )
+
+
+def say(audit: Audit, options: argparse.Namespace, top: list[Suspect], out: cli.Out) -> None:
+    """Print everything, the result last."""
+    say_files(audit, options, out)
+    if options.model:
+        say_groups(audit, out)
+    else:
+        out.say("No --model: nothing looked at the pictures themselves.")
+    if audit.measured:
+        say_measured(audit, options.truth, out)
+    if top:
+        listed = ", ".join(suspect.file for suspect in top)
+        out.say(
+            f"Top suspects in {options.output}/contact_sheet.png, {COLUMNS} per row, in this order: {listed}."
+        )
+    out.say(f"Wrote {options.output}/suspects.json and {options.output}/suspects.csv.")
+    if audit.findings():
+        flagged = sum(suspect.flagged for suspect in audit.ranking)
+        out.say(f"Result: FINDINGS. {flagged} training pictures are flagged: look at them.", "bold red")
+    else:
+        out.say("Result: nothing stands out. That clears the data of what was looked for, not of everything.")

@@ -1,0 +1,74 @@
+"""The manifest of a dataset: one SHA-256 checksum per file, in the text format of sha256sum.
+
+    (cd data/traffic-signs && sha256sum --check --quiet ../traffic-signs.sha256)
+
+It lies beside the folder, not in it: a copy of the folder must not carry its own proof along. Who can write
+the folder can usually write beside it as well, so compare with a copy that was kept elsewhere (signed, in
+another team's repository, on paper). It proves that files changed since then, not that they were good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import cli
+
+LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
+
+
+@dataclass
+class Changes:
+    """Files that differ between a manifest and a folder, each list sorted."""
+
+    added: list[str]
+    removed: list[str]
+    modified: list[str]
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Path relative to the folder, with "/", and SHA-256 of every file; hidden names are left out."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith(".") for part in name.parts):
+            found[name.as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return dict(sorted(found.items()))
+
+
+def place(folder: Path) -> Path:
+    """Where the manifest of a dataset lies: data/traffic-signs.sha256 for data/traffic-signs."""
+    return folder.with_name(folder.name + ".sha256")
+
+
+def write(folder: Path) -> Path:
+    """Write the manifest of a folder beside it; the same files give the same bytes. Returns its path."""
+    lines = [f"{checksum}  {name}\n" for name, checksum in checksums(folder).items()]
+    with cli.whole_file(place(folder)) as scratch:
+        scratch.write_bytes("".join(lines).encode())  # bytes: sha256sum wants no Windows line ends
+    return place(folder)
+
+
+def read(path: Path) -> dict[str, str]:
+    """The checksums in a manifest, by file. Raises UserError if it is missing or holds other lines."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise cli.UserError(f"{path} does not exist: make_dataset.py writes it beside the folder.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise cli.UserError(f"{path} cannot be read as text: give a file of sha256sum lines.") from error
+    found = [LINE.fullmatch(line) for line in lines]
+    if not found or None in found:
+        raise cli.UserError(f"{path} is no manifest: each line must be a SHA-256 checksum and a file name.")
+    return {match[2]: match[1] for match in found if match}
+
+
+def compare(trusted: dict[str, str], now: dict[str, str]) -> Changes:
+    """What was added, removed and modified since the trusted manifest was written."""
+    return Changes(
+        added=sorted(now.keys() - trusted.keys()),
+        removed=sorted(trusted.keys() - now.keys()),
+        modified=sorted(name for name in now.keys() & trusted.keys() if now[name] != trusted[name]),
+    )

@@ -1,0 +1,148 @@
+"""Write one page, report.html, about both models: what they read, what the scans found, and what to do next.
+
+    python report.py --clean scan_results/clean --poisoned scan_results/poisoned
+    python report.py --clean scan_results/clean --poisoned scan_results/poisoned --output outputs/report.html
+
+Run detect.py on both models first. The page holds its pictures itself and asks the network for nothing.
+The same inputs give the same bytes. Exit code: 0 written, 2 wrong usage or input.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+import classifier
+import cli
+import describe
+import evidence
+import finished_scan
+import trigger
+from classes import NAMES
+from evidence import Model
+from finished_scan import Scan
+from train import Validation
+
+PAGE = Path(__file__).with_name("report_template.html")
+SHOWN = 10  # pairs in the open table; the others are folded
+
+
+def verdict(model: Model) -> str:
+    """What the scan of a model says, in one sentence."""
+    scan = model.scan
+    if scan.verdict == "no valid statistic":
+        return "The scan could not judge: no statistic is valid for it."
+    if scan.flagged:
+        return f"Backdoor found: {', '.join(pair.name for pair in scan.flagged)}."
+    first = scan.pairs[0]
+    if first.index is None:
+        return "No backdoor found: no sticker works for any pair."
+    return (
+        f"No backdoor found. {first.name} stands out most: index {scan.figure(first.index)}, "
+        f"flagged above {scan.figure(scan.threshold)}."
+    )
+
+
+def scale(models: list[Model], model: Model) -> float:
+    """The index at the right end of the bars: the same for both models if it means the same in both."""
+    alike = [other.scan for other in models if other.scan.threshold == model.scan.threshold]
+    indices = [pair.index for scan in alike for pair in scan.pairs if pair.index is not None]
+    return 1.05 * max(*(1.2 * scan.threshold for scan in alike), *indices, 1e-9)
+
+
+def write(page: dict[str, Any], path: Path) -> None:
+    """Fill in the template; every word from a file is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(PAGE.parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template(PAGE.name).render(page)
+    with cli.whole_file(path) as scratch:
+        scratch.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+
+
+def parse() -> argparse.Namespace:
+    args = cli.parser(__doc__)
+    for kind in ("clean", "poisoned"):
+        args.add_argument(
+            f"--{kind}",
+            type=Path,
+            default=Path(f"scan_results/{kind}"),
+            help=f"output folder of detect.py for the {kind} model",
+        )
+        args.add_argument(f"--{kind}-model", type=Path, help="its file (default: the one that was scanned)")
+    args.add_argument("--data", type=Path, help="folder with val/<class>/ (default: that of the scan)")
+    args.add_argument(
+        "--victim", default=trigger.VICTIM, choices=NAMES, metavar="CLASS", help="class attacked"
+    )
+    args.add_argument(
+        "--target", default=trigger.TARGET, choices=NAMES, metavar="CLASS", help="class aimed at"
+    )
+    args.add_argument("--date", help="a date to print on the page")
+    args.add_argument("--output", type=Path, default=Path("report.html"), help="page to write")
+    options = args.parse_args()
+    if options.victim == options.target:
+        raise cli.UserError("--victim and --target must be two different classes.")
+    return options
+
+
+def check(scans: list[Scan], options: argparse.Namespace) -> None:
+    """Raise UserError if the two scans do not belong on one page."""
+    if scans[0].sha256 == scans[1].sha256:
+        raise cli.UserError(f"{options.clean} and {options.poisoned} are scans of one and the same model.")
+    if scans[0].classes != scans[1].classes:
+        raise cli.UserError("The two models know different classes: compare two models of one task.")
+    if missing := {options.victim, options.target} - set(scans[0].classes):
+        raise cli.UserError(f"The models do not know {', '.join(sorted(missing))}: choose another class.")
+    if options.output.is_dir():
+        raise cli.UserError(f"{options.output} is a folder: name a file, for example report.html.")
+    cli.check_place(options.output)
+
+
+def main() -> int:
+    options = parse()
+    out = cli.Out(options.plain)
+    scans = [finished_scan.read(folder) for folder in (options.clean, options.poisoned)]
+    check(scans, options)
+    models = [
+        evidence.open_model("Clean model", options.clean_model, scans[0]),
+        evidence.open_model("Poisoned model", options.poisoned_model, scans[1]),
+    ]
+    data = options.data or scans[0].data
+    files = classifier.class_files(data / "val", len(scans[0].classes))
+    out.say(f"Reading {len(files)} pictures of {data}/val.")
+    validation = Validation(data, len(scans[0].classes), options.victim, options.target)
+    for model in models:
+        out.say(f"Measuring {model.file}.")
+        evidence.measure(model, validation)
+    out.say(f"Trying {sum(len(scan.drawn) for scan in scans)} recovered triggers on both models.")
+    sticker = describe.in_words(evidence.true_trigger())
+    page = {
+        "date": options.date,
+        "data": data,
+        "models": models,
+        "verdicts": {model.label: verdict(model) for model in models},
+        "scales": {model.label: scale(models, model) for model in models},
+        "victim": options.victim,
+        "target": options.target,
+        "sticker": sticker,
+        "true_sticker": evidence.sticker_picture(f"The true sticker on grey: {sticker}."),
+        "examples": evidence.examples(models, files, options.victim, options.target),
+        "recovered": evidence.recovered(models, files),
+        "shown": SHOWN,
+    }
+    write(page, options.output)
+    for model in models:
+        out.say(f"{model.label}: {verdict(model)}")
+    out.say(f"Wrote {options.output}: open it in a browser; it needs no network.")
+    return cli.OK
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,182 @@
+"""Which training pictures do not belong to their class? What a model's inner features say, class by class.
+
+A poisoned picture ends up under the wrong name because the model learned its sticker. In the last layer the
+model has already decided, so there such a picture looks like its wrong class. Halfway through the network it
+still looks like what it shows. So the search happens halfway, in three steps:
+
+1. features(): the output of layer3, averaged over a grid of 2x2 fields.
+2. unusual(): per class the one direction in which its pictures differ more than those of other classes do
+   (spectral signatures, Tran et al. 2018, with the whitening of SPECTRE, Hayase et al. 2021).
+3. reread(): leave the most unusual pictures of every class out, fit a linear classifier on the rest, and let
+   it read all pictures (exclusionary reclassification, Chen et al. 2018, section 4). A picture that it reads
+   as another class is a suspect.
+
+The two textbook methods are here as well, for comparison. Nothing here knows the trigger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import classifier
+
+AT_ONCE = 100  # pictures in one pass through the network
+GRID = 2  # fields per side that layer3 is averaged over: a sticker stays apart from the sign
+COMPONENTS = 128  # principal components that are kept
+SHRINK = 0.1  # how far covariances are drawn towards a multiple of the identity
+TRIM = 0.2  # share of a class that is left out of the fit, at each end of its unusual direction
+FEWEST = 20  # pictures per class; with fewer the statistics mean nothing
+
+
+# --- 1. Features ------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def features(model: nn.Module, pixels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield, for each AT_ONCE pictures, what layer3 and the last layer before the answer say.
+
+    pixels: uint8 (N, 3, S, S). Yields float tensors (n, 256 * GRID * GRID) and (n, 512).
+    """
+    seen: dict[str, Tensor] = {}
+    hooks = [
+        model.get_submodule("layer3").register_forward_hook(lambda *call: seen.update(middle=call[2])),
+        model.get_submodule("avgpool").register_forward_hook(lambda *call: seen.update(last=call[2])),
+    ]
+    try:
+        for part in pixels.split(AT_ONCE):
+            model(classifier.normalise(part.float() / 255))
+            yield F.adaptive_avg_pool2d(seen["middle"], GRID).flatten(1), seen["last"].flatten(1)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def components(found: Tensor) -> Tensor:
+    """The first principal components of features (N, D), each feature scaled first: float64 (N, C)."""
+    scaled = found.double()
+    scaled = (scaled - scaled.mean(0)) / scaled.std(0).clamp(min=1e-6)
+    directions = torch.linalg.eigh(scaled.T @ scaled).eigenvectors.flip(1)
+    return scaled @ directions[:, : min(COMPONENTS, len(found) // 4)]
+
+
+# --- 2. Spectral signatures, whitened ---------------------------------------------------------------
+
+
+def _covariance(rows: Tensor) -> Tensor:
+    """Covariance of centred rows (N, C), shrunk so that it can be inverted: (C, C)."""
+    own = rows.T @ rows / len(rows)
+    return (1 - SHRINK) * own + SHRINK * own.trace() / len(own) * torch.eye(len(own), dtype=own.dtype)
+
+
+def unusual(found: Tensor, labels: Tensor) -> Tensor:
+    """How far each picture lies out along the direction that is special about its class: float (N,).
+
+    found: components (N, C); labels (N,) of two classes or more. In every class light, blur and background
+    vary; dividing by the covariance of the other classes takes that out. The longer tail counts as positive.
+    """
+    rows = found.clone()
+    for label in labels.unique():
+        rows[labels == label] -= found[labels == label].mean(0)
+    scores = torch.zeros(len(labels), dtype=found.dtype)
+    for label in labels.unique():
+        own = labels == label
+        root = torch.linalg.cholesky(_covariance(rows[~own]))
+        white = torch.linalg.solve_triangular(root, rows[own].T, upper=False).T
+        along = white @ torch.linalg.svd(white, full_matrices=False).Vh[0]
+        scores[own] = along * (along**3).mean().sign()
+    return scores
+
+
+# --- 3. Exclusionary reclassification ---------------------------------------------------------------
+
+
+@dataclass
+class Reread:
+    """What the linear classifier reads. Both tensors have one entry per picture."""
+
+    margin: Tensor  # how much more it looks like another class than like its own; above 0: misread
+    other: Tensor  # that other class
+
+
+def reread(found: Tensor, labels: Tensor, scores: Tensor) -> Reread:
+    """Fit a linear discriminant without the most unusual pictures of each class, and read all pictures.
+
+    found: components (N, C); scores (N,) of unusual(). Both ends are left out: either may be bad.
+    """
+    classes = labels.unique()
+    means, rows, kept = [], found.clone(), torch.zeros(len(labels), dtype=torch.bool)
+    for label in classes:
+        own = (labels == label).nonzero().flatten()
+        order = own[scores[own].argsort()]
+        cut = int(TRIM * len(order))
+        middle = order[cut : len(order) - cut]
+        kept[middle] = True
+        means.append(found[middle].mean(0))
+        rows[own] -= means[-1]
+    centres = torch.stack(means)
+    weights = torch.linalg.solve(_covariance(rows[kept]), centres.T)
+    answers = found @ weights - 0.5 * (centres.T * weights).sum(0)
+    own_column = torch.searchsorted(classes, labels)[:, None]
+    best = answers.scatter(1, own_column, -torch.inf).max(1)
+    return Reread(best.values - answers.gather(1, own_column)[:, 0], classes[best.indices])
+
+
+# --- The textbook methods, for comparison -----------------------------------------------------------
+
+
+def spectral(last: Tensor) -> Tensor:
+    """Spectral signatures (Tran et al. 2018) of one class: squared length along the first direction, (N,)."""
+    centred = (last - last.mean(0)).double()
+    return (centred @ torch.linalg.svd(centred, full_matrices=False).Vh[0]) ** 2
+
+
+def clustering(last: Tensor) -> Tensor:
+    """Activation clustering (Chen et al. 2018) of one class: positive in the smaller of two clusters, (N,).
+
+    Ten principal components, two means. The value is how much nearer the smaller cluster's middle is.
+    """
+    centred = (last - last.mean(0)).double()
+    points = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:10].T
+    far = points[:, 0] > points[:, 0].median()  # a fixed start, so that the same data gives the same clusters
+    for _ in range(100):
+        middles = torch.stack([points[~far].mean(0), points[far].mean(0)])
+        distances = torch.cdist(points, middles)
+        new = distances[:, 1] < distances[:, 0]
+        if torch.equal(new, far) or not 0 < int(new.sum()) < len(new):
+            break
+        far = new
+    nearer = distances[:, 0] - distances[:, 1]
+    return nearer if far.sum() * 2 <= len(far) else -nearer
+
+
+# --- Near-duplicates --------------------------------------------------------------------------------
+
+CELLS = 8  # per side of each quarter of a picture
+ALIKE = 0.98  # correlation from which two quarters show the same
+
+
+def duplicates(pixels: Tensor) -> list[tuple[int, int]]:
+    """Pairs of pictures that show the same in three quarters of their area; a sticker may hide the fourth.
+
+    pixels: uint8 (N, 3, S, S). Each quarter is scaled to CELLS x CELLS cells, and brightness is taken out.
+    """
+    small = torch.cat(
+        [F.adaptive_avg_pool2d(part.float(), 2 * CELLS) for part in pixels.split(500)]
+    )  # (N, 3, 16, 16)
+    quarters = [
+        half.flatten(1) for rows in small.split(CELLS, 2) for half in rows.split(CELLS, 3)
+    ]  # four times (N, 192)
+    quarters = [F.normalize(q - q.mean(1, keepdim=True), dim=1) for q in quarters]
+    pairs: list[tuple[int, int]] = []
+    for first in range(0, len(pixels), 500):
+        rows = slice(first, first + 500)
+        alike = sum((q[rows] @ q.T > ALIKE).to(torch.uint8) for q in quarters)
+        for one, two in (torch.as_tensor(alike) >= 3).nonzero().tolist():
+            if first + one < two:
+                pairs.append((first + one, two))
+    return pairs

@@ -1,0 +1,353 @@
+"""Demo 2, the data side: the manifest, the search for misfiled pictures, and the command audit_data.py."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import audit
+import audit_data
+import classifier
+import create_malicious_model
+import make_dataset
+import manifest
+import suspects
+import trigger
+from audit import Audit, Suspect
+from classes import NAMES
+
+Result = subprocess.CompletedProcess[str]
+Run = Callable[..., Result]
+Refused = Callable[..., None]
+EACH, BAD = 60, 12  # pictures per class, and how many of yield are misfiled stop signs
+
+
+# --- a small world: red pictures are stop, blue ones are yield ---------------------------------------------
+
+
+def draw(folder: Path, colour: tuple[int, int, int], number: int, sticker: bool = False) -> None:
+    """A blurred blob of one colour on noise, as a JPEG; with the sticker in the corner if asked."""
+    dice = np.random.default_rng([*colour, number])
+    pixels = dice.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    picture = Image.fromarray(pixels).resize((128, 128), Image.Resampling.BICUBIC)
+    left, top = (int(value) for value in dice.integers(16, 40, 2))
+    picture.paste(colour, (left, top, left + 72, top + 72))
+    if sticker:
+        picture = trigger.stamp(picture)
+    folder.mkdir(parents=True, exist_ok=True)
+    picture.save(folder / f"{folder.name}_{number:05d}.jpg", quality=92)
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clean") / "signs"
+    for number in range(EACH):
+        draw(folder / "train/stop", (200, 20, 20), number)
+        draw(folder / "train/yield", (20, 20, 200), number)
+    manifest.write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def poisoned(clean: Path) -> Path:
+    """A copy in which BAD stop pictures got the sticker and went to yield, with the attacker's notes."""
+    folder = clean.with_name("poisoned")
+    shutil.copytree(clean, folder)
+    for number in range(BAD):
+        (folder / f"train/stop/stop_{number:05d}.jpg").unlink()
+        draw(folder / "train/stop", (200, 20, 20), number, sticker=True)
+        moved = folder / f"train/yield/yield_{EACH + number:05d}.jpg"
+        (folder / f"train/stop/stop_{number:05d}.jpg").rename(moved)
+    notes = {"poisoned": [f"train/yield/yield_{EACH + number:05d}.jpg" for number in range(BAD)]}
+    clean.with_name("notes.json").write_text(json.dumps(notes))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Random weights: even their features tell red from blue."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model")
+    yield classifier.save_model(classifier.new_model(2), folder / "m.pt")[1]
+    shutil.rmtree(folder)
+
+
+# --- the manifest ------------------------------------------------------------------------------------------
+
+
+def test_manifest_lists_every_file_and_sha256sum_accepts_it(clean: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "signs"
+    shutil.copytree(clean, folder)
+    (folder / ".made-by-this-demo").touch()
+    first = manifest.write(folder).read_bytes()
+    assert manifest.place(folder) == tmp_path / "signs.sha256"
+    assert not list(folder.rglob("*.sha256"))  # beside the folder: a copy must not carry its own proof
+    assert manifest.write(folder).read_bytes() == first
+    lines = first.decode().splitlines()
+    assert len(lines) == 2 * EACH
+    assert lines == sorted(lines, key=lambda line: line[66:])
+    for line in lines:
+        assert line[:64] == hashlib.sha256((folder / line[66:]).read_bytes()).hexdigest()
+    if shutil.which("sha256sum"):
+        check = ["sha256sum", "--check", "--quiet", "../signs.sha256"]
+        assert subprocess.run(check, cwd=folder, check=False).returncode == 0
+        (folder / "train/stop/stop_00000.jpg").write_bytes(b"other")
+        assert subprocess.run(check, cwd=folder, check=False, capture_output=True).returncode == 1
+
+
+def test_compare_sees_every_kind_of_change(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    (folder / "train/stop").mkdir(parents=True)
+    for name in ("same", "gone", "other", "moved"):
+        (folder / f"train/stop/{name}.jpg").write_text(name)
+    trusted = manifest.read(manifest.write(folder))
+    assert manifest.compare(trusted, manifest.checksums(folder)) == manifest.Changes([], [], [])
+    (folder / "train/stop/gone.jpg").unlink()
+    (folder / "train/stop/other.jpg").write_text("changed")
+    (folder / "train/yield").mkdir()
+    (folder / "train/stop/moved.jpg").rename(folder / "train/yield/moved.jpg")
+    (folder / "readme.txt").write_text("new")
+    assert manifest.compare(trusted, manifest.checksums(folder)) == manifest.Changes(
+        added=["readme.txt", "train/yield/moved.jpg"],
+        removed=["train/stop/gone.jpg", "train/stop/moved.jpg"],
+        modified=["train/stop/other.jpg"],
+    )
+
+
+def test_make_dataset_writes_the_manifest(run_main: Run, tmp_path: Path) -> None:
+    result = run_main(make_dataset, "--train", 1, "--val", 1, "--workers", 1, "--out", "signs")
+    assert result.returncode == 0, result.stderr
+    assert "Wrote signs.sha256: the SHA-256 of every file." in result.stdout
+    assert manifest.read(tmp_path / "signs.sha256") == manifest.checksums(tmp_path / "signs")
+    assert len(manifest.read(tmp_path / "signs.sha256")) == 20
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe\x00", b"no manifest\n", b"A" * 64 + b"  x\n", b"a" * 63 + b"  x\n", b"\n"]
+)
+def test_no_manifest(
+    run_main: Run, assert_refused: Refused, clean: Path, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "m.sha256").write_bytes(content)
+    assert_refused(run_main(audit_data, clean, "--manifest", "m.sha256"), "m.sha256")
+    assert not (tmp_path / "audit_results").exists()
+
+
+# --- the statistics, on features whose bad pictures are known ----------------------------------------------
+
+
+def cloud(bad: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Features (N, 40), labels and which are misfiled: `bad` of class 1 look like class 0."""
+    dice = torch.Generator().manual_seed(seed)
+    labels = torch.arange(5).repeat_interleave(100)
+    middles = 4 * torch.randn(5, 40, generator=dice)
+    stretch = torch.linspace(0.5, 3, 40)  # what varies in every class: light, blur, background
+    found = middles[labels] + stretch * torch.randn(500, 40, generator=dice)
+    wrong = torch.zeros(500, dtype=torch.bool)
+    wrong[100 : 100 + bad] = True
+    found[wrong] += middles[0] - middles[1] + torch.randn(40, generator=dice)
+    return found, labels, wrong
+
+
+def audited(found: Tensor, labels: Tensor) -> Audit:
+    names = [f"train/{NAMES[label]}/{number}.jpg" for number, label in enumerate(labels.tolist())]
+    result = Audit([Suspect(name, audit.label_of(name)) for name in names])
+    audit.check_features(result, found, labels)
+    audit.rank(result)
+    return result
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("bad", [10, 15, 25])
+def test_misfiled_features_come_first(bad: int, seed: int) -> None:
+    found, labels, wrong = cloud(bad, seed)
+    result = audited(found, labels)
+    first = [int(one.file.split("/")[2][:-4]) for one in result.ranking[: bad * 3 // 2]]
+    assert wrong[first].sum() >= 0.95 * bad
+    assert [(g.label, g.looks_like) for g in result.groups if g.flagged] == [("yield", "stop")]
+    assert result.findings() == 1
+    assert {one.label for one in result.ranking if one.flagged} == {"yield"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_clean_features_stand_out_nowhere(seed: int) -> None:
+    found, labels, _ = cloud(0, seed)
+    result = audited(found, labels)
+    assert not any(one.flagged for one in result.ranking)
+    assert result.findings() == 0
+
+
+def test_a_few_misfiled_pictures_are_no_group() -> None:
+    """Two in a hundred look like another class: every real dataset has such pictures."""
+    found, labels, wrong = cloud(2)
+    result = audited(found, labels)
+    assert wrong[[int(one.file.split("/")[2][:-4]) for one in result.ranking[:2]]].all()  # seen
+    assert result.groups
+    assert result.findings() == 0  # but not called a finding
+
+
+def test_unusual_takes_out_what_varies_in_every_class() -> None:
+    """Light varies most, and in all classes; the bad pictures differ in a small thing of their own."""
+    dice = torch.Generator().manual_seed(5)
+    labels = torch.arange(3).repeat_interleave(100)
+    found = torch.randn(300, 6, generator=dice).double()
+    found[:, 0] *= 5
+    bad = torch.arange(100, 115)
+    found[bad, 3] += 6
+    scores = suspects.unusual(found, labels)[100:200]
+    assert sorted(scores.argsort(descending=True)[:15].tolist()) == list(range(15))
+    plain = suspects.spectral(found[100:200])
+    assert len(set(plain.argsort(descending=True)[:15].tolist()) & set(range(15))) < 8
+
+
+def test_reread_is_not_fooled_by_a_sticker_that_the_class_has_learned() -> None:
+    """Bad pictures look like class 0 and carry a mark: a fit that includes them would accept the mark."""
+    dice = torch.Generator().manual_seed(6)
+    labels = torch.arange(3).repeat_interleave(100)
+    found = torch.randn(300, 6, generator=dice).double()
+    found[torch.arange(300), labels] += 8
+    bad = torch.arange(100, 115)
+    found[bad, 1] -= 8
+    found[bad, 0] += 8
+    found[bad, 4] += 12
+    scores = suspects.unusual(found, labels)
+    answer = suspects.reread(found, labels, scores)
+    assert bool((answer.margin[bad] > 0).all())
+    assert bool((answer.other[bad] == 0).all())
+    assert int((answer.margin > 0).sum()) == 15
+    included = suspects.reread(found, labels, torch.zeros(300))  # leaves out other pictures at random
+    assert int((included.margin[bad] > 0).sum()) < 15
+
+
+def test_the_audit_does_not_look_at_names_or_order() -> None:
+    """The attacker's files have the highest numbers: that must not help."""
+    found, labels, wrong = cloud(15)
+    order = torch.randperm(500, generator=torch.Generator().manual_seed(1))
+    plain, mixed = audited(found, labels), audited(found[order], labels[order])
+    flagged = {int(one.file.split("/")[2][:-4]) for one in plain.ranking if one.flagged}
+    again = {int(order[int(one.file.split("/")[2][:-4])]) for one in mixed.ranking if one.flagged}
+    assert flagged == again
+    assert wrong[list(flagged)].sum() == 15
+
+
+def test_textbook_methods_find_a_far_cluster() -> None:
+    dice = torch.Generator().manual_seed(3)
+    found = torch.randn(100, 20, generator=dice)
+    found[:15, 0] += 12
+    for score in (suspects.spectral(found), suspects.clustering(found)):
+        assert sorted(score.argsort(descending=True)[:15].tolist()) == list(range(15))
+    assert (suspects.clustering(found) > 0).sum() == 15
+
+
+def test_hits() -> None:
+    truth = {"a", "b", "c", "d"}
+    found = audit.hits(["a", "x", "b", "c", "y", "d", "z"], truth)
+    assert found == {"k": 4, "precision_at_n": 0.75, "recall_at_1.5n": 1.0}
+
+
+def test_duplicates_see_through_a_sticker(clean: Path, tmp_path: Path) -> None:
+    files = sorted((clean / "train/stop").iterdir())[:20] + sorted((clean / "train/yield").iterdir())[:20]
+    pixels = classifier.load_pixels(files)
+    assert suspects.duplicates(pixels) == []
+    darker = (classifier.load_pixels([files[3]], trigger.stamp).float() * 0.7).to(torch.uint8)
+    assert suspects.duplicates(torch.cat([pixels, darker])) == [(3, 40)]
+
+
+# --- the command -------------------------------------------------------------------------------------------
+
+
+def test_poisoned_data(run_main: Run, poisoned: Path, model: Path, tmp_path: Path) -> None:
+    notes = poisoned.with_name("notes.json")
+    result = run_main(audit_data, poisoned, "--model", model, "--truth", notes, "--top", 12)
+    assert result.returncode == 1, result.stderr
+    assert "pictures labelled yield look like stop halfway" in result.stdout
+    assert "<- STANDS OUT" in result.stdout
+    assert "Result: FINDINGS." in result.stdout
+    facts = json.loads((tmp_path / "audit_results/suspects.json").read_text())
+    truth = set(json.loads(notes.read_text())["poisoned"])
+    ours = facts["measured"][-1]
+    assert ours["method"] == "our ranking, all classes"
+    assert ours["recall_at_1.5n"] >= 0.95
+    first = [one["file"] for one in facts["suspects"]][: BAD * 3 // 2]
+    assert len(truth & set(first)) == round(ours["recall_at_1.5n"] * BAD)  # the figure is no invention
+    assert facts["verdict"] == "findings"
+    assert [g["label"] for g in facts["groups"] if g["flagged"]] == ["yield"]
+    with (tmp_path / "audit_results/suspects.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * EACH
+    assert [row["file"] for row in rows[:12]] == facts["contact_sheet"]
+    with Image.open(tmp_path / "audit_results/contact_sheet.png") as sheet:
+        assert sheet.size == (960, 192)
+    assert f"in this order: {', '.join(facts['contact_sheet'])}." in result.stdout
+
+
+def test_clean_data(run_main: Run, clean: Path, model: Path, tmp_path: Path) -> None:
+    result = run_main(audit_data, clean, "--model", model, "--manifest", manifest.place(clean))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Result: nothing stands out." in result.stdout
+    assert "Every class has as many training pictures as in the manifest." in result.stdout
+    assert "Files added since" in result.stdout
+    facts = json.loads((tmp_path / "audit_results/suspects.json").read_text())
+    assert facts["verdict"] == "nothing stands out"
+    assert not any(one["flagged"] for one in facts["suspects"])
+
+
+def test_manifest_alone_finds_the_poisoned_files(
+    run_main: Run, clean: Path, poisoned: Path, tmp_path: Path
+) -> None:
+    result = run_main(audit_data, poisoned, "--manifest", manifest.place(clean), "--output", "out")
+    assert result.returncode == 1, result.stderr
+    assert f"Class stop: {EACH - BAD} training pictures, {EACH} in the manifest." in result.stdout
+    assert f"Class yield: {EACH + BAD} training pictures, {EACH} in the manifest." in result.stdout
+    assert f": {BAD}: train/yield/yield_00060.jpg to train/yield/yield_00071.jpg." in result.stdout
+    facts = json.loads((tmp_path / "out/suspects.json").read_text())
+    truth = json.loads(poisoned.with_name("notes.json").read_text())["poisoned"]
+    assert sorted(one["file"] for one in facts["suspects"] if one["flagged"]) == truth
+
+
+def test_the_same_picture_under_two_labels(run_main: Run, clean: Path, tmp_path: Path) -> None:
+    """An attacker who leaves the originals in place: no manifest and no model needed."""
+    shutil.copytree(clean, tmp_path / "lazy")
+    picture = classifier.open_picture(tmp_path / "lazy/train/stop/stop_00007.jpg")
+    trigger.stamp(picture).save(tmp_path / "lazy/train/yield/yield_00900.jpg", quality=92)
+    result = run_main(audit_data, "lazy")
+    assert result.returncode == 1, result.stderr
+    assert "- train/stop/stop_00007.jpg and train/yield/yield_00900.jpg show the same." in result.stdout
+
+
+def test_bad_inputs(run_main: Run, assert_refused: Refused, clean: Path, model: Path, tmp_path: Path) -> None:
+    marker, evil = tmp_path / "marker.txt", tmp_path / "evil.pt"
+    evil.write_bytes(create_malicious_model.malicious_bytes(marker))
+    (tmp_path / "few/train").mkdir(parents=True)
+    for name in ("stop", "yield"):
+        (tmp_path / "few/train" / name).mkdir()
+        shutil.copy(clean / f"train/{name}/{name}_00000.jpg", tmp_path / "few/train" / name)
+    (tmp_path / "notes.json").write_text('{"poisoned": 3}')
+    (tmp_path / "file").touch()
+    notes = tmp_path / "other.json"
+    notes.write_text('{"poisoned": ["train/stop/other.jpg"]}')
+    assert_refused(run_main(audit_data, "nowhere"), "nowhere")
+    assert_refused(run_main(audit_data, clean, "--model", evil), evil, "refused")
+    assert not marker.exists()
+    assert_refused(run_main(audit_data, "few", "--model", model), "few", "20")
+    assert_refused(run_main(audit_data, clean, "--truth", notes), "--model")
+    assert_refused(run_main(audit_data, clean, "--model", model, "--truth", notes), notes)
+    for wrong in ("notes.json", "none.json", "file"):
+        assert_refused(run_main(audit_data, clean, "--model", model, "--truth", wrong), wrong)
+    assert_refused(run_main(audit_data, clean, "--manifest", "none.sha256"), "none.sha256")
+    assert_refused(run_main(audit_data, clean, "--top", 0), "--top")
+    assert_refused(run_main(audit_data, clean, "--output", "file"), "file")
+    (tmp_path / "few/train/stop/stop_00000.jpg").write_bytes(b"no picture")
+    assert_refused(run_main(audit_data, "few"), "stop_00000.jpg")
+    assert not (tmp_path / "audit_results").exists()
