@@ -82,23 +82,27 @@ run_demo_2() {
     SHOWN+=("Demo 2, defence: the scan flagged stop → yield in the poisoned model, flagged nothing in the clean one, and drew the trigger that it recovered.")
     if [ "$WAY" = docker ]; then
         rm -rf "$PICTURES"
-        step "Demo 2: copy the pictures out of the container" 0 copy_from_container scan_results outputs || return
+        step "Demo 2: copy pictures and report out of the container" 0 \
+            copy_from_container scan_results outputs report.html || return
     fi
-    step "Demo 2: the pictures are there" 0 list_pictures
+    step "Demo 2: pictures and report are there" 0 list_pictures
 }
 
 list_pictures() {
-    local model picture
+    local model picture report=$PICTURES/report.html
     for model in poisoned clean; do
         picture=$PICTURES/scan_results/$model/trigger_0_to_1.png
-        if [ ! -s "$picture" ]; then
-            say "error: $picture was not made." >&2
-            return 1
-        fi
-        say "$picture"
+        is_there "$picture" || return
         PICTURE_LINES+=("$picture: what the scan recovered for stop → yield in the $model model")
     done
     PICTURE_LINES+=("$PICTURES/outputs: the signs as the models saw them, with and without the trigger")
+    is_there "$report" || return
+    PICTURE_LINES+=("$report: both models and both scans on one page; open it in a browser")
+}
+
+is_there() { # is_there FILE: names it, or says what is missing
+    [ -s "$1" ] || { say "error: $1 was not made." >&2; return 1; }
+    say "$1"
 }
 
 run_demo_3() {

@@ -3,7 +3,7 @@
 
 # what each demo makes, as patterns from the repository's root
 MADE_BY_1="demo-malicious/*.pt demo-malicious/*.safetensors demo-malicious/*.joblib demo-malicious/*.sig demo-malicious/signer.* demo-malicious/allowed.sha256 demo-malicious/*.bak"
-MADE_BY_2="demo-poisoning/data demo-poisoning/models demo-poisoning/scan_results demo-poisoning/outputs results/docker/demo-poisoning"
+MADE_BY_2="demo-poisoning/data demo-poisoning/models demo-poisoning/scan_results demo-poisoning/audit_results demo-poisoning/outputs demo-poisoning/report.html demo-poisoning/exercise3.txt demo-poisoning/*.bak results/docker/demo-poisoning"
 MADE_BY_3="demo-supply-chain/results"
 MARKER=/tmp/pwned_by_pickle.txt # what demo 1's payload writes
 
