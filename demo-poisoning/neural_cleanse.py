@@ -15,6 +15,7 @@ Nothing here knows the trigger. Pixels are float in 0..1, pictures (3, S, S) wit
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ import classifier
 # All knobs of the search in one place.
 GRID = 16  # cells per side of mask and pattern
 STICKER, STRIDE = 4, 3  # cells: size of the solid stickers that probe() tries, and the step between places
+SMALLER, HELPS = (3, 2), 0.75  # cells: sizes to start from instead, if they turn that share of moved pictures
 BATCH = 4  # pictures per pair and step
 TRIES, SUCCESS = 16, 15 / 16  # a mask counts if it turns that share of 16 moved pictures into the target
 HELD_OUT = 0.8  # share of new pictures that a trigger must fool to count as working
@@ -101,7 +103,7 @@ def probe(model: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Try solid stickers of eight colours all over the pictures of one class: forward passes only.
 
     pixels: float (N, 3, S, S) of one class. Returns for each target class the sticker that helps it most:
-    masks (classes, GRID, GRID) of 0 and 1, and colours (classes, 3) in 0..1.
+    its top left cell (classes, 2), row and column, and its colour (classes, 3) in 0..1.
     """
     cell = pixels.shape[-1] // GRID  # pixels
     colours = torch.tensor([[r, g, b] for r in (0.0, 1.0) for g in (0.0, 1.0) for b in (0.0, 1.0)])
@@ -115,11 +117,17 @@ def probe(model: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
         answer = logits(model, tried.flatten(0, 1)).log_softmax(1)
         scores.append(answer.view(len(colours), len(pixels), -1).mean(1))
     best = torch.stack(scores).flatten(0, 1).argmax(0)  # per target: number of place and colour
-    masks = torch.zeros(len(best), GRID, GRID)
-    for target, number in enumerate((best // len(colours)).tolist()):
-        top, left = places[number]
-        masks[target, top : top + STICKER, left : left + STICKER] = 1
-    return masks, colours[best % len(colours)]
+    return torch.tensor(places)[best // len(colours)], colours[best % len(colours)]
+
+
+def squares(corners: Tensor, size: int) -> Tensor:
+    """Masks of squares of size x size cells, given their top left cells (P, 2): (P, 1, GRID, GRID).
+
+    Before the sigmoid, that is: it gives 0.88 on the square and 0.0025 elsewhere.
+    """
+    steps = torch.arange(GRID) - corners[:, :, None]  # (P, 2, GRID): rows and columns below and right of it
+    rows, columns = ((steps >= 0) & (steps < size)).unbind(1)
+    return 8.0 * (rows[:, None, :, None] & columns[:, None, None, :]) - 6
 
 
 class Search:
@@ -149,15 +157,34 @@ class Search:
         every = [(v, t) for v in pictures for t in range(classes) if t != v]
         self.pairs = every if pairs is None else pairs
         starts = {victim: probe(self.model, own[:BATCH]) for victim, own in pictures.items()}
-        mask = torch.stack([starts[v][0][t] for v, t in self.pairs])
+        corners = torch.stack([starts[v][0][t] for v, t in self.pairs])
         colour = torch.stack([starts[v][1][t] for v, t in self.pairs])
-        # the sigmoid of these gives 0.88 on the sticker and 0.0025 elsewhere, and colours near the corners
-        self.mask = (8 * mask - 6)[:, None].requires_grad_()
-        self.pattern = (4 * colour - 2)[:, :, None, None].repeat(1, 1, GRID, GRID).requires_grad_()
+        self.pattern = (4 * colour - 2)[:, :, None, None].repeat(1, 1, GRID, GRID)  # sigmoid: 0.12 or 0.88
+        self.mask = squares(corners, STICKER)
+        self._shrink(corners)
+        for part in (self.mask, self.pattern):
+            part.requires_grad_()
         self.cost = torch.full((len(self.pairs),), float(COST))
         self.smallest = [torch.inf] * len(self.pairs)  # norm, for each pair
         self.found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.pairs]  # each smaller than the last
         self.counts: list[list[int]] = []  # how many of them there were at each of the MOMENTS, per pair
+
+    @torch.no_grad()
+    def _shrink(self, corners: Tensor) -> None:
+        """Start from the smallest square within the sticker of probe() that already turns most pictures.
+
+        Gradients may lose their way from a large sticker to a small one; a backdoor answers to it at once.
+        """
+        start = self.mask
+        for size in SMALLER:
+            best = torch.full((len(self.pairs),), HELPS)
+            for offset in itertools.product(range(STICKER - size + 1), repeat=2):
+                self.mask = squares(corners + torch.tensor(offset), size)
+                parts = torch.arange(len(self.pairs)).split(AT_ONCE)
+                success = torch.cat([self._success(part, self.pictures, self.tries)[0] for part in parts])
+                better = success > best
+                start[better], best[better] = self.mask[better], success[better]
+        self.mask = start
 
     def run(self, steps: int) -> Iterator[int]:
         """Optimise the triggers for a number of steps (Adam), adapting the cost of the mask on the way.
@@ -168,6 +195,8 @@ class Search:
         groups = [{"params": [self.mask], "lr": MASK_RATE}, {"params": [self.pattern], "lr": COLOUR_RATE}]
         optimiser = torch.optim.Adam(groups, betas=(0.5, 0.9))
         parts = torch.arange(len(self.pairs)).split(AT_ONCE)
+        for part in parts:
+            self._try(part)
         for step in range(1, steps + 1):
             optimiser.zero_grad()
             for part in parts:
@@ -191,8 +220,8 @@ class Search:
     @torch.no_grad()
     def _try(self, part: Tensor) -> None:
         """Try the triggers as they are now: remember each smallest one that works, and adapt the costs."""
-        answer, wanted, norm = self._answers(part, self.trials, self.tries)
-        works = (answer.argmax(1) == wanted).view(-1, self.tries).float().mean(1) >= SUCCESS
+        success, norm = self._success(part, self.trials, self.tries)
+        works = success >= SUCCESS
         for offset in works.nonzero().flatten().tolist():
             number = int(part[offset])
             if norm[offset] < self.smallest[number]:
@@ -201,6 +230,11 @@ class Search:
         # Wang et al., section V: dearer while the trigger works, cheaper when it is lost
         change = torch.where(works, COST_FACTOR, 1 / COST_FACTOR)
         self.cost[part] = (self.cost[part] * change).clamp(COST / 100, 1000 * COST)
+
+    def _success(self, part: Tensor, pictures: dict[int, Tensor], count: int) -> tuple[Tensor, Tensor]:
+        """Share of `count` pictures that the trigger of each pair turns now, and its norm: both (P,), 0..1."""
+        answer, wanted, norm = self._answers(part, pictures, count)
+        return (answer.argmax(1) == wanted).view(-1, count).float().mean(1), norm
 
     def _answers(
         self, part: Tensor, pictures: dict[int, Tensor], count: int
