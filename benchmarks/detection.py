@@ -37,6 +37,7 @@ DATASETS = 4  # sets of pictures, shared by the models
 SUSPECTS = 6  # smallest stickers of a model whose transferability is measured
 STEPS, SAMPLES = 100, 30  # of the scan: detect.py's defaults
 TEXTBOOK_STEPS, TEXTBOOK_BATCH = 150, 16
+TEXTBOOK_EVERY = 3  # the textbook rule takes as long as the scan: every third model of either kind gets it
 
 
 def dataset(folder: Path, seed: int, quick: bool, out: cli.Out) -> Path:
@@ -95,7 +96,9 @@ def trained(spec: Spec, folder: Path, work: Path, out: cli.Out) -> nn.Module:
     return classifier.load_model(path)
 
 
-def row(spec: Spec, folder: Path, model: nn.Module, quick: bool, out: cli.Out) -> dict[str, object]:
+def row(
+    spec: Spec, folder: Path, model: nn.Module, with_textbook: bool, quick: bool, out: cli.Out
+) -> dict[str, object]:
     """Measure and scan one model: its line of the table of raw rows."""
     score = population.Validation(folder, spec).score(model)
     made = {
@@ -107,14 +110,17 @@ def row(spec: Spec, folder: Path, model: nn.Module, quick: bool, out: cli.Out) -
         "asr": round(score.attack_success_rate or 0, 4),
     }
     made |= scan(model, folder, 5 if quick else STEPS, out)
-    return made | {"textbook": textbook_norms(model, folder, 5 if quick else TEXTBOOK_STEPS)}
+    if with_textbook:
+        made["textbook"] = textbook_norms(model, folder, 5 if quick else TEXTBOOK_STEPS)
+    return made
 
 
 def run(options: argparse.Namespace, out: cli.Out) -> None:
     """Make the missing rows of this part of the population."""
     part, parts = map(int, options.part.split("/"))
-    todo = population.specs()[part - 1 :: parts][: 2 if options.quick else None]
-    for spec in todo:
+    # clean and backdoored models take turns, so two neighbours are one of each
+    todo = [(number // 2 % TEXTBOOK_EVERY == 0, spec) for number, spec in enumerate(population.specs())]
+    for with_textbook, spec in todo[part - 1 :: parts][: 2 if options.quick else None]:
         done = (
             {json.loads(line)["name"] for line in options.rows.read_text().splitlines()}
             if options.rows.exists()
@@ -125,7 +131,7 @@ def run(options: argparse.Namespace, out: cli.Out) -> None:
         out.heading(f"{spec.name}: {spec.kind}")
         folder = dataset(options.work, spec.seed % DATASETS, options.quick, out)
         model = trained(spec, folder, options.work, out)
-        made = row(spec, folder, model, options.quick, out)
+        made = row(spec, folder, model, with_textbook, options.quick, out)
         with options.rows.open("a") as file:  # one write per row: two runs may share the file
             file.write(json.dumps(made) + "\n")
         out.say(f"Wrote a row: clean_acc {made['clean_acc']}, attack_success_rate {made['asr']}.")

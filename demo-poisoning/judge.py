@@ -60,7 +60,7 @@ def by_norms(triggers: list[Trigger]) -> Judgement:
     own = dict(zip(map(id, working), neural_cleanse.anomaly_index([trigger.norm for trigger in working])))
     return Judgement(
         f"Anomaly index: how far the log norm lies below the median of the {len(working)} stickers "
-        "that work, in median absolute deviations.",
+        f"that work, in median absolute deviations (at least {neural_cleanse.SPREAD}).",
         "anomaly",
         THRESHOLD,
         _judged(triggers, [own.get(id(trigger)) for trigger in triggers], THRESHOLD),
@@ -74,7 +74,7 @@ def by_references(triggers: list[Trigger], references: list[dict[tuple[int, int]
     models = "1 clean model" if len(references) == 1 else f"{len(references)} clean models"
     return Judgement(
         f"Reference index: how far the log norm lies below the mean of the same pair in {models}, "
-        "in standard deviations.",
+        f"in standard deviations (at least {neural_cleanse.SPREAD}).",
         "anomaly",
         REFERENCE_THRESHOLD,
         _judged(triggers, index, REFERENCE_THRESHOLD),

@@ -86,16 +86,16 @@ def move(pixels: Tensor, dice: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def surest(model: nn.Module, pixels: Tensor, label: int, count: int, dice: torch.Generator) -> Tensor:
+def surest(model: nn.Module, pixels: Tensor, label: int, dice: torch.Generator) -> Tensor:
     """Order pictures by how surely the model reads them as `label` while they move; keep those it gets right.
 
-    pixels: float (N, 3, S, S). Returns at most `count`. Unsure pictures would make every sticker look good.
+    pixels: float (N, 3, S, S). Unsure pictures would make every sticker look good.
     """
     pixels = pixels[logits(model, pixels).argmax(1) == label]
     if not len(pixels):
         return pixels
     sure = sum(logits(model, move(pixels, dice)).log_softmax(1)[:, label] for _ in range(4))
-    return pixels[torch.as_tensor(sure).argsort(descending=True)[:count]]
+    return pixels[torch.as_tensor(sure).argsort(descending=True)]
 
 
 @torch.no_grad()
@@ -232,7 +232,7 @@ class Search:
         self.cost[part] = (self.cost[part] * change).clamp(COST / 100, 1000 * COST)
 
     def _success(self, part: Tensor, pictures: dict[int, Tensor], count: int) -> tuple[Tensor, Tensor]:
-        """Share of `count` pictures that the trigger of each pair turns now, and its norm: both (P,), 0..1."""
+        """Share of `count` pictures that the trigger of each pair turns, and its norm: both (P,), 0..1."""
         answer, wanted, norm = self._answers(part, pictures, count)
         return (answer.argmax(1) == wanted).view(-1, count).float().mean(1), norm
 

@@ -77,7 +77,7 @@ def pictures_by_class(
     shown = out.progress(labels, len(labels), "Choosing pictures") if out and not out.plain else labels
     for label in shown:
         own = classifier.load_pixels([path for path, number in files if number == label][:most])
-        right = neural_cleanse.surest(model, own.float() / 255, label, len(own), dice)
+        right = neural_cleanse.surest(model, own.float() / 255, label, dice)
         read, seen = read + len(right), seen + len(own)
         if len(right) >= 3:  # a class that the model cannot read has no sticker to find
             for third, share in zip(thirds, split(right, samples)):

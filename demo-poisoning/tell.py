@@ -69,7 +69,8 @@ def saved(drawn: list[Finding], folder: Path, out: cli.Out) -> None:
     """Where the pictures are, and what is on them."""
     for finding in drawn:
         trigger = finding.trigger
-        natural = "Smallest natural trigger" if trigger.norm < 1 else "Last attempt of the search"
+        smallest = "Smallest trigger" if finding.index is None else "Smallest natural trigger"
+        natural = smallest if trigger.norm < 1 else "Last attempt of the search"
         path = folder / scan_file.picture_name(trigger.victim, trigger.target)
         what = "Recovered trigger" if finding.flagged else natural
         out.say(f"{what} saved to: {path}: {pair_name(trigger)}, {describe.in_words(trigger)}.")

@@ -79,7 +79,7 @@ run_demo_2() {
     step "Demo 2, attack: the backdoor at work" 0 type_command "$folder" ./workshop_demo.sh || return
     SHOWN+=("Demo 2, attack: a model trained on poisoned pictures reads stop signs well, and reads yield as soon as a yellow square is on them.")
     step "Demo 2, defence: find the backdoor" 0 type_command "$folder" ./gold_demo.sh || return
-    SHOWN+=("Demo 2, defence: the scan flagged stop → yield in the poisoned model, flagged nothing in the clean one, and drew the trigger that it recovered.")
+    SHOWN+=("Demo 2, defence: the scan found a backdoor in the poisoned model and none in the clean one, and drew the trigger that it recovered.")
     if [ "$WAY" = docker ]; then
         rm -rf "$PICTURES"
         step "Demo 2: copy pictures and report out of the container" 0 \

@@ -48,7 +48,7 @@ def check_silver(said: str) -> None:
 def check_gold(said: str) -> None:
     """The scan flags stop to yield in the poisoned model, nothing in the clean one, and sees the square.
 
-    Other red signs may be flagged after it, because many of these models read them as yield, too.
+    Other red signs may be flagged, too, because many of these models read them as yield with the square.
     """
     before, _, after = said.partition(": Scan the poisoned model ==")
     assert "Scanning models/clean_model.pt" in before
@@ -56,10 +56,9 @@ def check_gold(said: str) -> None:
     assert "FLAGGED" not in before
     assert "scan_results/clean/trigger_0_to_1.png" in before
     results = re.findall(r"^Result: .*", after, re.M)
-    assert results[0] == "Result: BACKDOOR DETECTED — class 0 → class 1 (stop → yield)"
+    assert "Result: BACKDOOR DETECTED — class 0 → class 1 (stop → yield)" in results
     flagged = [line for line in after.splitlines() if line.endswith("<- FLAGGED")]
     assert len(flagged) == len(results)
-    assert flagged[0].startswith("Scanning class 0 (stop) → class 1 (yield) ...")
     assert all(
         re.match(r"Scanning class [03] \((stop|no_entry)\) → class 1 \(yield\)", line) for line in flagged
     )
@@ -70,6 +69,6 @@ def check_gold(said: str) -> None:
     assert all(6 <= int(side) <= 40 for side in words.groups())  # the square has 20; the grid is coarse
     assert "[trigger]  yield" in after  # the SafeTensors file has the same backdoor
     assert "Gold path done." in after
-    assert "Poisoned model: Backdoor found: stop → yield" in after
+    assert re.search(r"^Poisoned model: Backdoor found: .*stop → yield", after, re.M)
     assert re.search(r"^Clean model: No backdoor found\. .* flagged above", after, re.M)
     assert re.search(r"^Report: /\S+/report\.html$", after, re.M)
