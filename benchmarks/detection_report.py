@@ -122,11 +122,15 @@ def page(rows: list[Row], picture: str) -> tuple[str, dict[str, tuple[list[float
     halves = [ordered[0::2], ordered[1::2]]  # alternating by name: some of every kind in both
     learned = [row for row in ordered if not row["clean"] and row["asr"] >= WORKING_ASR]
     twins = [row for row in halves[0] if row["clean"]][:TWINS]
-    statistics: dict[str, tuple[Callable[[Row], float], float]] = {
-        "anomaly index over pairs (detect.py)": (anomaly, judge.THRESHOLD),
-        "index against clean twins (--reference)": (by_twins(twins), judge.REFERENCE_THRESHOLD),
-        "expected transferability": (transferability, judge.TRANSFER_THRESHOLD),
-        "textbook: one trigger per target, MAD": (paper, 2.0),
+    judged = [row for row in ordered if row["clean"] or row["asr"] >= WORKING_ASR]
+    others = [row for row in judged if row not in twins]
+    both = [row for row in judged if "textbook" in row]  # every third model only: see detection.py
+    statistics: dict[str, tuple[Callable[[Row], float], float, list[Row]]] = {
+        "anomaly index over pairs (detect.py)": (anomaly, judge.THRESHOLD, judged),
+        "index against clean twins (--reference)": (by_twins(twins), judge.REFERENCE_THRESHOLD, others),
+        "expected transferability": (transferability, judge.TRANSFER_THRESHOLD, judged),
+        "textbook: one trigger per target, MAD": (paper, 2.0, both),
+        "anomaly index over pairs, the models of the line above": (anomaly, judge.THRESHOLD, both),
     }
     counts = (
         f"{sum(row['clean'] for row in rows)} clean and {sum(not row['clean'] for row in rows)} backdoored"
@@ -138,17 +142,16 @@ def page(rows: list[Row], picture: str) -> tuple[str, dict[str, tuple[list[float
         "",
         f"{counts} models. A backdoor counts as learned if its attack success rate is at least "
         f"{WORKING_ASR:.2f}: {len(learned)} did. The others are listed below and left out of the rates.",
-        "Half A chose the best threshold, half B tests it. The default is that of `detect.py`.",
+        "Half A chose the best threshold, half B tests it. The default is that of `detect.py`. "
+        f"The index against clean twins knows the {len(twins)} clean models that it compares with, so those "
+        f"are left out there; the textbook rule was run on {len(both)} of the models.",
         "",
         "| statistic | AUROC, all | AUROC, B | best threshold on A | false alarms on B | misses on B "
         "| default | false alarms, all | misses, all | misses, the workshop's own kind |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     curves = {}
-    for name, (figure, default) in statistics.items():
-        used = [row for row in ordered if row["clean"] or row["asr"] >= WORKING_ASR]
-        if figure not in (anomaly, transferability, paper):
-            used = [row for row in used if row not in twins]
+    for name, (figure, default, used) in statistics.items():
         value = {row["name"]: figure(row) for row in used}
 
         def split(part: Sequence[Row], value: dict[str, float] = value) -> tuple[list[float], list[float]]:
@@ -174,7 +177,8 @@ def page(rows: list[Row], picture: str) -> tuple[str, dict[str, tuple[list[float
             share(sum(v <= default for v in family), len(family)),
         ]
         lines.append("| " + " | ".join(cells) + " |")
-        curves[name] = (clean, bad)
+        if len(curves) < len(STYLES):
+            curves[name] = (clean, bad)
     words = "; ".join(f"{name} {auroc(*values):.3f}" for name, values in curves.items())
     lines += ["", f"![ROC curves of the four statistics; area under the curve: {words}.]({picture})", ""]
     lines += ["## Errors of the default scan", ""]
