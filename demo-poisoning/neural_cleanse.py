@@ -30,7 +30,7 @@ GRID = 16  # cells per side of mask and pattern
 STICKER, STRIDE = 4, 3  # cells: size of the solid stickers that probe() tries, and the step between places
 SMALLER, HELPS = (3, 2), 0.75  # cells: sizes to start from instead, if they turn that share of moved pictures
 BATCH = 4  # pictures per pair and step
-TRIES, SUCCESS = 16, 15 / 16  # a mask counts if it turns that share of 16 moved pictures into the target
+TRIES, SUCCESS = 16, 15 / 16  # a mask counts if it turns that share of 16 pictures, half of them moved
 HELD_OUT = 0.8  # share of new pictures that a trigger must fool to count as working
 SPREAD = 0.25  # smallest deviation of the log norms: with few triggers MAD may be tiny by chance
 COST, COST_FACTOR, EVERY = 40, 1.5, 5  # price of a mask of norm 1: start, change, steps between two trials
@@ -159,15 +159,15 @@ class Search:
         starts = {victim: probe(self.model, own[:BATCH]) for victim, own in pictures.items()}
         corners = torch.stack([starts[v][0][t] for v, t in self.pairs])
         colour = torch.stack([starts[v][1][t] for v, t in self.pairs])
+        self.smallest = [torch.inf] * len(self.pairs)  # norm, for each pair
+        self.found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.pairs]  # each smaller than the last
+        self.counts: list[list[int]] = []  # how many of them there were at each of the MOMENTS, per pair
+        self.cost = torch.full((len(self.pairs),), float(COST))
         self.pattern = (4 * colour - 2)[:, :, None, None].repeat(1, 1, GRID, GRID)  # sigmoid: 0.12 or 0.88
         self.mask = squares(corners, STICKER)
         self._shrink(corners)
         for part in (self.mask, self.pattern):
             part.requires_grad_()
-        self.cost = torch.full((len(self.pairs),), float(COST))
-        self.smallest = [torch.inf] * len(self.pairs)  # norm, for each pair
-        self.found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.pairs]  # each smaller than the last
-        self.counts: list[list[int]] = []  # how many of them there were at each of the MOMENTS, per pair
 
     @torch.no_grad()
     def _shrink(self, corners: Tensor) -> None:
@@ -175,16 +175,18 @@ class Search:
 
         Gradients may lose their way from a large sticker to a small one; a backdoor answers to it at once.
         """
+        parts = torch.arange(len(self.pairs)).split(AT_ONCE)
         start = self.mask
         for size in SMALLER:
+            for part in parts:
+                self._remember(part)
             best = torch.full((len(self.pairs),), HELPS)
             for offset in itertools.product(range(STICKER - size + 1), repeat=2):
                 self.mask = squares(corners + torch.tensor(offset), size)
-                parts = torch.arange(len(self.pairs)).split(AT_ONCE)
-                success = torch.cat([self._success(part, self.pictures, self.tries)[0] for part in parts])
+                success = torch.cat([self._success(part, self.pictures)[0] for part in parts])
                 better = success > best
                 start[better], best[better] = self.mask[better], success[better]
-        self.mask = start
+            self.mask = start
 
     def run(self, steps: int) -> Iterator[int]:
         """Optimise the triggers for a number of steps (Adam), adapting the cost of the mask on the way.
@@ -213,42 +215,50 @@ class Search:
 
     def _step(self, part: Tensor) -> None:
         """Gradients for some pairs: the trigger should work, and its mask should be small."""
-        answer, wanted, norm = self._answers(part, self.pictures, self.batch)
+        answer, wanted, norm = self._answers(part, self.pictures, self.batch, self.batch)
         loss = F.cross_entropy(answer, wanted, reduction="none").view(-1, self.batch).mean(1)
         (loss + self.cost[part] * norm).sum().backward()
 
     @torch.no_grad()
     def _try(self, part: Tensor) -> None:
-        """Try the triggers as they are now: remember each smallest one that works, and adapt the costs."""
-        success, norm = self._success(part, self.trials, self.tries)
+        """Try the triggers as they are now, and adapt the price of their masks."""
+        works = self._remember(part)
+        # Wang et al., section V: dearer while the trigger works, cheaper when it is lost
+        change = torch.where(works, COST_FACTOR, 1 / COST_FACTOR)
+        self.cost[part] = (self.cost[part] * change).clamp(COST / 100, 1000 * COST)
+
+    def _remember(self, part: Tensor) -> Tensor:
+        """Remember each trigger that works on the trial pictures and is smaller than before; bool (P,)."""
+        success, norm = self._success(part, self.trials)
         works = success >= SUCCESS
         for offset in works.nonzero().flatten().tolist():
             number = int(part[offset])
             if norm[offset] < self.smallest[number]:
                 self.smallest[number] = norm[offset].item()
                 self.found[number].append((self.mask[number].clone(), self.pattern[number].clone()))
-        # Wang et al., section V: dearer while the trigger works, cheaper when it is lost
-        change = torch.where(works, COST_FACTOR, 1 / COST_FACTOR)
-        self.cost[part] = (self.cost[part] * change).clamp(COST / 100, 1000 * COST)
+        return works
 
-    def _success(self, part: Tensor, pictures: dict[int, Tensor], count: int) -> tuple[Tensor, Tensor]:
-        """Share of `count` pictures that the trigger of each pair turns, and its norm: both (P,), 0..1."""
-        answer, wanted, norm = self._answers(part, pictures, count)
-        return (answer.argmax(1) == wanted).view(-1, count).float().mean(1), norm
+    def _success(self, part: Tensor, pictures: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
+        """Share of pictures that the trigger of each pair turns now, and its norm: both (P,), 0..1.
+
+        Half of the pictures are moved: on those alone, where the model is unsure, too little is enough.
+        """
+        answer, wanted, norm = self._answers(part, pictures, self.tries, self.tries // 2)
+        return (answer.argmax(1) == wanted).view(-1, self.tries).float().mean(1), norm
 
     def _answers(
-        self, part: Tensor, pictures: dict[int, Tensor], count: int
+        self, part: Tensor, pictures: dict[int, Tensor], count: int, moved: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """What the model reads, and should read, on `count` pictures per pair with their triggers.
 
-        The pictures are moved first, unless the search is a still one.
+        The first `moved` of them are moved before, unless the search is a still one.
 
         Returns logits (P * count, classes), targets (P * count,) and norms (P,): fractions of the picture.
         """
         pairs = [self.pairs[number] for number in part.tolist()]
-        content = torch.cat([self._draw(pictures[victim], count) for victim, _ in pairs])
-        content = content if self.still else move(content, self.dice)
-        content = content.view(len(pairs), count, *content.shape[1:])
+        content = torch.stack([self._draw(pictures[victim], count) for victim, _ in pairs])
+        if not self.still:
+            content[:, :moved] = move(content[:, :moved].flatten(0, 1), self.dice).unflatten(0, (-1, moved))
         mask, pattern = _full_size(self.mask[part], self.pattern[part])
         shown = content * (1 - mask[:, None]) + pattern[:, None] * mask[:, None]
         targets = torch.tensor([target for _, target in pairs]).repeat_interleave(count)
