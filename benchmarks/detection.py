@@ -97,7 +97,7 @@ def trained(spec: Spec, folder: Path, work: Path, out: cli.Out) -> nn.Module:
 
 
 def row(
-    spec: Spec, folder: Path, model: nn.Module, with_textbook: bool, quick: bool, out: cli.Out
+    spec: Spec, folder: Path, model: nn.Module, out: cli.Out, *, with_textbook: bool, quick: bool
 ) -> dict[str, object]:
     """Measure and scan one model: its line of the table of raw rows."""
     score = population.Validation(folder, spec).score(model)
@@ -131,7 +131,7 @@ def run(options: argparse.Namespace, out: cli.Out) -> None:
         out.heading(f"{spec.name}: {spec.kind}")
         folder = dataset(options.work, spec.seed % DATASETS, options.quick, out)
         model = trained(spec, folder, options.work, out)
-        made = row(spec, folder, model, with_textbook, options.quick, out)
+        made = row(spec, folder, model, out, with_textbook=with_textbook, quick=options.quick)
         with options.rows.open("a") as file:  # one write per row: two runs may share the file
             file.write(json.dumps(made) + "\n")
         out.say(f"Wrote a row: clean_acc {made['clean_acc']}, attack_success_rate {made['asr']}.")
