@@ -150,7 +150,7 @@ def page(rows: list[Row], picture: str) -> tuple[str, dict[str, tuple[list[float
         "| default | false alarms, all | misses, all | misses, the workshop's own kind |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    curves = {}
+    curves: dict[str, tuple[list[float], list[float]]] = {}
     for name, (figure, default, used) in statistics.items():
         value = {row["name"]: figure(row) for row in used}
 
