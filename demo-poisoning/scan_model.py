@@ -63,7 +63,7 @@ def pictures_by_class(
 
     victims: class numbers; all that the model knows if None. Classes of the folder that the model does not
     know are left out, and so are those of which it reads less than three pictures rightly. Raises UserError
-    if the model and the pictures do not belong together. out: shows progress.
+    if the model and the pictures do not belong together. out: shows progress on a terminal.
     """
     wanted = set(range(classifier.class_count(model)) if victims is None else victims)
     files = [(path, label) for path, label in classifier.class_files(folder / "val") if label in wanted]
@@ -74,7 +74,7 @@ def pictures_by_class(
     thirds: list[Pictures] = [{}, {}, {}]
     read = seen = 0
     labels = sorted({label for _, label in files})
-    shown = out.progress(labels, len(labels), "Choosing pictures") if out else labels
+    shown = out.progress(labels, len(labels), "Choosing pictures") if out and not out.plain else labels
     for label in shown:
         own = classifier.load_pixels([path for path, number in files if number == label][:most])
         right = neural_cleanse.surest(model, own.float() / 255, label, dice)
