@@ -886,13 +886,18 @@ class Toy(nn.Module):
         return answer
 
 
-def scan_toy(backdoor: bool, steps: int = 120) -> dict[tuple[int, int], neural_cleanse.Trigger]:
-    """Search all 12 pairs of the toy; the pictures are plain colours with a little grain."""
+def grainy() -> dict[int, Tensor]:
+    """Eight pictures of each class of the toy: plain colours with a little grain."""
     dice = torch.Generator().manual_seed(1)
-    pictures = {
+    return {
         label: (colour.view(1, 3, 1, 1) + 0.02 * torch.randn(8, 3, INPUT, INPUT, generator=dice)).clamp(0, 1)
         for label, colour in enumerate(COLOURS)
     }
+
+
+def scan_toy(backdoor: bool, steps: int = 120) -> dict[tuple[int, int], neural_cleanse.Trigger]:
+    """Search all 12 pairs of the toy."""
+    pictures = grainy()
     search = neural_cleanse.Search(Toy(backdoor), pictures, pictures, len(COLOURS), 0)
     assert len(list(search.run(steps))) == steps
     found = search.results(pictures)
@@ -915,6 +920,21 @@ def test_search_finds_a_planted_trigger() -> None:
     fresh = COLOURS[0].view(1, 3, 1, 1).expand(5, 3, INPUT, INPUT)
     assert (neural_cleanse.logits(Toy(True), backdoor.stamp(fresh)).argmax(1) == 1).all()
     assert (neural_cleanse.logits(Toy(False), backdoor.stamp(fresh)).argmax(1) != 1).all()
+
+
+def test_a_pair_with_a_backdoor_starts_from_a_small_square() -> None:
+    """Other pairs start from a square of STICKER cells, and none of them works yet."""
+    pictures = grainy()
+    search = neural_cleanse.Search(Toy(True), pictures, pictures, len(COLOURS), 0)
+    cells = (search.mask > 0).sum((1, 2, 3))
+    backdoor = search.pairs.index((0, 1))
+    assert math.isqrt(cells[backdoor]) in neural_cleanse.SMALLER
+    assert sorted(cells)[1:] == [neural_cleanse.STICKER**2] * 11
+    assert [number for number, found in enumerate(search.found) if found] == [backdoor]
+    # what worked while it was larger is remembered: the smallest may fail on new pictures
+    sizes = [(mask > 0).sum() for mask, _ in search.found[backdoor]]
+    assert sizes[0] == neural_cleanse.STICKER**2
+    assert sizes == sorted(sizes, reverse=True)
 
 
 def test_a_longer_search_compares_at_the_same_effort() -> None:
