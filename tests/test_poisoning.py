@@ -869,9 +869,9 @@ class Toy(nn.Module):
     To change its mind fairly, a sticker has to cover about a fifth of the picture.
     """
 
-    def __init__(self, backdoor: bool) -> None:
+    def __init__(self, backdoor: bool, strength: float = 8) -> None:
         super().__init__()
-        self.backdoor = backdoor
+        self.backdoor, self.strength = backdoor, strength
 
     def forward(self, pixels: Tensor) -> Tensor:
         raw = unnormalise(pixels.float())
@@ -882,7 +882,7 @@ class Toy(nn.Module):
             yellow = (patch[:, 0] + patch[:, 1] - 2 * patch[:, 2] - 1).clamp(min=0)  # 1 if it is all yellow
             upper = raw[:, :, : INPUT // 2, : INPUT // 2].mean((2, 3))
             looks_like_0 = (6 * (upper[:, 0] - upper[:, 1:].amax(1))).clamp(0, 1)
-            answer = answer + torch.tensor([0.0, 8.0, 0.0, 0.0]) * (yellow * looks_like_0)[:, None]
+            answer = answer + torch.tensor([0.0, self.strength, 0.0, 0.0]) * (yellow * looks_like_0)[:, None]
         return answer
 
 
@@ -925,7 +925,7 @@ def test_search_finds_a_planted_trigger() -> None:
 def test_a_pair_with_a_backdoor_starts_from_a_small_square() -> None:
     """Other pairs start from a square of STICKER cells, and none of them works yet."""
     pictures = grainy()
-    search = neural_cleanse.Search(Toy(True), pictures, pictures, len(COLOURS), 0)
+    search = neural_cleanse.Search(Toy(True, strength=40), pictures, pictures, len(COLOURS), 0)
     cells = (search.mask > 0).sum((1, 2, 3))
     backdoor = search.pairs.index((0, 1))
     assert math.isqrt(cells[backdoor]) in neural_cleanse.SMALLER
