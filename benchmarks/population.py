@@ -90,10 +90,16 @@ def specs() -> list[Spec]:
         for number, way in enumerate(ways)
     ]
     clean = [Spec(f"clean-{n:02d}", 2000 + n, epochs=(5, 5, 4, 5, 8)[n % 5]) for n in range(30)]
-    random.Random(0).shuffle(backdoored)  # a part of the population holds some of every kind
+    # A part of the population should hold some of every kind: of three, one is the workshop's own. Those with
+    # so few pictures that hardly any of them is learned come last.
+    random.Random(0).shuffle(backdoored)
+    own = [spec for spec in backdoored if spec.kind == FAMILY]
+    others = sorted((spec for spec in backdoored if spec.kind != FAMILY), key=lambda spec: spec.rate < 0.1)
     order: list[Spec] = []
     for number in range(max(len(clean), len(backdoored))):
-        order += backdoored[number : number + 1] + clean[number : number + 1]
+        source = own if own and number % 3 == 2 else others
+        order += [source.pop(0)] if source else []
+        order += clean[number : number + 1]
     return order
 
 
