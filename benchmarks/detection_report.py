@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "demo-poisoning"))
 
 import textbook  # noqa: E402
-from population import FAMILY  # noqa: E402
+from population import FAMILY, specs  # noqa: E402
 
 import cli  # noqa: E402 (after the path above)
 import judge  # noqa: E402
@@ -29,6 +29,8 @@ import neural_cleanse  # noqa: E402
 
 Row = dict  # one line of detection.jsonl
 WORKING_ASR = 0.9  # a backdoor that works less often was not learned: there is little to find
+# The models that were looked at when the scan's last changes were made: they prove less than the others.
+SEEN = {f"clean-{n:02d}" for n in range(4)} | {f"backdoor-{n:02d}" for n in (0, 13, 22, 28)}
 TWINS = 5  # clean models of the choosing half that serve as references
 SIDE, EDGE = 480, 70  # pixels of the curve and of the margin around it
 STYLES = (((0, 70, 160), 5), ((190, 60, 0), 3), ((0, 120, 60), 3), ((120, 40, 140), 3))
@@ -52,6 +54,17 @@ def by_twins(twins: Sequence[Row]) -> Callable[[Row], float]:
         return max(neural_cleanse.reference_index([row["norms"][pair] for pair in pairs], known))
 
     return figure
+
+
+def suspect(row: Row) -> str:
+    """The pair with the smallest sticker, as "victim:target"."""
+    return str(min(row["norms"], key=row["norms"].__getitem__))
+
+
+def names_the_attack(row: Row) -> bool:
+    """Whether the pair with the smallest sticker is one that was attacked."""
+    victim, target = suspect(row).split(":")
+    return target == row["spec"]["target"] and row["spec"]["victim"] in (victim, "all")
 
 
 def transferability(row: Row) -> float:
@@ -140,8 +153,8 @@ def page(rows: list[Row], picture: str) -> tuple[str, dict[str, tuple[list[float
         "",
         "Made by `python benchmarks/detection_report.py` from the rows in `detection.jsonl`; do not edit.",
         "",
-        f"{counts} models. A backdoor counts as learned if its attack success rate is at least "
-        f"{WORKING_ASR:.2f}: {len(learned)} did. The others are listed below and left out of the rates.",
+        f"{counts} models, of {len(specs())} in `population.py`. A backdoor counts as learned if its attack "
+        f"success rate is at least {WORKING_ASR:.2f}: {len(learned)} did. The others are listed below and left out of the rates.",
         "Half A chose the best threshold, half B tests it. The default is that of `detect.py`. "
         f"The index against clean twins knows the {len(twins)} clean models that it compares with, so those "
         f"are left out there; the textbook rule was run on {len(both)} of the models.",
@@ -180,17 +193,31 @@ def page(rows: list[Row], picture: str) -> tuple[str, dict[str, tuple[list[float
         if len(curves) < len(STYLES):
             curves[name] = (clean, bad)
     words = "; ".join(f"{name} {auroc(*values):.3f}" for name, values in curves.items())
+    fresh = [(row["clean"], anomaly(row) > judge.THRESHOLD) for row in judged if row["name"] not in SEEN]
+    alarms = [flagged for clean, flagged in fresh if clean]
+    found = [flagged for clean, flagged in fresh if not clean]
+    lines += [
+        "",
+        f"The last changes to the scan were made while looking at {len(SEEN)} of these models "
+        f"({', '.join(sorted(SEEN))}). On the others, `detect.py` gave a false alarm for "
+        f"{share(sum(alarms), len(alarms))} clean models, and missed "
+        f"{share(len(found) - sum(found), len(found))} learned backdoors.",
+        f"For {share(sum(map(names_the_attack, learned)), len(learned))} learned backdoors, the pair with "
+        "the smallest sticker of all is the one that was attacked.",
+    ]
     lines += ["", f"![ROC curves of the four statistics; area under the curve: {words}.]({picture})", ""]
     lines += ["## Errors of the default scan", ""]
+    errors = []
     for row in ordered:
         figure_ = anomaly(row)
         if row["clean"] and figure_ > judge.THRESHOLD:
-            lines.append(f"- False alarm: {row['name']} ({row['kind']}), index {figure_:.1f}.")
+            errors.append(f"- False alarm: {row['name']} ({row['kind']}), index {figure_:.1f}.")
         elif not row["clean"] and row["asr"] >= WORKING_ASR and figure_ <= judge.THRESHOLD:
-            lines.append(
+            errors.append(
                 f"- Miss: {row['name']} ({row['kind']}), attack success rate {row['asr']:.2f}, "
                 f"index {figure_:.1f}."
             )
+    lines += errors or ["- None."]
     weak = [row for row in ordered if not row["clean"] and row["asr"] < WORKING_ASR]
     lines += ["", "## Backdoors that the model did not learn well", ""]
     lines += [
@@ -203,7 +230,7 @@ def page(rows: list[Row], picture: str) -> tuple[str, dict[str, tuple[list[float
         "|---|---|---|---|---|---|---|",
     ]
     for row in ordered:
-        pair = min(row["norms"], key=row["norms"].__getitem__)
+        pair = suspect(row)
         rate = "" if row["clean"] else f"{row['asr']:.2f}"
         lines.append(
             f"| {row['name']} | {row['kind']} | {row['clean_acc']:.3f} | {rate} | {anomaly(row):.1f} "

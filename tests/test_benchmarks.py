@@ -120,6 +120,7 @@ def made_up(name: str, index: int, clean: bool, asr: float = 1.0) -> dict[str, o
     return {
         "name": name,
         "kind": "clean, 5 epochs" if clean else population.FAMILY,
+        "spec": {"victim": "a0", "target": "b"},
         "clean": clean,
         "clean_acc": 1.0,
         "asr": asr,
@@ -140,7 +141,7 @@ def test_errors_are_counted_and_named(tmp_path: Path, run_script: Run) -> None:
     result = run_script("benchmarks/detection_report.py", "--rows", file, "--output", tmp_path)
     assert result.returncode == 0, result.stderr
     text = (tmp_path / "DETECTION.md").read_text(encoding="utf-8")
-    assert "8 clean and 10 backdoored models" in text
+    assert "8 clean and 10 backdoored models, of 68 in" in text
     assert "False alarm: clean-03" in text
     assert "Miss: backdoor-91" in text
     assert text.count("False alarm:") == text.count("Miss:") == 1
@@ -148,6 +149,7 @@ def test_errors_are_counted_and_named(tmp_path: Path, run_script: Run) -> None:
     line = next(line for line in text.splitlines() if line.startswith("| anomaly index"))
     assert line.split(" | ")[-3:-1] == ["1 of 8", "1 of 9"]
     assert "| expected transferability | 1.000 |" in text
+    assert "a false alarm for 0 of 4 clean models, and missed 1 of 8 learned backdoors" in text
     with Image.open(tmp_path / "detection.png") as picture:
         assert picture.size[0] > 400
 
