@@ -154,7 +154,8 @@ def page(rows: list[Row], picture: str) -> tuple[str, dict[str, tuple[list[float
         "Made by `python benchmarks/detection_report.py` from the rows in `detection.jsonl`; do not edit.",
         "",
         f"{counts} models, of {len(specs())} in `population.py`. A backdoor counts as learned if its attack "
-        f"success rate is at least {WORKING_ASR:.2f}: {len(learned)} did. The others are listed below and left out of the rates.",
+        f"success rate is at least {WORKING_ASR:.2f}: {len(learned)} did. The others are listed below and "
+        "left out of the rates.",
         "Half A chose the best threshold, half B tests it. The default is that of `detect.py`. "
         f"The index against clean twins knows the {len(twins)} clean models that it compares with, so those "
         f"are left out there; the textbook rule was run on {len(both)} of the models.",
