@@ -36,7 +36,7 @@ def main() -> int:
         "--data", type=Path, default=Path("data/traffic-signs"), help="folder with val/<class>/"
     )
     args.add_argument("--pairs", type=int, default=3, help="pairs that the plain loop is timed for")
-    args.add_argument("--steps", type=int, default=60, help="steps of our scan")
+    args.add_argument("--steps", type=int, default=100, help="steps of our scan")
     options = args.parse_args()
     out = cli.Out(options.plain)
     model = classifier.load_model(options.model)
