@@ -190,7 +190,7 @@ def page(rows: list[Row], picture: str) -> tuple[str, dict[str, tuple[list[float
             share(sum(v <= default for v in bad), len(bad)),
             share(sum(v <= default for v in family), len(family)),
         ]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join("-" if cell == "nan" else cell for cell in cells) + " |")
         if len(curves) < len(STYLES):
             curves[name] = (clean, bad)
     words = "; ".join(f"{name} {auroc(*values):.3f}" for name, values in curves.items())
