@@ -509,13 +509,15 @@ class Payload:
         return os.mkdir, ("pwned",)
 
 
-def test_mlbom_never_loads_a_pickle(run_script: Callable[..., Result], tmp_path: Path) -> None:
+def test_mlbom_never_loads_a_pickle(
+    run_script: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "bad.pt").write_bytes(pickle.dumps(Payload()))
     result = run_script("demo-supply-chain/make_mlbom.py", "bad.pt")
     assert result.returncode == 0
     assert "pickle, which can run code" in result.stdout
     assert not (tmp_path / "pwned").exists()
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     pickle.loads((tmp_path / "bad.pt").read_bytes())
     assert (tmp_path / "pwned").exists()  # the payload itself works
 
