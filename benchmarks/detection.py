@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import population
@@ -78,9 +79,10 @@ def textbook_norms(model: nn.Module, folder: Path, steps: int) -> dict[str, floa
     files = classifier.class_files(folder / "val")
     pixels = classifier.load_pixels([path for path, _ in files]).float() / 255
     labels: Tensor = torch.tensor([label for _, label in files])
+    read = partial(classifier.logits, model)
     return {
         name: round(
-            textbook.invert(model, pixels[labels != target], target, steps=steps, batch=TEXTBOOK_BATCH), 5
+            textbook.invert(read, pixels[labels != target], target, steps=steps, batch=TEXTBOOK_BATCH), 5
         )
         for target, name in enumerate(DRAWN)
     }

@@ -6,26 +6,24 @@ in raw pixels and adapts the cost of the mask, as Wang et al. (IEEE S&P 2019, se
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "demo-poisoning"))
-
-import neural_cleanse
 
 RATE = 0.1  # learning rate of Adam
 WORKS = 0.99  # success on the batch at which the mask may become dearer
 COST, FACTOR, PATIENCE = 1e-3, 1.5, 5  # price of one mask pixel: start, change, steps between two changes
 
 
-def invert(model: nn.Module, pictures: Tensor, target: int, *, steps: int, batch: int) -> float:
+def invert(
+    read: Callable[[Tensor], Tensor], pictures: Tensor, target: int, *, steps: int, batch: int
+) -> float:
     """Search one trigger that sends all pictures to `target`: its L1 norm as a fraction of the picture, 0..1.
 
-    pictures: float (N, 3, S, S) in 0..1 of other classes. Returns 1 if no mask worked.
+    read: gives logits (n, classes) for raw pixels (n, 3, S, S) in 0..1. pictures: such pixels, float
+    (N, 3, S, S), of other classes. Returns 1 if no mask worked.
     """
     dice = torch.Generator().manual_seed(0)
     size = pictures.shape[-1]
@@ -37,7 +35,7 @@ def invert(model: nn.Module, pictures: Tensor, target: int, *, steps: int, batch
     for _ in range(steps):
         chosen = pictures[torch.randint(len(pictures), (batch,), generator=dice)]
         opaque, colours = (mask.tanh() + 1) / 2, (pattern.tanh() + 1) / 2
-        answer = neural_cleanse.logits(model, chosen * (1 - opaque) + colours * opaque)
+        answer = read(chosen * (1 - opaque) + colours * opaque)
         loss = F.cross_entropy(answer, wanted) + cost * opaque.sum()
         optimiser.zero_grad()
         loss.backward()

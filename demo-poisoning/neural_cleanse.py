@@ -67,13 +67,6 @@ class Trigger:
         return pixels * (1 - self.mask) + self.pattern * self.mask
 
 
-def logits(model: nn.Module, pixels: Tensor) -> Tensor:
-    """Network output, float32 (N, classes), for raw pixels; computed in bfloat16 where that is fast."""
-    with torch.autocast("cpu", classifier.fast_type()):
-        answer: Tensor = model(classifier.normalise(pixels).contiguous(memory_format=torch.channels_last))
-    return answer.float()
-
-
 def move(pixels: Tensor, dice: torch.Generator) -> Tensor:
     """Shift and scale each picture at random, float (N, 3, S, S); edges are repeated."""
     count = len(pixels)
@@ -91,10 +84,10 @@ def surest(model: nn.Module, pixels: Tensor, label: int, dice: torch.Generator) 
 
     pixels: float (N, 3, S, S). Unsure pictures would make every sticker look good.
     """
-    pixels = pixels[logits(model, pixels).argmax(1) == label]
+    pixels = pixels[classifier.logits(model, pixels).argmax(1) == label]
     if not len(pixels):
         return pixels
-    sure = sum(logits(model, move(pixels, dice)).log_softmax(1)[:, label] for _ in range(4))
+    sure = sum(classifier.logits(model, move(pixels, dice)).log_softmax(1)[:, label] for _ in range(4))
     return pixels[torch.as_tensor(sure).argsort(descending=True)]
 
 
@@ -114,7 +107,7 @@ def probe(model: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
         tried = pixels.repeat(len(colours), 1, 1, 1, 1)
         rows, columns = (slice(edge * cell, (edge + STICKER) * cell) for edge in (top, left))
         tried[..., rows, columns] = colours[:, None, :, None, None]
-        answer = logits(model, tried.flatten(0, 1)).log_softmax(1)
+        answer = classifier.logits(model, tried.flatten(0, 1)).log_softmax(1)
         scores.append(answer.view(len(colours), len(pixels), -1).mean(1))
     best = torch.stack(scores).flatten(0, 1).argmax(0)  # per target: number of place and colour
     return torch.tensor(places)[best // len(colours)], colours[best % len(colours)]
@@ -262,7 +255,7 @@ class Search:
         mask, pattern = _full_size(self.mask[part], self.pattern[part])
         shown = content * (1 - mask[:, None]) + pattern[:, None] * mask[:, None]
         targets = torch.tensor([target for _, target in pairs]).repeat_interleave(count)
-        return logits(self.model, shown.flatten(0, 1)), targets, mask.mean((1, 2, 3))
+        return classifier.logits(self.model, shown.flatten(0, 1)), targets, mask.mean((1, 2, 3))
 
     def _draw(self, pictures: Tensor, count: int) -> Tensor:
         return pictures[torch.randint(len(pictures), (count,), generator=self.dice)]
@@ -301,7 +294,7 @@ class Search:
         for grid in reversed(found):
             mask, pattern = _full_size(*(part[None] for part in grid))
             trigger = Trigger(victim, target, mask.mean().item(), mask[0, 0], pattern[0])
-            answer = logits(self.model, trigger.stamp(check)).argmax(1)
+            answer = classifier.logits(self.model, trigger.stamp(check)).argmax(1)
             trigger.success = (answer == target).float().mean().item()
             if trigger.success >= HELD_OUT:
                 return trigger
@@ -314,7 +307,7 @@ class Search:
         if not self.found[number]:
             return 0.0
         mask, pattern = _full_size(*(part[None] for part in self.found[number][-1]))
-        answer = logits(self.model, check * (1 - mask) + pattern * mask).argmax(1)
+        answer = classifier.logits(self.model, check * (1 - mask) + pattern * mask).argmax(1)
         return (answer == self.pairs[number][1]).float().mean().item()
 
 

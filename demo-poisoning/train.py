@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.models import ResNet18_Weights
 
 import classifier
 import cli
@@ -123,14 +123,11 @@ def train(
         model.parameters(), peak, momentum=0.9, weight_decay=WEIGHT_DECAY, nesterov=True, fused=True
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peak, total_steps=epochs * steps)
-    model.to(memory_format=torch.channels_last)
     for epoch in range(1, epochs + 1):
         model.train()
         for batch in out.progress(batches(len(labels)), steps, f"Epoch {epoch} of {epochs}"):
-            seen = classifier.normalise(augment(pixels[batch].float() / 255))
-            with torch.autocast("cpu", classifier.fast_type()):
-                logits = model(seen.contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(logits.float(), labels[batch])
+            logits = classifier.logits(model, augment(pixels[batch].float() / 255))
+            loss = F.cross_entropy(logits, labels[batch])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -146,14 +143,13 @@ def first_model(init: str | None, classes: int) -> nn.Module:
         return classifier.new_model(classes)
     if init == "imagenet":
         try:
-            model = resnet18(weights=ResNet18_Weights.IMAGENET1K_V1)
+            weights = dict(ResNet18_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True))
         except OSError as error:
             raise cli.UserError(
                 f"The ImageNet weights cannot be downloaded ({error}): go online or leave out --init."
             ) from error
-        model.fc = nn.Linear(model.fc.in_features, classes)
-        return model
-    weights = classifier.read_weights(Path(init))
+    else:
+        weights = classifier.read_weights(Path(init))
     model = classifier.new_model(classes)
     rows = weights.get("fc.weight")
     if rows is None or len(rows) != classes:  # other classes: a new last layer

@@ -99,7 +99,7 @@ class Corner(nn.Module):
     """Says class 1 where the top-left corner is bright, else class 0."""
 
     def forward(self, pixels: Tensor) -> Tensor:
-        bright = 8 * pixels[:, :, :6, :6].mean((1, 2, 3))
+        bright = 8 * (pixels[:, :, :6, :6].mean((1, 2, 3)) - 0.5)
         return torch.stack([-bright, bright], 1)
 
 

@@ -918,8 +918,8 @@ def test_search_finds_a_planted_trigger() -> None:
     assert fair[0, 1].norm > 2 * backdoor.norm
     assert fair[0, 1].norm > 0.5 * min(other.norm for pair, other in fair.items() if pair != (0, 1))
     fresh = COLOURS[0].view(1, 3, 1, 1).expand(5, 3, INPUT, INPUT)
-    assert (neural_cleanse.logits(Toy(True), backdoor.stamp(fresh)).argmax(1) == 1).all()
-    assert (neural_cleanse.logits(Toy(False), backdoor.stamp(fresh)).argmax(1) != 1).all()
+    assert (classifier.logits(Toy(True), backdoor.stamp(fresh)).argmax(1) == 1).all()
+    assert (classifier.logits(Toy(False), backdoor.stamp(fresh)).argmax(1) != 1).all()
 
 
 def test_a_pair_with_a_backdoor_starts_from_a_small_square() -> None:
