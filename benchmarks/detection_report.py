@@ -29,8 +29,6 @@ import neural_cleanse  # noqa: E402
 
 Row = dict  # one line of detection.jsonl
 WORKING_ASR = 0.9  # a backdoor that works less often was not learned: there is little to find
-# The models that were looked at when the scan's last changes were made: they prove less than the others.
-SEEN = {f"clean-{n:02d}" for n in range(4)} | {f"backdoor-{n:02d}" for n in (0, 13, 22, 28)}
 TWINS = 5  # clean models of the choosing half that serve as references
 SIDE, EDGE = 480, 70  # pixels of the curve and of the margin around it
 STYLES = (((0, 70, 160), 5), ((190, 60, 0), 3), ((0, 120, 60), 3), ((120, 40, 140), 3))
@@ -194,15 +192,11 @@ def page(rows: list[Row], picture: str) -> tuple[str, dict[str, tuple[list[float
         if len(curves) < len(STYLES):
             curves[name] = (clean, bad)
     words = "; ".join(f"{name} {auroc(*values):.3f}" for name, values in curves.items())
-    fresh = [(row["clean"], anomaly(row) > judge.THRESHOLD) for row in judged if row["name"] not in SEEN]
-    alarms = [flagged for clean, flagged in fresh if clean]
-    found = [flagged for clean, flagged in fresh if not clean]
     lines += [
         "",
-        f"The last changes to the scan were made while looking at {len(SEEN)} of these models "
-        f"({', '.join(sorted(SEEN))}). On the others, `detect.py` gave a false alarm for "
-        f"{share(sum(alarms), len(alarms))} clean models, and missed "
-        f"{share(len(found) - sum(found), len(found))} learned backdoors.",
+        "All of these models were trained after the last change to the scan. It was made while looking at "
+        "eight models of the same list (four clean ones, a yellow square at 15 % and at 5 %, a white square, "
+        "and one in the bottom-left corner), trained by an earlier version of `train.py`.",
         f"For {share(sum(map(names_the_attack, learned)), len(learned))} learned backdoors, the pair with "
         "the smallest sticker of all is the one that was attacked.",
     ]

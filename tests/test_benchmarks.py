@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,8 +19,11 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import detection_report  # noqa: E402 (after the path above)
 import population  # noqa: E402
+import seeds  # noqa: E402
 import textbook  # noqa: E402
 
+import mitigate  # noqa: E402
+import train  # noqa: E402
 from classes import DRAWN  # noqa: E402
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -149,7 +153,7 @@ def test_errors_are_counted_and_named(tmp_path: Path, run_script: Run) -> None:
     line = next(line for line in text.splitlines() if line.startswith("| anomaly index"))
     assert line.split(" | ")[-3:-1] == ["1 of 8", "1 of 9"]
     assert "| expected transferability | 1.000 |" in text
-    assert "a false alarm for 0 of 4 clean models, and missed 1 of 8 learned backdoors" in text
+    assert "For 9 of 9 learned backdoors, the pair with" in text
     with Image.open(tmp_path / "detection.png") as picture:
         assert picture.size[0] > 400
 
@@ -167,3 +171,92 @@ def test_auroc_and_threshold() -> None:
     assert detection_report.auroc([1, 2, 3], [2]) == 0.5
     assert detection_report.best_threshold([1, 2, 3], [6, 7]) == 4.5
     assert detection_report.best_threshold([1, 2, 9], [6, 7]) == 4  # one error at the least
+
+
+def good_seed(number: int) -> dict[str, Any]:
+    """A row of seeds.py in which everything is as the documents say."""
+    words = "a yellow square, about 15x15 px, bottom-right corner, 1.3 % of the image"
+    poisoned = {
+        "verdict": "backdoor",
+        "flagged": {"stop:yield": words},
+        "attacked": 7.3,
+        "largest_other": 1.0,
+    }
+    return {
+        "seed": number,
+        "clean": [0.99, 0.0],
+        "poisoned": [0.98, 1.0],
+        "scans": {
+            "clean": {"verdict": "clean", "flagged": {}, "attacked": 0.1, "largest_other": 1.9},
+            "poisoned": poisoned,
+        },
+        "audits": {
+            "clean": {"verdict": "nothing stands out", "largest_share": 0.02},
+            "poisoned": {"verdict": "findings", "largest_share": 0.12},
+        },
+        "methods": [["spectral, told the class (yield)", 0.3, 0.2], ["our ranking, all classes", 1.0, 0.98]],
+        "repairs": {"finetune": [0.99, 0.97], "drop": [0.98, 0.0]},
+    }
+
+
+def test_a_seed_that_keeps_every_claim() -> None:
+    assert seeds.broken_claims(good_seed(0)) == []
+    text = seeds.page([good_seed(1), good_seed(0)])
+    assert "## Claims of the documents that a seed did not keep\n\n- None." in text
+    assert text.index("| 0 | 0.990 / 0.00 | 0.980 / 1.00 |") < text.index("| 1 | 0.990 / 0.00 |")
+    assert "| 0 | 1.9 | 7.3 | 1.0 | stop:yield: a yellow square" in text
+    assert "| 0 | 0.30 (0.20) | 1.00 (0.98) | 12.0 % | 2.0 % |" in text
+    assert "| 0 | 0.990 / 0.97 | not run | 0.980 / 0.00 |" in text
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "claim"),
+    [
+        (("poisoned", 0), 0.96, "poisoned model's accuracy"),
+        (("poisoned", 1), 0.94, "attack success rate is 0.95 or more"),
+        (("clean", 0), 0.96, "clean model's accuracy"),
+        (("clean", 1), 0.03, "attack success rate is 0.02 or less"),
+        (("scans", "clean", "flagged"), {"no_entry:stop": "a red patch"}, "nothing in the clean model"),
+        (("scans", "poisoned", "flagged", "stop:yield"), "a red square, top-left corner", "words are right"),
+        (("audits", "clean", "verdict"), "findings", "nothing in the clean pictures"),
+        (("methods", 1, 1), 0.94, "95 % of the poisoned pictures"),
+    ],
+)
+def test_a_broken_claim_is_named(place: tuple[Any, ...], value: object, claim: str) -> None:
+    row = good_seed(3)
+    inner: Any = row
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    (broken,) = seeds.broken_claims(row)
+    assert claim in broken
+    assert f"- Seed 3: not kept: {broken}." in seeds.page([row])
+
+
+def test_a_pair_that_is_not_flagged_breaks_the_claim() -> None:
+    row = good_seed(3)
+    row["scans"]["poisoned"]["flagged"] = {"no_entry:yield": "a yellow square, bottom-right corner"}
+    assert "the scan flags the pair that was attacked" in seeds.broken_claims(row)
+
+
+def test_what_the_repairs_print_is_understood(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["mitigate.py"])
+    before, after = train.Score(0.995, 1.0, 1000, 100), train.Score(0.981, 0.02, 1000, 100)
+    outcomes = [mitigate.Outcome("none (poisoned)", before, 0), mitigate.Outcome("drop", after, 9)]
+    mitigate.report(outcomes, mitigate.parse(), mitigate.cli.Out(plain=True))
+    assert seeds.REPAIRED.findall(capsys.readouterr().out) == [("drop", "0.981", "0.02")]
+
+
+def test_a_command_that_fails_stops_the_seeds(tmp_path: Path) -> None:
+    with pytest.raises(seeds.cli.UserError, match=r"train\.py --lr 0 failed"):
+        seeds.together(tmp_path, ["train.py", "--lr", "0"])
+
+
+def test_seeds_without_photographs(
+    run_script: Run, assert_refused: Callable[..., None], tmp_path: Path
+) -> None:
+    result = run_script("benchmarks/seeds.py", "--photos", tmp_path / "no", "--rows", "r", "--output", "S.md")
+    assert_refused(result, "no/val is not a folder")
+    assert list(tmp_path.iterdir()) == []

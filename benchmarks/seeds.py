@@ -1,0 +1,274 @@
+"""The whole of demo 2 for several seeds: does every one of them keep what the documents claim?
+
+    python benchmarks/seeds.py                    five seeds, about five minutes each on 2 cores
+    python benchmarks/seeds.py --photos FOLDER    also reads the photographs in FOLDER/val/<class>/
+
+For each seed, with the demo's own commands and that seed: draw the pictures, poison a copy, train both
+models, scan both, audit both sets of pictures, repair the poisoned model. One row per seed goes to
+seeds.jsonl, and a seed that has one is not run again. SEEDS.md is made of the rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+DEMO = HERE.parent / "demo-poisoning"
+sys.path.insert(0, str(DEMO))
+
+import classifier  # noqa: E402 (after the path above)
+import cli  # noqa: E402
+import train  # noqa: E402
+import trigger  # noqa: E402
+
+CLEAN, POISONED = "data/traffic-signs", "data/traffic-signs-poisoned"
+REPAIRED = re.compile(r"repair: (\w+); clean accuracy .*?: ([\d.]+) .*; attack success rate .*?: ([\d.]+) ")
+
+
+def together(folder: Path, *commands: list[str]) -> list[str]:
+    """Run commands of the demo side by side, each on its share of the cores. Returns what they printed."""
+    threads = str(max(1, (os.cpu_count() or 1) // len(commands)))
+    running = [
+        subprocess.Popen(
+            [sys.executable, str(DEMO / command[0]), *command[1:]],
+            cwd=folder,
+            env=os.environ | {"OMP_NUM_THREADS": threads},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+        for command in commands
+    ]
+    said = []
+    for process, command in zip(running, commands):
+        output, errors = process.communicate()
+        if process.returncode not in (cli.OK, cli.FINDING):
+            raise cli.UserError(f"{' '.join(command)} failed in {folder}: {errors.strip()[-500:]}")
+        said.append(output)
+    return said
+
+
+def scores(folder: Path, photos: Path | None) -> dict[str, Any]:
+    """Clean accuracy and attack success rate of both models, on drawn pictures and on photographs."""
+    made = {}
+    for name, place in (("", folder / CLEAN), ("_photos", photos)):
+        if place is None:
+            continue
+        validation = train.Validation(place, 10, trigger.VICTIM, trigger.TARGET)
+        for kind in ("clean", "poisoned"):
+            score = validation.score(classifier.load_model(folder / f"models/{kind}_model.pt"))
+            made[kind + name] = [round(score.clean_acc, 4), round(score.attack_success_rate or 0, 4)]
+    return made
+
+
+def scan_of(folder: Path, kind: str) -> dict[str, Any]:
+    """What a scan found: its verdict, the pairs that it flagged with their triggers in words, two indices."""
+    found = json.loads((folder / f"scan_results/{kind}/scan.json").read_text(encoding="utf-8"))
+    index = {f"{pair['victim']}:{pair['target']}": round(pair["anomaly"] or 0, 1) for pair in found["pairs"]}
+    flagged = {
+        f"{pair['victim']}:{pair['target']}": pair["words"] for pair in found["pairs"] if pair["flagged"]
+    }
+    attacked = f"{trigger.VICTIM}:{trigger.TARGET}"
+    others = [value for pair, value in index.items() if pair != attacked]
+    return {
+        "verdict": found["verdict"],
+        "flagged": flagged,
+        "attacked": index[attacked],
+        "largest_other": max(others),
+        "seconds": found["seconds"],
+    }
+
+
+def row(seed: int, folder: Path, photos: Path | None, out: cli.Out) -> dict[str, Any]:
+    """Run the demo with one seed in `folder`. Returns what is worth keeping."""
+    number = ["--seed", str(seed)]
+    out.say("Pictures and trainings.")
+    together(folder, ["make_dataset.py", *number])
+    together(folder, ["poison_data.py", *number])
+    together(folder, ["train.py", *number], ["train.py", "--poisoned", *number])
+    made: dict[str, Any] = {"seed": seed} | scores(folder, photos)
+    out.say("Scans.")
+    commands = {
+        kind: ["detect.py", "--model", f"models/{kind}_model.pt", "--output", f"scan_results/{kind}"]
+        for kind in ("clean", "poisoned")
+    }
+    together(folder, *commands.values())
+    made["scans"] = {kind: scan_of(folder, kind) for kind in commands}
+    out.say("Audits and repairs.")
+    together(
+        folder,
+        ["audit_data.py", CLEAN, "--model", "models/clean_model.pt", "--output", "audit_results/clean"],
+        ["audit_data.py", POISONED, "--model", "models/poisoned_model.pt"]
+        + ["--truth", f"{POISONED}-attacker-notes.json"],
+    )
+    audits = {
+        kind: json.loads((folder / "audit_results" / place / "suspects.json").read_text(encoding="utf-8"))
+        for kind, place in (("clean", "clean"), ("poisoned", "."))
+    }
+    made["audits"] = {
+        kind: {
+            "verdict": audit["verdict"],
+            "largest_share": max([g["share"] for g in audit["groups"]] or [0]),
+        }
+        for kind, audit in audits.items()
+    }
+    made["methods"] = [
+        [one["method"], round(one["recall_at_1.5n"], 3), round(one["precision_at_n"], 3)]
+        for one in audits["poisoned"]["measured"]
+    ]
+    repairs = [["--repair", "finetune"]]
+    if made["scans"]["poisoned"]["flagged"]:
+        repairs[0].append("unlearn")
+    if any(one["flagged"] for one in audits["poisoned"]["suspects"]):
+        repairs.append(["--repair", "drop"])
+    said = together(folder, *(["mitigate.py", *number, *repair] for repair in repairs))
+    made["repairs"] = {
+        name: [float(accuracy), float(rate)] for name, accuracy, rate in REPAIRED.findall("\n".join(said))
+    }
+    return made
+
+
+def broken_claims(row: dict[str, Any]) -> list[str]:
+    """What the documents claim and this seed does not keep."""
+    scans, audits = row["scans"], row["audits"]
+    words = scans["poisoned"]["flagged"].get(f"{trigger.VICTIM}:{trigger.TARGET}", "")
+    ours = row["methods"][-1]
+    claims = {
+        "the poisoned model's accuracy is 0.97 or more": row["poisoned"][0] >= 0.97,
+        "its attack success rate is 0.95 or more": row["poisoned"][1] >= 0.95,
+        "the clean model's accuracy is 0.97 or more": row["clean"][0] >= 0.97,
+        "its attack success rate is 0.02 or less": row["clean"][1] <= 0.02,
+        "the scan finds nothing in the clean model": not scans["clean"]["flagged"],
+        "the scan flags the pair that was attacked": bool(words),
+        "its words are right": "yellow" in words and "bottom-right" in words,
+        "the audit finds nothing in the clean pictures": audits["clean"]["verdict"] == "nothing stands out",
+        "95 % of the poisoned pictures are among the first 1.5 n suspects": ours[1] >= 0.95,
+    }
+    return [claim for claim, kept in claims.items() if not kept]
+
+
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def pair_of(values: list[float], digits: int = 2) -> str:
+    return f"{values[0]:.3f} / {values[1]:.{digits}f}"
+
+
+def page(rows: list[dict[str, Any]]) -> str:
+    """SEEDS.md."""
+    rows = sorted(rows, key=lambda row: row["seed"])
+    broken = [f"- Seed {row['seed']}: not kept: {claim}." for row in rows for claim in broken_claims(row)]
+    photos = all("clean_photos" in row for row in rows)
+    head = ["seed", "clean model", "poisoned model"]
+    head += ["clean, photographs", "poisoned, photographs"] if photos else []
+    first = [
+        [str(row["seed"]), pair_of(row["clean"]), pair_of(row["poisoned"])]
+        + ([pair_of(row["clean_photos"]), pair_of(row["poisoned_photos"])] if photos else [])
+        for row in rows
+    ]
+    second = []
+    for row in rows:
+        clean, poisoned = row["scans"]["clean"], row["scans"]["poisoned"]
+        flagged = "; ".join(f"{pair}: {words}" for pair, words in poisoned["flagged"].items()) or "nothing"
+        largest = max(clean["attacked"], clean["largest_other"])
+        figures = [largest, poisoned["attacked"], poisoned["largest_other"]]
+        second.append([str(row["seed"]), *(f"{value:.1f}" for value in figures), flagged])
+    methods = [name.split(", told")[0] for name, _, _ in rows[0]["methods"]]
+    third = [
+        [
+            str(row["seed"]),
+            *(f"{recall:.2f} ({precision:.2f})" for _, recall, precision in row["methods"]),
+            f"{100 * row['audits']['poisoned']['largest_share']:.1f} %",
+            f"{100 * row['audits']['clean']['largest_share']:.1f} %",
+        ]
+        for row in rows
+    ]
+    repairs = ["finetune", "unlearn", "drop"]
+    fourth = [
+        [
+            str(row["seed"]),
+            *(pair_of(row["repairs"][name]) if name in row["repairs"] else "not run" for name in repairs),
+        ]
+        for row in rows
+    ]
+    lines = [
+        "# The whole of demo 2, seed by seed",
+        "",
+        "Made by `python benchmarks/seeds.py` from the rows in `seeds.jsonl`; do not edit. One seed "
+        "stands for the pictures, the choice of poisoned ones, the trainings and the repairs. The scans use "
+        "their default seed.",
+        "",
+        "## Claims of the documents that a seed did not keep",
+        "",
+        *(broken or ["- None."]),
+        "",
+        "## The models: clean accuracy / attack success rate",
+        "",
+        *table(head, first),
+        "",
+        "## The scans: anomaly index, flagged above 4.0",
+        "",
+        *table(
+            ["seed", "clean model, largest", "poisoned, stop to yield", "poisoned, other pairs", "flagged"],
+            second,
+        ),
+        "",
+        "## The audit: recall among the first 1.5 n (precision among the first n), n poisoned pictures",
+        "",
+        "All but our ranking are told the class. The last two columns: the largest share of a class that "
+        "looks like one other class; it stands out from 8 %.",
+        "",
+        *table(["seed", *methods, "share, poisoned", "share, clean data"], third),
+        "",
+        "## The repairs: clean accuracy / attack success rate afterwards",
+        "",
+        *table(["seed", *repairs], fourth),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def parse() -> argparse.Namespace:
+    args = cli.parser(__doc__)
+    args.add_argument("--seeds", type=cli.seed, nargs="+", default=[0, 1, 2, 3, 4], help="which seeds")
+    args.add_argument("--rows", type=Path, default=HERE / "seeds.jsonl", help="file of raw rows")
+    args.add_argument("--output", type=Path, default=HERE / "SEEDS.md", help="page to write")
+    args.add_argument("--work", type=Path, default=Path("seeds-work"), help="folder for data and models")
+    args.add_argument("--photos", type=Path, help="folder with val/<class>/ of real photographs")
+    return args.parse_args()
+
+
+def main() -> int:
+    options = parse()
+    out = cli.Out(options.plain)
+    if options.photos:
+        classifier.class_files(options.photos / "val")  # says what is wrong before minutes of work
+    rows = []
+    if options.rows.exists():
+        rows = [json.loads(line) for line in options.rows.read_text(encoding="utf-8").splitlines()]
+    for seed in options.seeds:
+        if seed in [row["seed"] for row in rows]:
+            continue
+        out.heading(f"Seed {seed}")
+        folder = options.work / f"seed-{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        rows.append(row(seed, folder, options.photos, out))
+        with options.rows.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(rows[-1]) + "\n")
+    with cli.whole_file(options.output) as scratch:
+        scratch.write_text(page(rows), encoding="utf-8")
+    out.say(f"Wrote {options.output}: {len(rows)} seeds.")
+    return cli.OK
+
+
+if __name__ == "__main__":
+    cli.run(main)
