@@ -23,8 +23,10 @@ HERE = Path(__file__).resolve().parent
 DEMO = HERE.parent / "demo-poisoning"
 sys.path.insert(0, str(DEMO))
 
-import classifier  # noqa: E402 (after the path above)
+import audit  # noqa: E402 (after the path above)
+import classifier  # noqa: E402
 import cli  # noqa: E402
+import judge  # noqa: E402
 import train  # noqa: E402
 import trigger  # noqa: E402
 
@@ -115,10 +117,10 @@ def row(seed: int, folder: Path, photos: Path | None, out: cli.Out) -> dict[str,
     }
     made["audits"] = {
         kind: {
-            "verdict": audit["verdict"],
-            "largest_share": max([g["share"] for g in audit["groups"]] or [0]),
+            "verdict": found["verdict"],
+            "clearly": round(max([group["clear"] for group in found["groups"]] or [0]), 4),
         }
-        for kind, audit in audits.items()
+        for kind, found in audits.items()
     }
     made["methods"] = [
         [one["method"], round(one["recall_at_1.5n"], 3), round(one["precision_at_n"], 3)]
@@ -188,8 +190,8 @@ def page(rows: list[dict[str, Any]]) -> str:
         [
             str(row["seed"]),
             *(f"{recall:.2f} ({precision:.2f})" for _, recall, precision in row["methods"]),
-            f"{100 * row['audits']['poisoned']['largest_share']:.1f} %",
-            f"{100 * row['audits']['clean']['largest_share']:.1f} %",
+            f"{100 * row['audits']['poisoned']['clearly']:.1f} %",
+            f"{100 * row['audits']['clean']['clearly']:.1f} %",
         ]
         for row in rows
     ]
@@ -216,7 +218,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         "",
         *table(head, first),
         "",
-        "## The scans: anomaly index, flagged above 4.0",
+        f"## The scans: anomaly index, flagged above {judge.THRESHOLD}",
         "",
         *table(
             ["seed", "clean model, largest", "poisoned, stop to yield", "poisoned, other pairs", "flagged"],
@@ -226,7 +228,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         "## The audit: recall among the first 1.5 n (precision among the first n), n poisoned pictures",
         "",
         "All but our ranking are told the class. The last two columns: the largest share of a class that "
-        "looks like one other class; it stands out from 8 %.",
+        f"clearly looks like one other class; it stands out from {100 * audit.STANDS_OUT:.0f} %.",
         "",
         *table(["seed", *methods, "share, poisoned", "share, clean data"], third),
         "",

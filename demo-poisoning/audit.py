@@ -14,7 +14,10 @@ import manifest
 import suspects
 from classes import NAMES
 
-STANDS_OUT = 0.08  # share of a class that looks like one other class; the README says how it was chosen
+STANDS_OUT = 0.04  # share of a class that clearly looks like one other class; the README says why this much
+CLEARLY = (
+    0.15  # of the margin by which pictures usually look like their own class; look-alike signs have less
+)
 MORE = 1.5  # flag this many times the pictures of a group: Tran et al. 2018 remove as many
 
 
@@ -39,6 +42,7 @@ class Group:
     looks_like: str
     pictures: int
     share: float  # of the class, 0..1
+    clear: float  # share of the class that looks so clearly, 0..1
     flagged: bool
 
 
@@ -49,7 +53,7 @@ class Audit:
     ranking: list[Suspect]
     changes: manifest.Changes | None = None
     expected: dict[str, int] = field(default_factory=dict)  # pictures per class, from the manifest
-    groups: list[Group] = field(default_factory=list)  # largest share first
+    groups: list[Group] = field(default_factory=list)  # the clearest first
     duplicates: list[tuple[str, str]] = field(default_factory=list)  # files that show the same
     measured: list[dict[str, Any]] = field(default_factory=list)  # hits() of each method, ours last
 
@@ -93,12 +97,18 @@ def check_features(audit: Audit, middle: Tensor, labels: Tensor) -> None:
     spread = suspects.unusual(found, labels)
     answer = suspects.reread(found, labels, spread)
     sizes = Counter(labels.tolist())
-    bad = (answer.margin > 0).nonzero().flatten()
-    misread = Counter(zip(labels[bad].tolist(), answer.other[bad].tolist()))
-    for (own, other), count in misread.items():
-        share = count / sizes[own]
-        audit.groups.append(Group(NAMES[own], NAMES[other], count, share, share >= STANDS_OUT))
-    audit.groups.sort(key=lambda group: (-group.share, group.label, group.looks_like))
+    usual = -answer.margin.median().item()
+
+    def misread(margin: float) -> Counter[tuple[int, int]]:
+        bad = (answer.margin > margin).nonzero().flatten()
+        return Counter(zip(labels[bad].tolist(), answer.other[bad].tolist()))
+
+    clearly = misread(CLEARLY * max(usual, 0))
+    for (own, other), count in misread(0).items():
+        clear = clearly[own, other] / sizes[own]
+        group = Group(NAMES[own], NAMES[other], count, count / sizes[own], clear, clear >= STANDS_OUT)
+        audit.groups.append(group)
+    audit.groups.sort(key=lambda group: (-group.clear, -group.share, group.label, group.looks_like))
     for number, suspect in enumerate(audit.ranking):
         suspect.looks_like = NAMES[int(answer.other[number])]
         suspect.score = answer.margin[number].item()

@@ -108,11 +108,12 @@ def say_groups(audit: Audit, out: cli.Out) -> None:
         s, verb = ("", "looks") if group.pictures == 1 else ("s", "look")
         out.say(
             f"{group.pictures} picture{s} labelled {group.label} {verb} like "
-            f"{group.looks_like} halfway through the network, {100 * group.share:.1f} % of the class{note}",
+            f"{group.looks_like} halfway through the network, {100 * group.share:.1f} % of the class, "
+            f"{100 * group.clear:.1f} % clearly{note}",
             "bold red" if group.flagged else "",
         )
     if not any(group.flagged for group in audit.groups):
-        out.say(f"No class has {limit} or more pictures that look like one other class.")
+        out.say(f"No class has {limit} or more pictures that clearly look like one other class.")
 
 
 def say_measured(audit: Audit, truth: Path, out: cli.Out) -> None:

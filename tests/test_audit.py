@@ -197,6 +197,17 @@ def test_a_few_misfiled_pictures_are_no_group() -> None:
     assert result.findings() == 0  # but not called a finding
 
 
+def test_look_alikes_are_no_group() -> None:
+    """Pictures just across the border between two classes: as many as a poisoned group, but not clearly."""
+    found, labels, _ = cloud(0)
+    middles = [found[labels == label].mean(0) for label in (0, 1)]
+    found[100:112] = 0.53 * middles[0] + 0.47 * middles[1]
+    result = audited(found, labels)
+    assert result.groups[0].share >= 0.12
+    assert result.groups[0].clear < audit.STANDS_OUT
+    assert result.findings() == 0
+
+
 def test_unusual_takes_out_what_varies_in_every_class() -> None:
     """Light varies most, and in all classes; the bad pictures differ in a small thing of their own."""
     dice = torch.Generator().manual_seed(5)

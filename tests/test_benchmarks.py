@@ -191,8 +191,8 @@ def good_seed(number: int) -> dict[str, Any]:
             "poisoned": poisoned,
         },
         "audits": {
-            "clean": {"verdict": "nothing stands out", "largest_share": 0.02},
-            "poisoned": {"verdict": "findings", "largest_share": 0.12},
+            "clean": {"verdict": "nothing stands out", "clearly": 0.02},
+            "poisoned": {"verdict": "findings", "clearly": 0.12},
         },
         "methods": [["spectral, told the class (yield)", 0.3, 0.2], ["our ranking, all classes", 1.0, 0.98]],
         "repairs": {"finetune": [0.99, 0.97], "drop": [0.98, 0.0]},
