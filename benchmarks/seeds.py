@@ -118,7 +118,10 @@ def row(seed: int, folder: Path, photos: Path | None, out: cli.Out) -> dict[str,
     made["audits"] = {
         kind: {
             "verdict": found["verdict"],
-            "clearly": round(max([group["clear"] for group in found["groups"]] or [0]), 4),
+            "shares": [
+                round(max([group[kind] for group in found["groups"]] or [0]), 4)
+                for kind in ("share", "clear")
+            ],
         }
         for kind, found in audits.items()
     }
@@ -190,8 +193,10 @@ def page(rows: list[dict[str, Any]]) -> str:
         [
             str(row["seed"]),
             *(f"{recall:.2f} ({precision:.2f})" for _, recall, precision in row["methods"]),
-            f"{100 * row['audits']['poisoned']['clearly']:.1f} %",
-            f"{100 * row['audits']['clean']['clearly']:.1f} %",
+            *(
+                " and ".join(f"{100 * share:.1f} %" for share in row["audits"][kind]["shares"])
+                for kind in ("poisoned", "clean")
+            ),
         ]
         for row in rows
     ]
@@ -227,8 +232,9 @@ def page(rows: list[dict[str, Any]]) -> str:
         "",
         "## The audit: recall among the first 1.5 n (precision among the first n), n poisoned pictures",
         "",
-        "All but our ranking are told the class. The last two columns: the largest share of a class that "
-        f"clearly looks like one other class; it stands out from {100 * audit.STANDS_OUT:.0f} %.",
+        "All but our ranking are told the class. The last columns: the largest shares of a class that look "
+        "like one other class, at all and clearly; they stand out from "
+        f"{100 * audit.MANY:g} % and {100 * audit.STANDS_OUT:g} %.",
         "",
         *table(["seed", *methods, "share, poisoned", "share, clean data"], third),
         "",

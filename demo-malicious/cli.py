@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -128,8 +128,9 @@ def check_place(path: Path) -> None:
     new = [folder for folder in path.absolute().parents if not folder.exists()]  # innermost first
     with _scratch(path):
         pass
-    for folder in new:
-        folder.rmdir()
+    with suppress(OSError):  # another program has written there meanwhile
+        for folder in new:
+            folder.rmdir()
 
 
 @contextmanager

@@ -14,10 +14,10 @@ import manifest
 import suspects
 from classes import NAMES
 
-STANDS_OUT = 0.04  # share of a class that clearly looks like one other class; the README says why this much
-CLEARLY = (
-    0.15  # of the margin by which pictures usually look like their own class; look-alike signs have less
-)
+# A group stands out if it is this share of its class; the README says how the figures were chosen.
+STANDS_OUT = 0.025  # of pictures that clearly look like one other class
+MANY = 0.15  # of pictures that look like it at all: so many bad ones teach the classifier, and none is clear
+CLEARLY = 0.3  # of the margin by which pictures usually look like their own class: look-alikes have less
 MORE = 1.5  # flag this many times the pictures of a group: Tran et al. 2018 remove as many
 
 
@@ -53,7 +53,7 @@ class Audit:
     ranking: list[Suspect]
     changes: manifest.Changes | None = None
     expected: dict[str, int] = field(default_factory=dict)  # pictures per class, from the manifest
-    groups: list[Group] = field(default_factory=list)  # the clearest first
+    groups: list[Group] = field(default_factory=list)  # flagged ones first, then the clearest
     duplicates: list[tuple[str, str]] = field(default_factory=list)  # files that show the same
     measured: list[dict[str, Any]] = field(default_factory=list)  # hits() of each method, ours last
 
@@ -106,9 +106,10 @@ def check_features(audit: Audit, middle: Tensor, labels: Tensor) -> None:
     clearly = misread(CLEARLY * max(usual, 0))
     for (own, other), count in misread(0).items():
         clear = clearly[own, other] / sizes[own]
-        group = Group(NAMES[own], NAMES[other], count, count / sizes[own], clear, clear >= STANDS_OUT)
-        audit.groups.append(group)
-    audit.groups.sort(key=lambda group: (-group.clear, -group.share, group.label, group.looks_like))
+        share = count / sizes[own]
+        flagged = clear >= STANDS_OUT or share >= MANY
+        audit.groups.append(Group(NAMES[own], NAMES[other], count, share, clear, flagged))
+    audit.groups.sort(key=lambda one: (not one.flagged, -one.clear, -one.share, one.label, one.looks_like))
     for number, suspect in enumerate(audit.ranking):
         suspect.looks_like = NAMES[int(answer.other[number])]
         suspect.score = answer.margin[number].item()

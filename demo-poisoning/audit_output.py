@@ -14,7 +14,7 @@ from PIL import Image
 
 import classifier
 import cli
-from audit import STANDS_OUT, Audit, Suspect, conflicts
+from audit import MANY, STANDS_OUT, Audit, Suspect, conflicts
 from classes import NAMES
 
 COLUMNS, TILE = 10, 96  # of the contact sheet: pictures per row, pixels per picture
@@ -102,7 +102,6 @@ def say_files(audit: Audit, options: argparse.Namespace, out: cli.Out) -> None:
 
 def say_groups(audit: Audit, out: cli.Out) -> None:
     """Print what the inner features say."""
-    limit = f"{100 * STANDS_OUT:.0f} %"
     for group in audit.groups[:5]:
         note = "  <- STANDS OUT" if group.flagged else ""
         s, verb = ("", "looks") if group.pictures == 1 else ("s", "look")
@@ -113,7 +112,10 @@ def say_groups(audit: Audit, out: cli.Out) -> None:
             "bold red" if group.flagged else "",
         )
     if not any(group.flagged for group in audit.groups):
-        out.say(f"No class has {limit} or more pictures that clearly look like one other class.")
+        out.say(
+            f"No class has {100 * STANDS_OUT:g} % or more pictures that clearly look like one other class, "
+            f"or {100 * MANY:g} % that do at all."
+        )
 
 
 def say_measured(audit: Audit, truth: Path, out: cli.Out) -> None:

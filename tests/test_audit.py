@@ -169,7 +169,7 @@ def audited(found: Tensor, labels: Tensor) -> Audit:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("bad", [10, 15, 25])
+@pytest.mark.parametrize("bad", [5, 10, 15, 25])
 def test_misfiled_features_come_first(bad: int, seed: int) -> None:
     found, labels, wrong = cloud(bad, seed)
     result = audited(found, labels)
@@ -203,8 +203,7 @@ def test_look_alikes_are_no_group() -> None:
     middles = [found[labels == label].mean(0) for label in (0, 1)]
     found[100:112] = 0.53 * middles[0] + 0.47 * middles[1]
     result = audited(found, labels)
-    assert result.groups[0].share >= 0.12
-    assert result.groups[0].clear < audit.STANDS_OUT
+    assert 0.12 <= result.groups[0].share < audit.MANY
     assert result.findings() == 0
 
 

@@ -191,8 +191,8 @@ def good_seed(number: int) -> dict[str, Any]:
             "poisoned": poisoned,
         },
         "audits": {
-            "clean": {"verdict": "nothing stands out", "clearly": 0.02},
-            "poisoned": {"verdict": "findings", "clearly": 0.12},
+            "clean": {"verdict": "nothing stands out", "shares": [0.06, 0.01]},
+            "poisoned": {"verdict": "findings", "shares": [0.12, 0.1]},
         },
         "methods": [["spectral, told the class (yield)", 0.3, 0.2], ["our ranking, all classes", 1.0, 0.98]],
         "repairs": {"finetune": [0.99, 0.97], "drop": [0.98, 0.0]},
@@ -205,7 +205,7 @@ def test_a_seed_that_keeps_every_claim() -> None:
     assert "## Claims of the documents that a seed did not keep\n\n- None." in text
     assert text.index("| 0 | 0.990 / 0.00 | 0.980 / 1.00 |") < text.index("| 1 | 0.990 / 0.00 |")
     assert "| 0 | 1.9 | 7.3 | 1.0 | stop:yield: a yellow square" in text
-    assert "| 0 | 0.30 (0.20) | 1.00 (0.98) | 12.0 % | 2.0 % |" in text
+    assert "| 0 | 0.30 (0.20) | 1.00 (0.98) | 12.0 % and 10.0 % | 6.0 % and 1.0 % |" in text
     assert "| 0 | 0.990 / 0.97 | not run | 0.980 / 0.00 |" in text
 
 

@@ -274,6 +274,20 @@ def test_checking_a_place_leaves_no_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_place_that_another_program_uses_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two repairs side by side may make the same new folder."""
+
+    @contextlib.contextmanager
+    def busy(path: Path) -> Iterator[Path]:
+        path.parent.mkdir(parents=True)
+        (path.parent / "other.pt").touch()
+        yield path.parent
+
+    monkeypatch.setattr(cli, "_scratch", busy)
+    cli.check_place(tmp_path / "one/two/scan.json")
+    assert [path.name for path in (tmp_path / "one/two").iterdir()] == ["other.pt"]
+
+
 # --- statistics --------------------------------------------------------------------------------------------
 
 
