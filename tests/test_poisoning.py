@@ -27,6 +27,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -505,6 +506,31 @@ def test_both_files_hold_the_same_numbers(trained: tuple[Path, Result]) -> None:
     for name, value in pickled.items():
         assert value.dtype == safe[name].dtype
         assert torch.equal(value, safe[name]), name
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", [1, 2, 3, 6, 7])
+def test_patches_give_the_sums_of_the_convolution(side: int, stride: int) -> None:
+    torch.manual_seed(side)
+    convolution = nn.Conv2d(5, 4, 3, stride, 1, bias=False).double()
+    maps = torch.randn(2, 5, side, side, dtype=torch.float64, requires_grad=True)
+    answers, gradients = [], []
+    for kind in (nn.Conv2d, classifier.PatchConv):
+        convolution.__class__ = kind
+        answers.append(convolution(maps))
+        gradients.append(torch.autograd.grad((answers[-1] ** 3).sum(), [maps, convolution.weight]))
+    torch.testing.assert_close(*answers)
+    torch.testing.assert_close(*gradients)
+
+
+def test_the_network_is_the_resnet18_of_torchvision() -> None:
+    """Same names, same answers: others can load our files, and we theirs."""
+    ours, theirs = classifier.new_model().eval(), torchvision.models.resnet18(num_classes=10).eval()
+    ours.load_state_dict(theirs.state_dict())  # theirs: in ours, a new block answers nothing yet
+    pixels = torch.rand(3, 3, 48, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(pixels), theirs(pixels), rtol=1e-4, atol=1e-5)
+    assert sum(isinstance(module, classifier.PatchConv) for module in ours.modules()) == 8
 
 
 def test_the_same_seed_trains_the_same_model(
