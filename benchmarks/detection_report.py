@@ -29,6 +29,12 @@ import neural_cleanse  # noqa: E402
 
 Row = dict  # one line of detection.jsonl
 WORKING_ASR = 0.9  # a backdoor that works less often was not learned: there is little to find
+# The models that were looked at when the scan's last changes were made: they prove less than the others.
+SEEN = {f"clean-{n:02d}" for n in range(4)} | {f"backdoor-{n:02d}" for n in (0, 13, 22, 28)}
+# The first models: made before classifier.PatchConv, and half A of these gave the default threshold.
+FIRST = (
+    SEEN | {f"clean-{n:02d}" for n in range(11)} | {f"backdoor-{n:02d}" for n in (5, 7, 14, 17, 20, 23, 30)}
+)
 TWINS = 5  # clean models of the choosing half that serve as references
 SIDE, EDGE = 480, 70  # pixels of the curve and of the margin around it
 STYLES = (((0, 70, 160), 5), ((190, 60, 0), 3), ((0, 120, 60), 3), ((120, 40, 140), 3))
@@ -192,11 +198,19 @@ def page(rows: list[Row], picture: str) -> tuple[str, dict[str, tuple[list[float
         if len(curves) < len(STYLES):
             curves[name] = (clean, bad)
     words = "; ".join(f"{name} {auroc(*values):.3f}" for name, values in curves.items())
+    fresh = [(row["clean"], anomaly(row) > judge.THRESHOLD) for row in judged if row["name"] not in SEEN]
+    alarms = [flagged for clean, flagged in fresh if clean]
+    found = [flagged for clean, flagged in fresh if not clean]
     lines += [
         "",
-        "All of these models were trained after the last change to the scan. It was made while looking at "
-        "eight models of the same list (four clean ones, a yellow square at 15 % and at 5 %, a white square, "
-        "and one in the bottom-left corner), trained by an earlier version of `train.py`.",
+        f"The last changes to the scan were made while looking at {len(SEEN)} of these models "
+        f"({', '.join(sorted(SEEN))}). On the others, `detect.py` gave a false alarm for "
+        f"{share(sum(alarms), len(alarms))} clean models, and missed "
+        f"{share(len(found) - sum(found), len(found))} learned backdoors.",
+        f"The default of {judge.THRESHOLD} was chosen on half A of the first {len(FIRST)} models "
+        f"({', '.join(sorted(FIRST))}), where 3.46 was best. These were trained and scanned while torch's "
+        "own convolutions computed the last layers; `classifier.PatchConv` adds the same numbers in another "
+        "order.",
         f"For {share(sum(map(names_the_attack, learned)), len(learned))} learned backdoors, the pair with "
         "the smallest sticker of all is the one that was attacked.",
     ]

@@ -153,9 +153,15 @@ def test_errors_are_counted_and_named(tmp_path: Path, run_script: Run) -> None:
     line = next(line for line in text.splitlines() if line.startswith("| anomaly index"))
     assert line.split(" | ")[-3:-1] == ["1 of 8", "1 of 9"]
     assert "| expected transferability | 1.000 |" in text
+    assert "a false alarm for 0 of 4 clean models, and missed 1 of 8 learned backdoors" in text
     assert "For 9 of 9 learned backdoors, the pair with" in text
     with Image.open(tmp_path / "detection.png") as picture:
         assert picture.size[0] > 400
+
+
+def test_the_first_models_are_those_of_the_population() -> None:
+    assert len(detection_report.FIRST) == 22
+    assert detection_report.SEEN < detection_report.FIRST < {spec.name for spec in population.specs()}
 
 
 def test_report_without_rows(run_script: Run, assert_refused: Callable[..., None], tmp_path: Path) -> None:
