@@ -277,7 +277,7 @@ def test_a_scan_that_misses(monkeypatch: pytest.MonkeyPatch) -> None:
     pictures(Path("data/exercise2"))
     said = check.lower_the_rate()
     assert said.startswith("2 poisoned pictures, and the scan says clean (largest index ")
-    assert re.search(r"; stop → yield has -?\d\.\d; flagged above 4\.0\)", said)
+    assert re.search(rf"; stop → yield has -?\d\.\d; flagged above {judge.THRESHOLD}\)", said)
     assert said.endswith("success rate: 0.93, clean accuracy: 1.00. The scanner missed an attack that works.")
     measured(monkeypatch, (0.49, 1.0))
     assert "missed an attack that hardly works" in check.lower_the_rate()
