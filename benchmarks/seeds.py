@@ -119,8 +119,8 @@ def row(seed: int, folder: Path, photos: Path | None, out: cli.Out) -> dict[str,
         kind: {
             "verdict": found["verdict"],
             "shares": [
-                round(max([group[kind] for group in found["groups"]] or [0]), 4)
-                for kind in ("share", "clear")
+                round(max([group[share] for group in found["groups"]] or [0]), 4)
+                for share in ("share", "clear")
             ],
         }
         for kind, found in audits.items()
@@ -165,8 +165,8 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 
-def pair_of(values: list[float], digits: int = 2) -> str:
-    return f"{values[0]:.3f} / {values[1]:.{digits}f}"
+def pair_of(values: list[float]) -> str:
+    return f"{values[0]:.3f} / {values[1]:.2f}"
 
 
 def page(rows: list[dict[str, Any]]) -> str:

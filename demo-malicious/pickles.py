@@ -184,7 +184,7 @@ def pickles_in_zip(path: Path) -> tuple[list[tuple[str, bytes]], list[str]]:
                     (".pkl", ".pickle")
                 ):  # PyTorch does not care about capital letters
                     found.append((member.filename, data))
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, ValueError) as error:
         raise CannotJudge("it is a damaged zip file: get it again") from error
     names = [member.filename.lower() for member in members]
     trouble = []

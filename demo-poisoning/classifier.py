@@ -102,7 +102,7 @@ def new_model(classes: int = len(DRAWN)) -> nn.Module:
     for module in [*model.layer3.modules(), *model.layer4.modules()]:
         if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
             module.__class__ = PatchConv  # same weights, same names in the model file
-    return model.to(memory_format=torch.channels_last)  # the order in memory that both compute fastest in
+    return model.to(memory_format=torch.channels_last)  # PatchConv need not copy its weights then
 
 
 # --- Model files ------------------------------------------------------------------------------------
