@@ -31,7 +31,7 @@ Row = dict  # one line of detection.jsonl
 WORKING_ASR = 0.9  # a backdoor that works less often was not learned: there is little to find
 # The models that were looked at when the scan's last changes were made: they prove less than the others.
 SEEN = {f"clean-{n:02d}" for n in range(4)} | {f"backdoor-{n:02d}" for n in (0, 13, 22, 28)}
-# The first models: made before classifier.PatchConv, and half A of these gave the default threshold.
+# The first models: made before classifier.PatchConv.
 FIRST = (
     SEEN | {f"clean-{n:02d}" for n in range(11)} | {f"backdoor-{n:02d}" for n in (5, 7, 14, 17, 20, 23, 30)}
 )
@@ -207,8 +207,7 @@ def page(rows: list[Row], picture: str) -> tuple[str, dict[str, tuple[list[float
         f"({', '.join(sorted(SEEN))}). On the others, `detect.py` gave a false alarm for "
         f"{share(sum(alarms), len(alarms))} clean models, and missed "
         f"{share(len(found) - sum(found), len(found))} learned backdoors.",
-        f"The default of {judge.THRESHOLD} was chosen on half A of the first {len(FIRST)} models "
-        f"({', '.join(sorted(FIRST))}), where 3.46 was best. These were trained and scanned while torch's "
+        f"The first {len(FIRST)} models ({', '.join(sorted(FIRST))}) were trained and scanned while torch's "
         "own convolutions computed the last layers; `classifier.PatchConv` adds the same numbers in another "
         "order.",
         f"For {share(sum(map(names_the_attack, learned)), len(learned))} learned backdoors, the pair with "
