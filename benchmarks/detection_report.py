@@ -31,7 +31,7 @@ Row = dict  # one line of detection.jsonl
 WORKING_ASR = 0.9  # a backdoor that works less often was not learned: there is little to find
 # The models that were looked at when the scan's last changes were made: they prove less than the others.
 SEEN = {f"clean-{n:02d}" for n in range(4)} | {f"backdoor-{n:02d}" for n in (0, 13, 22, 28)}
-# The first models: made before classifier.PatchConv.
+# The first models: made before resnet.PatchConv.
 FIRST = (
     SEEN | {f"clean-{n:02d}" for n in range(11)} | {f"backdoor-{n:02d}" for n in (5, 7, 14, 17, 20, 23, 30)}
 )
@@ -208,7 +208,7 @@ def page(rows: list[Row], picture: str) -> tuple[str, dict[str, tuple[list[float
         f"{share(sum(alarms), len(alarms))} clean models, and missed "
         f"{share(len(found) - sum(found), len(found))} learned backdoors.",
         f"The first {len(FIRST)} models ({', '.join(sorted(FIRST))}) were trained and scanned while torch's "
-        "own convolutions computed the last layers; `classifier.PatchConv` adds the same numbers in another "
+        "own convolutions computed the last layers; `resnet.PatchConv` adds the same numbers in another "
         "order.",
         f"For {share(sum(map(names_the_attack, learned)), len(learned))} learned backdoors, the pair with "
         "the smallest sticker of all is the one that was attacked.",

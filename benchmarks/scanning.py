@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "demo-poisoning"
 
 import classifier
 import cli
+import device
 import scan_model
 from classes import NAMES
 
@@ -53,12 +54,12 @@ def main() -> int:
     ours = time.monotonic() - started
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
-    network = resnet18(num_classes=classes)
+    network = resnet18(num_classes=classes).to(device.best())
     network.load_state_dict(model.state_dict())
     network.eval().requires_grad_(False)
 
     def read(pixels: Tensor) -> Tensor:
-        return network(classifier.normalise(pixels))
+        return network(classifier.normalise(pixels).to(device.best())).cpu()
 
     chosen = pairs[:: max(1, len(pairs) // options.pairs)][: options.pairs]
     started = time.monotonic()

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional
-from torchvision.models import resnet18
 from torchvision.transforms.v2 import functional as F
 
 import cli
+import device
+import resnet
 from classes import DRAWN, NAMES
 
 INPUT = 48  # pixels, width and height of what the network sees
@@ -76,33 +76,9 @@ def class_files(folder: Path, known: int = len(NAMES)) -> list[tuple[Path, int]]
 # --- The network ------------------------------------------------------------------------------------
 
 
-class PatchConv(nn.Conv2d):
-    """A 3x3 convolution as one matrix product over patches, as im2col does it: the same sums, other order.
-
-    Libraries tune convolutions for large maps. On the last maps of our network, of 2x2 values, this was
-    three times faster (benchmarks/README.md).
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Float (N, C, H, W) to (N, D, H / stride, W / stride), rounded up; zeros around the map."""
-        stride = self.stride[0]
-        x = functional.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
-        rows, columns = x.shape[1] - 2, x.shape[2] - 2
-        parts = [x[:, i : i + rows : stride, j : j + columns : stride] for i in range(3) for j in range(3)]
-        weight = self.weight.permute(0, 2, 3, 1).flatten(1)  # (D, 9 * C), in the order of the patches
-        return functional.linear(torch.cat(parts, 3), weight).permute(0, 3, 1, 2)
-
-
 def new_model(classes: int = len(DRAWN)) -> nn.Module:
-    """A torchvision ResNet18 with random weights: (N, 3, INPUT, INPUT) to (N, classes) logits.
-
-    Each residual block starts as the identity (Goyal et al., 2017, section 5.1), so few epochs are enough.
-    """
-    model = resnet18(num_classes=classes, zero_init_residual=True)
-    for module in [*model.layer3.modules(), *model.layer4.modules()]:
-        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
-            module.__class__ = PatchConv  # same weights, same names in the model file
-    return model.to(memory_format=torch.channels_last)  # PatchConv need not copy its weights then
+    """A ResNet18 with random weights: (N, 3, INPUT, INPUT) to (N, classes) logits."""
+    return resnet.build(classes).to(device.best())
 
 
 # --- Model files ------------------------------------------------------------------------------------
@@ -177,20 +153,16 @@ def save_model(model: nn.Module, path: Path) -> list[Path]:
 # --- Reading signs ----------------------------------------------------------------------------------
 
 
-def fast_type() -> torch.dtype:
-    """bfloat16 where this processor computes in it natively, else float32."""
-    native = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if native else torch.float32
-
-
 def logits(model: nn.Module, pixels: Tensor) -> Tensor:
     """Network output, float32 (N, classes), for raw pixels, float (N, 3, INPUT, INPUT) in 0..1.
 
     Computed in bfloat16 where that is fast.
     """
-    with torch.autocast("cpu", fast_type()):
-        answer: Tensor = model(normalise(pixels).contiguous(memory_format=torch.channels_last))
-    return answer.float()
+    place = device.best()
+    shown = normalise(pixels).contiguous(memory_format=torch.channels_last).to(place)
+    with torch.autocast(place.type, torch.bfloat16, enabled=device.fast_type() == torch.bfloat16):
+        answer: Tensor = model(shown)
+    return answer.float().cpu()
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import classifier
+import device
 
 AT_ONCE = 100  # pictures in one pass through the network
 GRID = 2  # fields per side that layer3 is averaged over: a sticker stays apart from the sign
@@ -49,8 +50,9 @@ def features(model: nn.Module, pixels: Tensor) -> Iterator[tuple[Tensor, Tensor]
     ]
     try:
         for part in pixels.split(AT_ONCE):
-            model(classifier.normalise(part.float() / 255))
-            yield F.adaptive_avg_pool2d(seen["middle"], GRID).flatten(1), seen["last"].flatten(1)
+            model(classifier.normalise(part.float() / 255).to(device.best()))
+            middle, last = seen["middle"].cpu(), seen["last"].cpu()
+            yield F.adaptive_avg_pool2d(middle, GRID).flatten(1), last.flatten(1)
     finally:
         for hook in hooks:
             hook.remove()

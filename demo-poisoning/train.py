@@ -21,6 +21,7 @@ from torchvision.models import ResNet18_Weights
 
 import classifier
 import cli
+import device
 import trigger
 from classes import NAMES
 
@@ -216,7 +217,7 @@ def main() -> int:
     files = [files[i] for i in torch.randperm(len(files))[: options.limit or None]]
     validation = Validation(options.data, classes, options.victim, options.target)
     cli.check_place(options.model)
-    out.say(f"Training on {len(files):,} pictures in {options.data}/train ({classifier.fast_type()})")
+    out.say(f"Training on {len(files):,} pictures in {options.data}/train ({device.fast_type()})")
     pixels = classifier.load_pixels([path for path, _ in files])
     labels = torch.tensor([label for _, label in files])
     train(model, pixels, labels, validation, out, epochs=options.epochs, peak=options.lr)

@@ -208,7 +208,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how many container tests really ran."""
     ended = {
-        outcome: [r for r in terminalreporter.getreports(outcome) if "docker" in r.keywords]
+        outcome: [r for r in terminalreporter.getreports(outcome) if "docker" in getattr(r, "keywords", ())]
         for outcome in ("passed", "failed", "error", "skipped")
     }
     ran = sum(len(ended[outcome]) for outcome in ("passed", "failed", "error"))

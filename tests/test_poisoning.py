@@ -43,6 +43,7 @@ import judge
 import make_dataset
 import neural_cleanse
 import poison_data
+import resnet
 import scan_model
 import signs
 import train
@@ -515,7 +516,7 @@ def test_patches_give_the_sums_of_the_convolution(side: int, stride: int) -> Non
     convolution = nn.Conv2d(5, 4, 3, stride, 1, bias=False).double()
     maps = torch.randn(2, 5, side, side, dtype=torch.float64, requires_grad=True)
     answers, gradients = [], []
-    for kind in (nn.Conv2d, classifier.PatchConv):
+    for kind in (nn.Conv2d, resnet.PatchConv):
         convolution.__class__ = kind
         answers.append(convolution(maps))
         gradients.append(torch.autograd.grad((answers[-1] ** 3).sum(), [maps, convolution.weight]))
@@ -530,7 +531,7 @@ def test_the_network_is_the_resnet18_of_torchvision() -> None:
     pixels = torch.rand(3, 3, 48, 48)
     with torch.no_grad():
         torch.testing.assert_close(ours(pixels), theirs(pixels), rtol=1e-4, atol=1e-5)
-    assert sum(isinstance(module, classifier.PatchConv) for module in ours.modules()) == 8
+    assert sum(isinstance(module, resnet.PatchConv) for module in ours.modules()) == 8
 
 
 def test_the_same_seed_trains_the_same_model(

@@ -1,0 +1,86 @@
+"""Where the network computes: on a GPU that gives the processor's results, else on the processor.
+
+Only the network goes there. Pictures, stickers and all random numbers stay on the processor, so a training or
+a scan makes the same choices everywhere, and its results differ by rounding only.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import os
+import sys
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import cli
+import resnet
+
+PROCESSOR = torch.device("cpu")
+TOLERANCE = 0.02  # relative error that rounding explains; GPUs shorten the factors of products to 10 bits
+
+
+@functools.cache
+def best() -> torch.device:
+    """The GPU that PyTorch finds here (CUDA, Apple's MPS), if it computes our network rightly; else the CPU.
+
+    The environment variable DEVICE names one instead ("cpu", "cuda:1"). Raises UserError if that is not here
+    or gives other results than the processor.
+    """
+    wanted = os.environ.get("DEVICE")
+    if wanted:
+        try:
+            place = torch.device(wanted)
+        except RuntimeError as error:
+            raise cli.UserError(f"DEVICE={wanted} names no device: use cpu, cuda or mps.") from error
+    else:
+        place = torch.accelerator.current_accelerator(check_available=True) or PROCESSOR
+    if place.type == "cpu":
+        return PROCESSOR
+    right = agrees(place)
+    if wanted and not right:
+        raise cli.UserError(f"DEVICE={wanted} cannot compute our network here: use DEVICE=cpu.")
+    note = f"{place} cannot compute our network rightly, so the processor does"
+    if right:
+        note = f"the network computes on {place}; DEVICE=cpu keeps it on the processor"
+    print(f"note: {note}.", file=sys.stderr)  # stdout is the same everywhere
+    return place if right else PROCESSOR
+
+
+def agrees(place: torch.device) -> bool:
+    """Whether a device gives the processor's results for a training step of our network, within TOLERANCE."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, pixels = resnet.build(10), torch.rand(10, 3, 48, 48)
+        for parameter in model.parameters():
+            if parameter.ndim == 1:  # else the last factor of each block is 0, and hides what is before it
+                nn.init.uniform_(parameter, 0.5, 1)
+    here = _step(copy.deepcopy(model), pixels)
+    try:
+        there = _step(model.to(place), pixels)
+    except (RuntimeError, AssertionError):  # AssertionError: torch's word for a build without CUDA
+        return False
+    return all((a - b).norm() <= TOLERANCE * a.norm() for a, b in zip(here, there))
+
+
+def _step(model: nn.Module, pixels: Tensor) -> list[Tensor]:
+    """Logits of a batch, and the gradients of all weights."""
+    place = next(model.parameters()).device
+    answer = model(pixels.to(place)).cpu()
+    cross_entropy(answer, torch.arange(10)).backward()
+    return [answer.detach(), *(weight.grad.cpu() for weight in model.parameters() if weight.grad is not None)]
+
+
+def fast_type() -> torch.dtype:
+    """bfloat16 where the device computes in it natively, else float32."""
+    if best().type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = (
+            best() == PROCESSOR
+            and torch.backends.mkldnn.is_available()
+            and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        )
+    return torch.bfloat16 if native else torch.float32

@@ -1,0 +1,160 @@
+"""Demo 2 on a GPU: nothing is mixed up between two devices, and one that computes wrongly is not used."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import audit_data
+import classifier
+import demo
+import detect
+import device
+import mitigate
+import resnet
+import train
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from pretend_device import NAME, Far, Pretend
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(autouse=True)
+def forget() -> Iterator[None]:
+    """device.best() looks once per process; here it must look again."""
+    device.best.cache_clear()
+    yield
+    device.best.cache_clear()
+
+
+@pytest.fixture
+def signs(tmp_path: Path) -> Path:
+    """A tiny dataset of two classes that a few steps tell apart."""
+    for split, count in (("train", 80), ("val", 40)):
+        for label, colour in (("stop", (200, 0, 0)), ("yield", (0, 0, 200))):
+            place = tmp_path / "signs" / split / label
+            place.mkdir(parents=True)
+            for number in range(count):
+                shade = tuple(min(255, part + number) for part in colour)
+                Image.new("RGB", (64, 64), shade).save(place / f"{label}_{number:05d}.png")
+    return tmp_path / "signs"
+
+
+def commands(run_main: Run, signs: Path) -> list[str | bytes]:
+    """What the commands of the demo that use the network print, and the weights and stickers they write."""
+    steps: list[tuple[object, ...]] = [
+        (train, "--data", signs, "--model", "m.pt", "--epochs", 2, "--lr", 0.05),
+        (train, "--phase", "test", "--data", signs, "--model", "m.pt"),
+        (demo, signs / "val/stop/stop_00000.png", "--model", "m.pt", "--trigger"),
+        (detect, "--model", "m.pt", "--data", signs, "--steps", 5, "--samples", 8, "--output", "scan"),
+        (audit_data, signs, "--model", "m.pt", "--output", "audit"),
+        (mitigate, "--model", "m.pt", "--data", signs, "--repair", "finetune", "--epochs", 1),
+    ]
+    said: list[str | bytes] = []
+    for module, *options in steps:
+        result = run_main(module, *options)
+        assert result.returncode < 2, result.stderr
+        said.append(re.sub(r"[0-9]+ (s|seconds)\b", "", result.stdout))
+    files = ("m.safetensors", "scan/triggers.safetensors", "models/repaired/finetune.safetensors")
+    return said + [Path(file).read_bytes() for file in files]
+
+
+def test_all_commands_give_the_same_results_on_another_device(
+    run_main: Run, signs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exactly: the pretended device computes as the processor does, and draws no random numbers."""
+    monkeypatch.setattr(device, "fast_type", lambda: torch.float32)  # as on the pretended device
+    monkeypatch.setenv("DEVICE", "cpu")
+    here = commands(run_main, signs)
+    monkeypatch.setenv("DEVICE", NAME)
+    device.best.cache_clear()
+    with Pretend() as pretend:
+        there = commands(run_main, signs)
+        assert isinstance(classifier.new_model().get_parameter("fc.bias"), Far)
+    assert there == here
+    assert pretend.moved > 1000
+
+
+def test_the_pretended_device_refuses_tensors_of_two_devices() -> None:
+    """Else the test above could not fail."""
+    with Pretend():
+        far = torch.ones(2).to(NAME)
+        assert (far + far).cpu().tolist() == [2, 2]
+        with pytest.raises(RuntimeError, match="on one device"):
+            far + torch.ones(2)
+
+
+def wrong_sums(func: Any, found: Any) -> Any:
+    """A device on which the gradient of one layer is 10 % too large."""
+    if func is torch.ops.aten.max_pool2d_with_indices_backward.default:
+        return Far(found.near * 1.1)
+    return found
+
+
+def no_kernel(func: Any, found: Any) -> Any:
+    """A device that misses an operation, as old GPUs do."""
+    if func is torch.ops.aten.mm.default:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+    return found
+
+
+@pytest.mark.parametrize("change", [wrong_sums, no_kernel])
+def test_a_device_that_computes_wrongly_is_not_used(
+    change: Callable[[Any, Any], Any],
+    run_main: Run,
+    signs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    picture = signs / "val/stop/stop_00000.png"
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device(NAME))
+    monkeypatch.delenv("DEVICE", raising=False)
+    with Pretend(change):
+        assert device.best() == torch.device("cpu")
+        assert capfd.readouterr().err == (
+            f"note: {NAME} cannot compute our network rightly, so the processor does.\n"
+        )
+        monkeypatch.setenv("DEVICE", NAME)
+        device.best.cache_clear()
+        classifier.save_model(resnet.build(2), Path("m.pt"))
+        refused = run_main(demo, picture, "--model", "m.pt")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == f"error: DEVICE={NAME} cannot compute our network here: use DEVICE=cpu.\n"
+
+
+def test_a_device_that_computes_rightly_is_found(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device(NAME))
+    monkeypatch.delenv("DEVICE", raising=False)
+    torch.manual_seed(3)
+    with Pretend():
+        assert device.best() == torch.device(NAME)
+    assert torch.initial_seed() == 3
+    after = torch.rand(4)
+    torch.manual_seed(3)
+    assert torch.equal(after, torch.rand(4))
+    assert capfd.readouterr().err == (
+        f"note: the network computes on {NAME}; DEVICE=cpu keeps it on the processor.\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "cuda:x", "meta"])
+def test_a_device_that_is_not_there_is_refused(
+    name: str, run_main: Run, signs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEVICE", name)
+    result = run_main(train, "--data", signs, "--model", "m.pt")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: DEVICE={name} ")
+    assert result.stderr.count("\n") == 1
+    assert not list(Path().glob("m.*"))
