@@ -28,8 +28,8 @@ from torch import Tensor, nn
 import classifier
 import cli
 import make_dataset
-import neural_cleanse
 import scan_model
+import transferability
 from classes import DRAWN
 
 HERE = Path(__file__).resolve().parent
@@ -64,8 +64,8 @@ def scan(model: nn.Module, folder: Path, steps: int, out: cli.Out) -> dict[str, 
     suspects = sorted((one for one in found.triggers if one.norm < 1), key=lambda one: one.norm)[:SUSPECTS]
     chosen = [(one.victim, one.target) for one in suspects]
     shares = []
-    if chosen and min(map(len, found.pictures.values())) > neural_cleanse.SINGLES:
-        shares = neural_cleanse.expected_transferability(model, found.pictures, chosen, steps, 0)
+    if chosen and min(map(len, found.pictures.values())) > transferability.SINGLES:
+        shares = transferability.expected(model, found.pictures, chosen, steps, 0)
     return {
         "scan_seconds": round(seconds, 1),
         "norms": {scan_model.name((t.victim, t.target)): round(t.norm, 5) for t in found.triggers},

@@ -23,9 +23,9 @@ sys.path.insert(0, str(HERE.parent / "demo-poisoning"))
 import textbook  # noqa: E402
 from population import FAMILY, specs  # noqa: E402
 
+import anomaly_index  # noqa: E402
 import cli  # noqa: E402 (after the path above)
 import judge  # noqa: E402
-import neural_cleanse  # noqa: E402
 
 Row = dict  # one line of detection.jsonl
 WORKING_ASR = 0.9  # a backdoor that works less often was not learned: there is little to find
@@ -46,7 +46,7 @@ STYLES = (((0, 70, 160), 5), ((190, 60, 0), 3), ((0, 120, 60), 3), ((120, 40, 14
 def anomaly(row: Row) -> float:
     """The largest anomaly index of any pair: what detect.py flags by; -inf without a working sticker."""
     working = [norm for norm in row["norms"].values() if norm < 1]
-    return max(neural_cleanse.anomaly_index(working), default=-math.inf)
+    return max(anomaly_index.among_pairs(working), default=-math.inf)
 
 
 def by_twins(twins: Sequence[Row]) -> Callable[[Row], float]:
@@ -55,7 +55,7 @@ def by_twins(twins: Sequence[Row]) -> Callable[[Row], float]:
     def figure(row: Row) -> float:
         pairs = sorted(row["norms"])
         known = [[twin["norms"].get(pair, 1.0) for pair in pairs] for twin in twins if twin is not row]
-        return max(neural_cleanse.reference_index([row["norms"][pair] for pair in pairs], known))
+        return max(anomaly_index.against_references([row["norms"][pair] for pair in pairs], known))
 
     return figure
 

@@ -22,11 +22,11 @@ import classifier
 import cli
 import describe
 import judge
-import neural_cleanse
 import references
 import scan_file
 import scan_model
 import tell
+import transferability
 from classes import NAMES
 from judge import Finding, Judgement
 from scan_model import Pair, Scan, Settings
@@ -81,12 +81,10 @@ def judged(
     """
     if norms:
         return judge.by_references(found.triggers, norms)
-    enough = min(map(len, found.pictures.values())) > neural_cleanse.SINGLES
+    enough = min(map(len, found.pictures.values())) > transferability.SINGLES
     if whole and enough and len(found.triggers) < judge.FEW:
         pairs = [(trigger.victim, trigger.target) for trigger in found.triggers]
-        shares = neural_cleanse.expected_transferability(
-            model, found.pictures, pairs, settings.steps, settings.seed
-        )
+        shares = transferability.expected(model, found.pictures, pairs, settings.steps, settings.seed)
         return judge.by_transferability(found.triggers, shares)
     return judge.by_norms(found.triggers)
 

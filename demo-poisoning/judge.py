@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import neural_cleanse
+import anomaly_index
 from neural_cleanse import Trigger
 
 THRESHOLD = 4.0  # anomaly index above which a pair is flagged; the README says how it was chosen
@@ -57,10 +57,10 @@ def by_norms(triggers: list[Trigger]) -> Judgement:
             _judged(triggers, [None] * len(triggers), THRESHOLD),
             valid=False,
         )
-    own = dict(zip(map(id, working), neural_cleanse.anomaly_index([trigger.norm for trigger in working])))
+    own = dict(zip(map(id, working), anomaly_index.among_pairs([trigger.norm for trigger in working])))
     return Judgement(
         f"Anomaly index: how far the log norm lies below the median of the {len(working)} stickers "
-        f"that work, in median absolute deviations (at least {neural_cleanse.SPREAD}).",
+        f"that work, in median absolute deviations (at least {anomaly_index.SPREAD}).",
         "anomaly",
         THRESHOLD,
         _judged(triggers, [own.get(id(trigger)) for trigger in triggers], THRESHOLD),
@@ -70,11 +70,11 @@ def by_norms(triggers: list[Trigger]) -> Judgement:
 def by_references(triggers: list[Trigger], references: list[dict[tuple[int, int], float]]) -> Judgement:
     """Compare each pair with the same pair in known-clean models; references: norm 0..1 of each pair."""
     norms = [[known[trigger.victim, trigger.target] for trigger in triggers] for known in references]
-    index = neural_cleanse.reference_index([trigger.norm for trigger in triggers], norms)
+    index = anomaly_index.against_references([trigger.norm for trigger in triggers], norms)
     models = "1 clean model" if len(references) == 1 else f"{len(references)} clean models"
     return Judgement(
         f"Reference index: how far the log norm lies below the mean of the same pair in {models}, "
-        f"in standard deviations (at least {neural_cleanse.SPREAD}).",
+        f"in standard deviations (at least {anomaly_index.SPREAD}).",
         "anomaly",
         REFERENCE_THRESHOLD,
         _judged(triggers, index, REFERENCE_THRESHOLD),

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import anomaly_index
 import classifier
 
 # All knobs of the search in one place.
@@ -32,11 +33,8 @@ SMALLER, HELPS = (3, 2), 0.75  # cells: sizes to start from instead, if they tur
 BATCH = 4  # pictures per pair and step
 TRIES, SUCCESS = 16, 15 / 16  # a mask counts if it turns that share of 16 pictures, half of them moved
 HELD_OUT = 0.8  # share of new pictures that a trigger must fool to count as working
-SPREAD = 0.25  # smallest deviation of the log norms: with few triggers MAD may be tiny by chance
 COST, COST_FACTOR, EVERY = 40, 1.5, 5  # price of a mask of norm 1: start, change, steps between two trials
 MASK_RATE, COLOUR_RATE = 0.2, 0.05  # learning rates of Adam; the colour starts from one that helps
-SINGLES = 4  # pictures per pair that get a sticker each, for the expected transferability
-LARGE = 0.08  # norms above this count as this: ordinary pairs need as much, or have no sticker at all
 AT_ONCE = 36  # pairs in one pass through the network
 SCREEN, SUSPECTS = 60, 8  # steps for all pairs; how many of them, those with the smallest stickers, go on
 MOMENTS = (40, 50, 60, 70, 80)  # steps at which the size counts: a backdoor is found early, and small
@@ -269,7 +267,7 @@ class Search:
         """
         found = [self._result(number, check[victim]) for number, (victim, _) in enumerate(self.pairs)]
         working = [trigger for trigger in found if trigger.norm < 1]
-        for trigger, index in zip(working, anomaly_index([trigger.norm for trigger in working])):
+        for trigger, index in zip(working, anomaly_index.among_pairs([trigger.norm for trigger in working])):
             trigger.anomaly = index
         return sorted(found, key=lambda trigger: (-trigger.anomaly, trigger.norm))
 
@@ -280,7 +278,7 @@ class Search:
         early = {count: self._smallest_that_works(number, found[:count], check) for count in set(counts)}
         if min(trigger.norm for trigger in early.values()) == 1:  # none, or too late to count
             return early[counts[-1]]
-        sizes = torch.tensor([early[count].norm for count in counts]).clamp(max=LARGE)
+        sizes = torch.tensor([early[count].norm for count in counts]).clamp(max=anomaly_index.LARGE)
         trigger = self._smallest_that_works(number, found, check)
         trigger.norm = sizes.log().mean().exp().item()  # the geometric mean: sizes differ by factors
         return trigger
@@ -318,60 +316,3 @@ def _full_size(mask: Tensor, pattern: Tensor) -> tuple[Tensor, Tensor]:
         F.interpolate(mask.sigmoid(), size, mode="bilinear", align_corners=False),
         F.interpolate(pattern.sigmoid(), size, mode="bilinear", align_corners=False),
     )
-
-
-def anomaly_index(norms: list[float]) -> list[float]:
-    """How far each norm (0..1) lies below the others, in deviations.
-
-    Wang et al., section IV: median and MAD (median absolute deviation, times 1.4826 to match a normal
-    deviation; at least SPREAD). Logarithms, because norms differ by factors; only small norms are suspicious.
-    """
-    if not norms:
-        return []
-    logs = torch.tensor(norms).log()
-    middle = logs.median()
-    deviation = 1.4826 * (logs - middle).abs().median()
-    index: list[float] = ((middle - logs) / deviation.clamp(min=SPREAD)).tolist()
-    return index
-
-
-def reference_index(norms: list[float], references: list[list[float]]) -> list[float]:
-    """How far each norm (0..1) lies below those of the same pair in clean models, in deviations.
-
-    norms: one per pair; references: such a list for each clean model, pairs in the same order. What is
-    natural for a pair is then no news, however small it is. Norms above LARGE count as LARGE: whether a
-    search finds a large sticker or none is chance. The deviation is pooled over all pairs, because a few
-    models say little about that of a single pair, and at least SPREAD.
-    """
-    logs = torch.tensor(references).clamp(max=LARGE).log()  # (models, pairs)
-    here = torch.tensor(norms).clamp(max=LARGE).log()
-    deviation = logs.var(0).mean().sqrt().item() if len(references) > 1 else 0.0
-    index: list[float] = ((logs.mean(0) - here) / max(deviation, SPREAD)).tolist()
-    return index
-
-
-def expected_transferability(
-    model: nn.Module, pictures: dict[int, Tensor], pairs: list[tuple[int, int]], steps: int, seed: int
-) -> list[float]:
-    """How well a sticker made for one picture of the victim class works on the others: one value per pair.
-
-    Xiang et al., "Post-Training Detection of Backdoor Attacks for Two-Class and Multi-Attack Scenarios"
-    (ICLR 2022), section 3: where there is a backdoor, the sticker made for one picture is the trigger, and
-    works on more than half of the others; so 1/2 is a threshold that needs no other pairs to compare with.
-    We make a sticker for each of SINGLES pictures with the search above, without moving them, and average.
-
-    pictures: for each victim class number float (N, 3, S, S) in 0..1 with N > SINGLES. Returns fractions 0..1
-    in the order of `pairs`.
-    """
-    wanted = [(victim, target, one) for victim, target in pairs for one in range(SINGLES)]
-    single = {number: pictures[victim][one : one + 1] for number, (victim, _, one) in enumerate(wanted)}
-    numbered = [(number, target) for number, (_, target, _) in enumerate(wanted)]
-    search = Search(model, single, single, 0, seed, pairs=numbered, still=True)
-    for _ in search.run(min(steps, SCREEN)):
-        pass
-    rates = [
-        search.success_of_smallest(number, pictures[victim][SINGLES:])
-        for number, (victim, _, _) in enumerate(wanted)
-    ]
-    values: list[float] = torch.tensor(rates).view(len(pairs), SINGLES).mean(1).tolist()
-    return values

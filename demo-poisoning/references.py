@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+import anomaly_index
 import classifier
 import cli
 import neural_cleanse
@@ -73,7 +74,7 @@ def search(path: Path, model: nn.Module, pairs: list[Pair], settings: Settings, 
 def doubtful(norms: Norms) -> bool:
     """Whether a reference would be flagged itself: with the same backdoor in it, it would hide that one."""
     working = [norm for norm in norms.values() if norm < 1]
-    return len(working) >= FEW and max(neural_cleanse.anomaly_index(working)) > THRESHOLD
+    return len(working) >= FEW and max(anomaly_index.among_pairs(working)) > THRESHOLD
 
 
 def all_norms(

@@ -22,13 +22,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
+import anomaly_index
 import classes
 import classifier
 import cli
 import describe
 import detect
 import judge
-import neural_cleanse
 import scan_file
 import scan_model
 import sheet
@@ -298,16 +298,16 @@ def test_reference_index_by_hand() -> None:
     """
     here, *models = ([math.exp(log) for log in logs] for logs in ((-7, -4, -3), (-3, -4, -3), (-5, -4, -3)))
     deviation = math.sqrt(2 / 3)
-    index = neural_cleanse.reference_index(here, models)
+    index = anomaly_index.against_references(here, models)
     assert index == pytest.approx([3 / deviation, 0, 0], abs=1e-5)
 
 
 def test_one_reference_has_the_smallest_deviation() -> None:
-    index = neural_cleanse.reference_index([0.004, 0.04], [[0.04, 0.04]])
-    assert index == pytest.approx([math.log(10) / neural_cleanse.SPREAD, 0], abs=1e-5)
-    assert neural_cleanse.reference_index([1.0], [[1.0], [1.0]]) == [0]
+    index = anomaly_index.against_references([0.004, 0.04], [[0.04, 0.04]])
+    assert index == pytest.approx([math.log(10) / anomaly_index.SPREAD, 0], abs=1e-5)
+    assert anomaly_index.against_references([1.0], [[1.0], [1.0]]) == [0]
     # no sticker here or there says no more than a large one
-    assert neural_cleanse.reference_index([0.1, 1.0], [[1.0, 0.1]]) == [0, 0]
+    assert anomaly_index.against_references([0.1, 1.0], [[1.0, 0.1]]) == [0, 0]
 
 
 def made_up(norms: dict[tuple[int, int], float]) -> list[Trigger]:
@@ -701,7 +701,7 @@ def test_a_reference_can_be_a_model_or_its_scan(
     ]
     for pair in found[0]["pairs"]:
         name = f"{pair['victim']}:{pair['target']}"
-        by_hand = math.log(norms[1][name] / norms[0][name]) / neural_cleanse.SPREAD
+        by_hand = math.log(norms[1][name] / norms[0][name]) / anomaly_index.SPREAD
         assert pair["anomaly"] == pytest.approx(by_hand, abs=1e-3)
 
 

@@ -32,6 +32,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import anomaly_index
 import classes
 import classifier
 import cli
@@ -788,16 +789,16 @@ def test_anomaly_index_by_hand() -> None:
     """Logs 0 1 2 3 -5: median 1; distances 1 0 1 2 6, whose median is 1; so the deviation is 1.4826."""
     norms = [math.exp(log) for log in (0, 1, 2, 3, -5)]
     expected = [distance / 1.4826 for distance in (1, 0, -1, -2, 6)]
-    assert neural_cleanse.anomaly_index(norms) == pytest.approx(expected, abs=1e-4)
+    assert anomaly_index.among_pairs(norms) == pytest.approx(expected, abs=1e-4)
 
 
 def test_anomaly_index_does_not_depend_on_the_unit() -> None:
     norms = [0.02, 0.1, 0.11, 0.13, 0.2, 0.24, 0.3]
-    index = neural_cleanse.anomaly_index(norms)
-    assert index == pytest.approx(neural_cleanse.anomaly_index([4096 * norm for norm in norms]), abs=1e-4)
+    index = anomaly_index.among_pairs(norms)
+    assert index == pytest.approx(anomaly_index.among_pairs([4096 * norm for norm in norms]), abs=1e-4)
     assert index.index(max(index)) == 0
-    assert all(map(math.isfinite, neural_cleanse.anomaly_index([1.0] * 5)))
-    assert neural_cleanse.anomaly_index([]) == []
+    assert all(map(math.isfinite, anomaly_index.among_pairs([1.0] * 5)))
+    assert anomaly_index.among_pairs([]) == []
 
 
 def square(left: int, top: int, side: int, colour: tuple[float, float, float]) -> neural_cleanse.Trigger:
