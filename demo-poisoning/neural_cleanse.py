@@ -53,7 +53,6 @@ class Trigger:
     mask: Tensor  # float (S, S), 0 (see-through) to 1 (opaque)
     pattern: Tensor  # float (3, S, S) in 0..1
     success: float = 0.0  # share of new pictures that mask and pattern send to the target, 0..1
-    anomaly: float = 0.0  # anomaly index: how far below the other working triggers its norm is
 
     @property
     def area(self) -> float:
@@ -63,6 +62,16 @@ class Trigger:
     def stamp(self, pixels: Tensor) -> Tensor:
         """Put the recovered trigger on pictures: float (N, 3, S, S) in 0..1, same returned."""
         return pixels * (1 - self.mask) + self.pattern * self.mask
+
+
+@dataclass(eq=False)
+class Step:
+    """A trigger on the way of the search that worked on its trial pictures."""
+
+    norm: float  # of the mask, a fraction of the picture
+    mask: Tensor  # float (1, GRID, GRID), before the sigmoid
+    pattern: Tensor  # float (3, GRID, GRID), before the sigmoid
+    success: float | None = None  # share of new pictures that it turns, 0..1; None: not measured yet
 
 
 def move(pixels: Tensor, dice: torch.Generator) -> Tensor:
@@ -150,8 +159,7 @@ class Search:
         starts = {victim: probe(self.model, own[:BATCH]) for victim, own in pictures.items()}
         corners = torch.stack([starts[v][0][t] for v, t in self.pairs])
         colour = torch.stack([starts[v][1][t] for v, t in self.pairs])
-        self.smallest = [torch.inf] * len(self.pairs)  # norm, for each pair
-        self.found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.pairs]  # each smaller than the last
+        self.found: list[list[Step]] = [[] for _ in self.pairs]
         self.counts: list[list[int]] = []  # how many of them there were at each of the MOMENTS, per pair
         self.cost = torch.full((len(self.pairs),), float(COST))
         self.pattern = (4 * colour - 2)[:, :, None, None].repeat(1, 1, GRID, GRID)  # sigmoid: 0.12 or 0.88
@@ -199,7 +207,8 @@ class Search:
                 for part in parts:
                     self._try(part)
             if step == SCREEN:
-                parts = (torch.tensor(self.smallest).argsort()[:SUSPECTS],)
+                sizes = [min((one.norm for one in found), default=1.0) for found in self.found]
+                parts = (torch.tensor(sizes).argsort(stable=True)[:SUSPECTS],)
             if step in MOMENTS:
                 self.counts.append([len(found) for found in self.found])
             yield step
@@ -219,14 +228,16 @@ class Search:
         self.cost[part] = (self.cost[part] * change).clamp(COST / 100, 1000 * COST)
 
     def _remember(self, part: Tensor) -> Tensor:
-        """Remember each trigger that works on the trial pictures and is smaller than before; bool (P,)."""
+        """Remember each trigger that works on the trial pictures; bool (P,).
+
+        Larger ones than before, too: a small one may have been lucky, and fail on new pictures.
+        """
         success, norm = self._success(part, self.trials)
         works = success >= SUCCESS
         for offset in works.nonzero().flatten().tolist():
             number = int(part[offset])
-            if norm[offset] < self.smallest[number]:
-                self.smallest[number] = norm[offset].item()
-                self.found[number].append((self.mask[number].clone(), self.pattern[number].clone()))
+            grids = self.mask[number].clone(), self.pattern[number].clone()
+            self.found[number].append(Step(norm[offset].item(), *grids))
         return works
 
     def _success(self, part: Tensor, pictures: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
@@ -260,53 +271,53 @@ class Search:
 
     @torch.no_grad()
     def results(self, check: dict[int, Tensor]) -> list[Trigger]:
-        """The smallest trigger of each pair, most anomalous first.
+        """The smallest trigger of each pair, smallest first.
 
         check: for each victim pictures that were neither searched nor tried with, float (N, 3, S, S). A
-        trigger that fails on too many of those is no sticker, and gets no anomaly index.
+        trigger that fails on too many of those is no sticker, and has norm 1.
         """
         found = [self._result(number, check[victim]) for number, (victim, _) in enumerate(self.pairs)]
-        working = [trigger for trigger in found if trigger.norm < 1]
-        for trigger, index in zip(working, anomaly_index.among_pairs([trigger.norm for trigger in working])):
-            trigger.anomaly = index
-        return sorted(found, key=lambda trigger: (-trigger.anomaly, trigger.norm))
+        return sorted(found, key=lambda trigger: trigger.norm)
 
     def _result(self, number: int, check: Tensor) -> Trigger:
         """The smallest trigger of a pair, and how small it was on the way."""
         found = self.found[number]
         counts = [counts[number] for counts in self.counts] or [len(found)]
-        early = {count: self._smallest_that_works(number, found[:count], check) for count in set(counts)}
-        if min(trigger.norm for trigger in early.values()) == 1:  # none, or too late to count
-            return early[counts[-1]]
-        sizes = torch.tensor([early[count].norm for count in counts]).clamp(max=anomaly_index.LARGE)
-        trigger = self._smallest_that_works(number, found, check)
-        trigger.norm = sizes.log().mean().exp().item()  # the geometric mean: sizes differ by factors
-        return trigger
+        early = [self._smallest_that_works(number, found[:count], check) for count in counts]
+        if not any(early):  # none, or too late to count
+            last = Step(1.0, self.mask[number], self.pattern[number], 0.0)
+            return self._trigger(number, last, 1.0)
+        sizes = torch.tensor([one.norm if one else 1.0 for one in early]).clamp(max=anomaly_index.LARGE)
+        smallest = self._smallest_that_works(number, found, check)
+        assert smallest
+        # the geometric mean: sizes differ by factors
+        return self._trigger(number, smallest, sizes.log().mean().exp().item())
 
-    def _smallest_that_works(self, number: int, found: list[tuple[Tensor, Tensor]], check: Tensor) -> Trigger:
-        """Of these triggers of a pair the smallest that works on the pictures `check`, too.
+    def _smallest_that_works(self, number: int, found: list[Step], check: Tensor) -> Step | None:
+        """Of these triggers of a pair the smallest that works on the pictures `check`, too."""
+        for one in sorted(found, key=lambda one: one.norm):
+            if one.success is None:
+                one.success = self._success_of(number, one, check)
+            if one.success >= HELD_OUT:
+                return one
+        return None
 
-        The very smallest may have been lucky in its trial. If none works, the last attempt, with norm 1.
-        """
-        victim, target = self.pairs[number]
-        for grid in reversed(found):
-            mask, pattern = _full_size(*(part[None] for part in grid))
-            trigger = Trigger(victim, target, mask.mean().item(), mask[0, 0], pattern[0])
-            answer = classifier.logits(self.model, trigger.stamp(check)).argmax(1)
-            trigger.success = (answer == target).float().mean().item()
-            if trigger.success >= HELD_OUT:
-                return trigger
-        mask, pattern = _full_size(self.mask[number][None], self.pattern[number][None])
-        return Trigger(victim, target, 1.0, mask[0, 0], pattern[0])
+    def _success_of(self, number: int, step: Step, check: Tensor) -> float:
+        """Share of the pictures `check`, float (N, 3, S, S), that a trigger of this pair turns."""
+        shown = self._trigger(number, step, step.norm).stamp(check)
+        turned = classifier.logits(self.model, shown).argmax(1) == self.pairs[number][1]
+        return turned.float().mean().item()
+
+    def _trigger(self, number: int, step: Step, norm: float) -> Trigger:
+        mask, pattern = _full_size(step.mask[None], step.pattern[None])
+        return Trigger(*self.pairs[number], norm, mask[0, 0], pattern[0], step.success or 0.0)
 
     @torch.no_grad()
     def success_of_smallest(self, number: int, check: Tensor) -> float:
-        """Share of the pictures `check`, float (N, 3, S, S), that the smallest sticker of a pair fools."""
+        """Share of the pictures `check`, float (N, 3, S, S), that the smallest trigger of a pair turns."""
         if not self.found[number]:
             return 0.0
-        mask, pattern = _full_size(*(part[None] for part in self.found[number][-1]))
-        answer = classifier.logits(self.model, check * (1 - mask) + pattern * mask).argmax(1)
-        return (answer == self.pairs[number][1]).float().mean().item()
+        return self._success_of(number, min(self.found[number], key=lambda one: one.norm), check)
 
 
 def _full_size(mask: Tensor, pattern: Tensor) -> tuple[Tensor, Tensor]:
