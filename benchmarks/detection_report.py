@@ -29,12 +29,9 @@ import judge  # noqa: E402
 
 Row = dict  # one line of detection.jsonl
 WORKING_ASR = 0.9  # a backdoor that works less often was not learned: there is little to find
-# The models that were looked at when the scan's last changes were made: they prove less than the others.
-SEEN = {f"clean-{n:02d}" for n in range(4)} | {f"backdoor-{n:02d}" for n in (0, 13, 22, 28)}
-# The first models: made before resnet.PatchConv.
-FIRST = (
-    SEEN | {f"clean-{n:02d}" for n in range(11)} | {f"backdoor-{n:02d}" for n in (5, 7, 14, 17, 20, 23, 30)}
-)
+# The models on which the last changes of the scan were tried: they prove less than the others.
+SEEN = {f"clean-{n:02d}" for n in (0, 1, 2, 3, 12, 16)}
+SEEN |= {f"backdoor-{n:02d}" for n in (0, 13, 21, 22, 27, 28)}
 TWINS = 5  # clean models of the choosing half that serve as references
 SIDE, EDGE = 480, 70  # pixels of the curve and of the margin around it
 STYLES = (((0, 70, 160), 5), ((190, 60, 0), 3), ((0, 120, 60), 3), ((120, 40, 140), 3))
@@ -203,13 +200,11 @@ def page(rows: list[Row], picture: str) -> tuple[str, dict[str, tuple[list[float
     found = [flagged for clean, flagged in fresh if not clean]
     lines += [
         "",
-        f"The last changes to the scan were made while looking at {len(SEEN)} of these models "
-        f"({', '.join(sorted(SEEN))}). On the others, `detect.py` gave a false alarm for "
+        f"The last changes of the scan were tried on {len(SEEN)} of these models "
+        f"({', '.join(sorted(SEEN))}): the version before had missed backdoor-27, and gave a false alarm for "
+        "clean-12, among the first 34. On the others, `detect.py` gave a false alarm for "
         f"{share(sum(alarms), len(alarms))} clean models, and missed "
         f"{share(len(found) - sum(found), len(found))} learned backdoors.",
-        f"The first {len(FIRST)} models ({', '.join(sorted(FIRST))}) were trained and scanned while torch's "
-        "own convolutions computed the last layers; `resnet.PatchConv` adds the same numbers in another "
-        "order.",
         f"For {share(sum(map(names_the_attack, learned)), len(learned))} learned backdoors, the pair with "
         "the smallest sticker of all is the one that was attacked.",
     ]

@@ -929,7 +929,7 @@ def scan_toy(backdoor: bool, steps: int = 120) -> dict[tuple[int, int], neural_c
     search = neural_cleanse.Search(Toy(backdoor), pictures, pictures, len(COLOURS), 0)
     assert len(list(search.run(steps))) == steps
     found = search.results(pictures)
-    assert [t.anomaly for t in found] == sorted((t.anomaly for t in found), reverse=True)
+    assert [t.norm for t in found] == sorted(t.norm for t in found)
     assert len(found) == 12
     return {(t.victim, t.target): t for t in found}
 
@@ -939,7 +939,6 @@ def test_search_finds_a_planted_trigger() -> None:
     planted, fair = scan_toy(backdoor=True), scan_toy(backdoor=False)
     backdoor = planted.pop((0, 1))
     assert backdoor.norm < 0.5 * min(other.norm for other in planted.values())
-    assert backdoor.anomaly > max(other.anomaly for other in planted.values())
     words = describe.in_words(backdoor)
     assert re.match(r"a yellow \w+, about \d+x\d+ px, bottom-right corner, ", words), words
     # and without the backdoor the same pair looks like the others
@@ -960,21 +959,76 @@ def test_a_pair_with_a_backdoor_starts_from_a_small_square() -> None:
     assert sorted(cells)[1:] == [neural_cleanse.STICKER**2] * 11
     assert [number for number, found in enumerate(search.found) if found] == [backdoor]
     # what worked while it was larger is remembered: the smallest may fail on new pictures
-    sizes = [(mask > 0).sum() for mask, _ in search.found[backdoor]]
+    sizes = [(step.mask > 0).sum() for step in search.found[backdoor]]
     assert sizes[0] == neural_cleanse.STICKER**2
     assert sizes == sorted(sizes, reverse=True)
 
 
 def test_a_longer_search_compares_at_the_same_effort() -> None:
-    """More steps make the smallest triggers crisper, but change no norm and no index."""
+    """More steps make the smallest triggers crisper, but change no norm."""
     short, long = scan_toy(backdoor=True, steps=80), scan_toy(backdoor=True, steps=160)
-    assert {pair: (t.norm, t.anomaly) for pair, t in short.items()} == {
-        pair: (t.norm, t.anomaly) for pair, t in long.items()
-    }
+    assert {pair: t.norm for pair, t in short.items()} == {pair: t.norm for pair, t in long.items()}
     changed = [pair for pair in long if not torch.equal(long[pair].mask, short[pair].mask)]
     assert len(changed) <= neural_cleanse.SUSPECTS < len(long)
     assert all(long[pair].area <= short[pair].area + 1e-6 for pair in long)
     assert long[0, 1].area < short[0, 1].area
+
+
+def test_a_lucky_sticker_does_not_hide_one_that_works() -> None:
+    """The smallest one may fail on new pictures: then the next larger one counts, whenever it was found."""
+    pictures = grainy()
+    search = neural_cleanse.Search(Toy(True), pictures, pictures, len(COLOURS), 0, pairs=[(0, 1)])
+
+    def yellow(norm: float, row: int, column: int) -> neural_cleanse.Step:
+        mask = 4 * neural_cleanse.squares(torch.tensor([[row, column]]), 4)[0]
+        colour = torch.tensor([8.0, 8.0, -8.0]).view(3, 1, 1).expand(3, 16, 16)
+        return neural_cleanse.Step(norm, mask, colour)
+
+    large, lucky, right = yellow(0.04, 11, 11), yellow(0.01, 0, 0), yellow(0.02, 11, 11)
+    for order in ([large, lucky, right], [lucky, right, large], [right, lucky]):
+        search.found, search.counts = [order], [[len(order)]]
+        (trigger,) = search.results(pictures)
+        assert (trigger.norm, trigger.success) == (pytest.approx(0.02), 1)
+    search.found, search.counts = [[lucky]], [[1]]
+    assert search.results(pictures)[0].norm == 1
+
+
+def test_small_stickers_are_searched_again_and_the_median_counts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    norms = {  # of each pair, for three seeds
+        (0, 1): (0.010, 0.012, 0.011),  # a backdoor
+        (1, 0): (0.020, 0.060, 1.0),  # luck: the first search found a small one
+        (2, 0): (0.090, None, None),  # ordinary
+        (2, 1): (1.0, None, None),  # none
+    }
+    nothing = torch.zeros(3, INPUT, INPUT)
+
+    class Planned:
+        def __init__(self, *args: object, pairs: list[scan_model.Pair]) -> None:
+            self.seed, self.pairs = int(str(args[-1])), pairs
+
+        def run(self, steps: int) -> Iterator[int]:
+            return iter(range(steps))
+
+        def results(self, check: object) -> list[neural_cleanse.Trigger]:
+            found = [(pair, norms[pair][self.seed - 7]) for pair in self.pairs]
+            return [neural_cleanse.Trigger(*pair, norm or 0, nothing[0], nothing) for pair, norm in found]
+
+    monkeypatch.setattr(neural_cleanse, "Search", Planned)
+    monkeypatch.setattr(scan_model, "pictures_by_class", lambda *_, **__: [{0: 0, 1: 0, 2: 0}] * 3)
+    settings = scan_model.Settings(Path("data"), 1, 1, 7)
+    found = scan_model.scan(classifier.new_model(3), [*norms, (3, 0)], settings, cli.Out(True), "Searching")
+    assert [(one.victim, one.target, one.norm) for one in found.triggers] == [
+        (0, 1, 0.011),
+        (1, 0, 0.060),
+        (2, 0, 0.090),
+        (2, 1, 1.0),
+    ]
+    assert found.missing == [(3, 0)]
+    assert capsys.readouterr().err.splitlines() == ["Searching: 100 percent"] + 2 * [
+        "Searching again: 100 percent"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -1002,8 +1056,7 @@ def test_pairs_that_no_sticker_changes_are_never_flagged() -> None:
     list(search.run(10))
     found = search.results(pictures)
     assert [one.norm for one in found] == [1, 1]
-    assert all(math.isfinite(one.anomaly) for one in found)
-    assert not any(one.anomaly > judge.THRESHOLD for one in found)
+    assert not judge.by_norms(found).flagged
 
 
 # --- the scan: its command ---------------------------------------------------------------------------------
