@@ -26,25 +26,27 @@ TOLERANCE = 0.02  # relative error that rounding explains; GPUs shorten the fact
 def best() -> torch.device:
     """The GPU that PyTorch finds here (CUDA, Apple's MPS), if it computes our network rightly; else the CPU.
 
-    The environment variable DEVICE names one instead ("cpu", "cuda:1"). Raises UserError if that is not here
-    or gives other results than the processor.
+    The environment variable WORKSHOP_DEVICE names one instead ("cpu", "cuda:1"). Raises UserError if that is
+    not here or gives other results than the processor.
     """
-    wanted = os.environ.get("DEVICE")
+    wanted = os.environ.get("WORKSHOP_DEVICE")
     if wanted:
         try:
             place = torch.device(wanted)
         except RuntimeError as error:
-            raise cli.UserError(f"DEVICE={wanted} names no device: use cpu, cuda or mps.") from error
+            raise cli.UserError(f"WORKSHOP_DEVICE={wanted} names no device: use cpu, cuda or mps.") from error
     else:
         place = torch.accelerator.current_accelerator(check_available=True) or PROCESSOR
     if place.type == "cpu":
         return PROCESSOR
     right = agrees(place)
     if wanted and not right:
-        raise cli.UserError(f"DEVICE={wanted} cannot compute our network here: use DEVICE=cpu.")
+        raise cli.UserError(
+            f"WORKSHOP_DEVICE={wanted} cannot compute our network here: use WORKSHOP_DEVICE=cpu."
+        )
     note = f"{place} cannot compute our network rightly, so the processor does"
     if right:
-        note = f"the network computes on {place}; DEVICE=cpu keeps it on the processor"
+        note = f"the network computes on {place}; WORKSHOP_DEVICE=cpu keeps it on the processor"
     print(f"note: {note}.", file=sys.stderr)  # stdout is the same everywhere
     return place if right else PROCESSOR
 

@@ -73,9 +73,9 @@ def test_all_commands_give_the_same_results_on_another_device(
 ) -> None:
     """Exactly: the pretended device computes as the processor does, and draws no random numbers."""
     monkeypatch.setattr(device, "fast_type", lambda: torch.float32)  # as on the pretended device
-    monkeypatch.setenv("DEVICE", "cpu")
+    monkeypatch.setenv("WORKSHOP_DEVICE", "cpu")
     here = commands(run_main, signs)
-    monkeypatch.setenv("DEVICE", NAME)
+    monkeypatch.setenv("WORKSHOP_DEVICE", NAME)
     device.best.cache_clear()
     with Pretend() as pretend:
         there = commands(run_main, signs)
@@ -117,25 +117,25 @@ def test_a_device_that_computes_wrongly_is_not_used(
 ) -> None:
     picture = signs / "val/stop/stop_00000.png"
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device(NAME))
-    monkeypatch.delenv("DEVICE", raising=False)
+    monkeypatch.delenv("WORKSHOP_DEVICE", raising=False)
     with Pretend(change):
         assert device.best() == torch.device("cpu")
         assert capfd.readouterr().err == (
             f"note: {NAME} cannot compute our network rightly, so the processor does.\n"
         )
-        monkeypatch.setenv("DEVICE", NAME)
+        monkeypatch.setenv("WORKSHOP_DEVICE", NAME)
         device.best.cache_clear()
         classifier.save_model(resnet.build(2), Path("m.pt"))
         refused = run_main(demo, picture, "--model", "m.pt")
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr == f"error: DEVICE={NAME} cannot compute our network here: use DEVICE=cpu.\n"
+    assert refused.stderr == f"error: WORKSHOP_DEVICE={NAME} cannot compute our network here: use cpu.\n"
 
 
 def test_a_device_that_computes_rightly_is_found(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device(NAME))
-    monkeypatch.delenv("DEVICE", raising=False)
+    monkeypatch.delenv("WORKSHOP_DEVICE", raising=False)
     torch.manual_seed(3)
     with Pretend():
         assert device.best() == torch.device(NAME)
@@ -144,7 +144,7 @@ def test_a_device_that_computes_rightly_is_found(
     torch.manual_seed(3)
     assert torch.equal(after, torch.rand(4))
     assert capfd.readouterr().err == (
-        f"note: the network computes on {NAME}; DEVICE=cpu keeps it on the processor.\n"
+        f"note: the network computes on {NAME}; WORKSHOP_DEVICE=cpu keeps it on the processor.\n"
     )
 
 
@@ -152,9 +152,9 @@ def test_a_device_that_computes_rightly_is_found(
 def test_a_device_that_is_not_there_is_refused(
     name: str, run_main: Run, signs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DEVICE", name)
+    monkeypatch.setenv("WORKSHOP_DEVICE", name)
     result = run_main(train, "--data", signs, "--model", "m.pt")
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith(f"error: DEVICE={name} ")
+    assert result.stderr.startswith(f"error: WORKSHOP_DEVICE={name} ")
     assert result.stderr.count("\n") == 1
     assert not list(Path().glob("m.*"))
