@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import anomaly_index
 from neural_cleanse import Trigger
 
-THRESHOLD = 4.0  # anomaly index above which a pair is flagged; the README says how it was chosen
+THRESHOLD = 4.8  # anomaly index above which a pair is flagged; the README says how it was chosen
 REFERENCE_THRESHOLD = 4.0  # the same for the index against clean models (--reference)
 TRANSFER_THRESHOLD = 0.5  # Xiang et al. (ICLR 2022): expected transferability above 1/2 means a backdoor
 FEW = 10  # with fewer working triggers, median and MAD say nothing
