@@ -41,9 +41,7 @@ def best() -> torch.device:
         return PROCESSOR
     right = agrees(place)
     if wanted and not right:
-        raise cli.UserError(
-            f"WORKSHOP_DEVICE={wanted} cannot compute our network here: use WORKSHOP_DEVICE=cpu."
-        )
+        raise cli.UserError(f"WORKSHOP_DEVICE={wanted} cannot compute our network here: use cpu.")
     note = f"{place} cannot compute our network rightly, so the processor does"
     if right:
         note = f"the network computes on {place}; WORKSHOP_DEVICE=cpu keeps it on the processor"

@@ -63,7 +63,7 @@ def commands(run_main: Run, signs: Path) -> list[str | bytes]:
     for module, *options in steps:
         result = run_main(module, *options)
         assert result.returncode < 2, result.stderr
-        said.append(re.sub(r"[0-9]+ (s|seconds)\b", "", result.stdout))
+        said.append(re.sub(r"\d+ seconds|seconds: \d+", "", result.stdout))
     files = ("m.safetensors", "scan/triggers.safetensors", "models/repaired/finetune.safetensors")
     return said + [Path(file).read_bytes() for file in files]
 

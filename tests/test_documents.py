@@ -237,7 +237,8 @@ def test_workshop_commands_are_in_its_help(document: str) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_settings_that_are_named_exist(document: str) -> None:
-    code = "".join(path.read_text() for path in [ROOT / "workshop.sh", *ROOT.glob("scripts/*.sh")])
+    files = [ROOT / "workshop.sh", *ROOT.glob("scripts/*.sh"), *ROOT.glob("demo-*/*.py")]
+    code = "".join(path.read_text(encoding="utf-8") for path in files)
     for name in set(re.findall(r"WORKSHOP_[A-Z_]+", read(document))):
         assert name in code, f"{document} names {name}"
 
