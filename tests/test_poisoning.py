@@ -1499,8 +1499,9 @@ def test_gold_path(prepared: Path) -> None:
         with Image.open(prepared / f"scan_results/{model}/trigger_0_to_1.png") as drawn:
             assert drawn.size == (768, 256)
     with Image.open(prepared / "scan_results/poisoned/trigger_0_to_1.png") as drawn:
-        red, green, blue = drawn.convert("RGB").crop((228, 228, 229, 229)).tobytes()
-    assert min(red, green) > blue + 80  # yellow, where the attacker put it
+        square = drawn.convert("RGB").crop((208, 208, 248, 248))  # where the attacker put it
+    red, green, blue = (square.getchannel(band).tobytes() for band in "RGB")
+    assert max(min(r, g) - b for r, g, b in zip(red, green, blue)) > 120  # yellow, in a part of it at least
     assert leftovers(prepared) == []
 
 
