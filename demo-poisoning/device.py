@@ -1,7 +1,7 @@
 """Where the network computes: on a GPU that gives the processor's results, else on the processor.
 
-Only the network goes there. Pictures, stickers and all random numbers stay on the processor, so a training or
-a scan makes the same choices everywhere, and its results differ by rounding only.
+Only the network goes there. Pictures and stickers stay on the processor, and so do all random numbers: a
+training or a scan draws the same ones everywhere.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Trigger:
 
 
 @dataclass(eq=False)
-class Step:
+class Candidate:
     """A trigger on the way of the search that worked on its trial pictures."""
 
     norm: float  # of the mask, a fraction of the picture
@@ -159,7 +159,7 @@ class Search:
         starts = {victim: probe(self.model, own[:BATCH]) for victim, own in pictures.items()}
         corners = torch.stack([starts[v][0][t] for v, t in self.pairs])
         colour = torch.stack([starts[v][1][t] for v, t in self.pairs])
-        self.found: list[list[Step]] = [[] for _ in self.pairs]
+        self.found: list[list[Candidate]] = [[] for _ in self.pairs]
         self.counts: list[list[int]] = []  # how many of them there were at each of the MOMENTS, per pair
         self.cost = torch.full((len(self.pairs),), float(COST))
         self.pattern = (4 * colour - 2)[:, :, None, None].repeat(1, 1, GRID, GRID)  # sigmoid: 0.12 or 0.88
@@ -237,7 +237,7 @@ class Search:
         for offset in works.nonzero().flatten().tolist():
             number = int(part[offset])
             grids = self.mask[number].clone(), self.pattern[number].clone()
-            self.found[number].append(Step(norm[offset].item(), *grids))
+            self.found[number].append(Candidate(norm[offset].item(), *grids))
         return works
 
     def _success(self, part: Tensor, pictures: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
@@ -285,7 +285,7 @@ class Search:
         counts = [counts[number] for counts in self.counts] or [len(found)]
         early = [self._smallest_that_works(number, found[:count], check) for count in counts]
         if not any(early):  # none, or too late to count
-            last = Step(1.0, self.mask[number], self.pattern[number], 0.0)
+            last = Candidate(1.0, self.mask[number], self.pattern[number], 0.0)
             return self._trigger(number, last, 1.0)
         sizes = torch.tensor([one.norm if one else 1.0 for one in early]).clamp(max=anomaly_index.LARGE)
         smallest = self._smallest_that_works(number, found, check)
@@ -293,7 +293,7 @@ class Search:
         # the geometric mean: sizes differ by factors
         return self._trigger(number, smallest, sizes.log().mean().exp().item())
 
-    def _smallest_that_works(self, number: int, found: list[Step], check: Tensor) -> Step | None:
+    def _smallest_that_works(self, number: int, found: list[Candidate], check: Tensor) -> Candidate | None:
         """Of these triggers of a pair the smallest that works on the pictures `check`, too."""
         for one in sorted(found, key=lambda one: one.norm):
             if one.success is None:
@@ -302,15 +302,15 @@ class Search:
                 return one
         return None
 
-    def _success_of(self, number: int, step: Step, check: Tensor) -> float:
+    def _success_of(self, number: int, one: Candidate, check: Tensor) -> float:
         """Share of the pictures `check`, float (N, 3, S, S), that a trigger of this pair turns."""
-        shown = self._trigger(number, step, step.norm).stamp(check)
+        shown = self._trigger(number, one, one.norm).stamp(check)
         turned = classifier.logits(self.model, shown).argmax(1) == self.pairs[number][1]
         return turned.float().mean().item()
 
-    def _trigger(self, number: int, step: Step, norm: float) -> Trigger:
-        mask, pattern = _full_size(step.mask[None], step.pattern[None])
-        return Trigger(*self.pairs[number], norm, mask[0, 0], pattern[0], step.success or 0.0)
+    def _trigger(self, number: int, one: Candidate, norm: float) -> Trigger:
+        mask, pattern = _full_size(one.mask[None], one.pattern[None])
+        return Trigger(*self.pairs[number], norm, mask[0, 0], pattern[0], one.success or 0.0)
 
     @torch.no_grad()
     def success_of_smallest(self, number: int, check: Tensor) -> float:

@@ -939,6 +939,8 @@ def test_search_finds_a_planted_trigger() -> None:
     planted, fair = scan_toy(backdoor=True), scan_toy(backdoor=False)
     backdoor = planted.pop((0, 1))
     assert backdoor.norm < 0.5 * min(other.norm for other in planted.values())
+    index = anomaly_index.among_pairs([backdoor.norm, *(other.norm for other in planted.values())])
+    assert index[0] > max(index[1:])
     words = describe.in_words(backdoor)
     assert re.match(r"a yellow \w+, about \d+x\d+ px, bottom-right corner, ", words), words
     # and without the backdoor the same pair looks like the others
@@ -979,10 +981,10 @@ def test_a_lucky_sticker_does_not_hide_one_that_works() -> None:
     pictures = grainy()
     search = neural_cleanse.Search(Toy(True), pictures, pictures, len(COLOURS), 0, pairs=[(0, 1)])
 
-    def yellow(norm: float, row: int, column: int) -> neural_cleanse.Step:
+    def yellow(norm: float, row: int, column: int) -> neural_cleanse.Candidate:
         mask = 4 * neural_cleanse.squares(torch.tensor([[row, column]]), 4)[0]
         colour = torch.tensor([8.0, 8.0, -8.0]).view(3, 1, 1).expand(3, 16, 16)
-        return neural_cleanse.Step(norm, mask, colour)
+        return neural_cleanse.Candidate(norm, mask, colour)
 
     large, lucky, right = yellow(0.04, 11, 11), yellow(0.01, 0, 0), yellow(0.02, 11, 11)
     for order in ([large, lucky, right], [lucky, right, large], [right, lucky]):
@@ -1056,7 +1058,8 @@ def test_pairs_that_no_sticker_changes_are_never_flagged() -> None:
     list(search.run(10))
     found = search.results(pictures)
     assert [one.norm for one in found] == [1, 1]
-    assert not judge.by_norms(found).flagged
+    judgement = judge.by_norms(found)
+    assert (judgement.verdict, judgement.flagged) == ("no valid statistic", [])
 
 
 # --- the scan: its command ---------------------------------------------------------------------------------
@@ -1501,7 +1504,8 @@ def test_gold_path(prepared: Path) -> None:
     with Image.open(prepared / "scan_results/poisoned/trigger_0_to_1.png") as drawn:
         square = drawn.convert("RGB").crop((208, 208, 248, 248))  # where the attacker put it
     red, green, blue = (square.getchannel(band).tobytes() for band in "RGB")
-    assert max(min(r, g) - b for r, g, b in zip(red, green, blue)) > 120  # yellow, in a part of it at least
+    yellow = [min(r, g) > b + 80 for r, g, b in zip(red, green, blue)]
+    assert sum(yellow) > 0.2 * len(yellow)  # a part of the square is enough for the model
     assert leftovers(prepared) == []
 
 
