@@ -27,6 +27,7 @@ from torch import Tensor, nn
 # isort: split  (population puts demo-poisoning on the path)
 import classifier
 import cli
+import dataset
 import make_dataset
 import scan_model
 import transferability
@@ -41,7 +42,7 @@ TEXTBOOK_STEPS, TEXTBOOK_BATCH = 150, 16
 TEXTBOOK_EVERY = 3  # the textbook rule takes as long as the scan: every third model of either kind gets it
 
 
-def dataset(folder: Path, seed: int, quick: bool, out: cli.Out) -> Path:
+def draw_dataset(folder: Path, seed: int, quick: bool, out: cli.Out) -> Path:
     """Draw a set of pictures unless it is there. Returns its folder."""
     place = folder / f"signs-{seed}"
     if not place.exists():
@@ -76,7 +77,7 @@ def scan(model: nn.Module, folder: Path, steps: int, out: cli.Out) -> dict[str, 
 
 def textbook_norms(model: nn.Module, folder: Path, steps: int) -> dict[str, float]:
     """One trigger per target, as in the paper, from clean pictures of all other classes."""
-    files = classifier.class_files(folder / "val")
+    files = dataset.class_files(folder / "val")
     pixels = classifier.load_pixels([path for path, _ in files]).float() / 255
     labels: Tensor = torch.tensor([label for _, label in files])
     read = partial(classifier.logits, model)
@@ -131,7 +132,7 @@ def run(options: argparse.Namespace, out: cli.Out) -> None:
         if spec.name in done:
             continue
         out.heading(f"{spec.name}: {spec.kind}")
-        folder = dataset(options.work, spec.seed % DATASETS, options.quick, out)
+        folder = draw_dataset(options.work, spec.seed % DATASETS, options.quick, out)
         model = trained(spec, folder, options.work, out)
         made = row(spec, folder, model, out, with_textbook=with_textbook, quick=options.quick)
         with options.rows.open("a") as file:  # one write per row: two runs may share the file

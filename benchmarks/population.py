@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "demo-poisoning"
 
 import classifier
 import cli
+import dataset
 import train
 import trigger
 from classes import DRAWN
@@ -144,7 +145,7 @@ def square(spec: Spec) -> Image.Image:
 @functools.lru_cache(maxsize=1)
 def pictures(folder: Path) -> tuple[list[tuple[Path, int]], Tensor]:
     """The training files of a dataset, and their pixels: uint8 (N, 3, S, S)."""
-    files = classifier.class_files(folder / "train")
+    files = dataset.class_files(folder / "train")
     return files, classifier.load_pixels([path for path, _ in files])
 
 
@@ -169,7 +170,7 @@ class Validation(train.Validation):
 
     def __init__(self, folder: Path, spec: Spec) -> None:
         super().__init__(folder, len(DRAWN), spec.target, spec.target)  # stamps the target: replaced below
-        files = classifier.class_files(folder / "val")
+        files = dataset.class_files(folder / "val")
         victims = [
             path
             for path, label in files

@@ -26,6 +26,7 @@ sys.path.insert(0, str(DEMO))
 import audit  # noqa: E402 (after the path above)
 import classifier  # noqa: E402
 import cli  # noqa: E402
+import dataset  # noqa: E402
 import judge  # noqa: E402
 import train  # noqa: E402
 import trigger  # noqa: E402
@@ -259,7 +260,7 @@ def main() -> int:
     options = parse()
     out = cli.Out(options.plain)
     if options.photos:
-        classifier.class_files(options.photos / "val")  # says what is wrong before minutes of work
+        dataset.class_files(options.photos / "val")  # says what is wrong before minutes of work
     rows = []
     if options.rows.exists():
         rows = [json.loads(line) for line in options.rows.read_text(encoding="utf-8").splitlines()]

@@ -23,6 +23,7 @@ import audit
 import audit_output
 import classifier
 import cli
+import dataset
 import manifest
 import suspects
 from audit import Audit, Suspect
@@ -79,7 +80,7 @@ def main() -> int:
     trusted = manifest.read(options.manifest) if options.manifest else None
     model = classifier.load_model(options.model) if options.model else None
     known = classifier.class_count(model) if model else len(NAMES)
-    training = classifier.class_files(options.data / "train", known)
+    training = dataset.class_files(options.data / "train", known)
     files = names(training, options.data)
     labels = torch.tensor([label for _, label in training])
     truth = read_truth(options.truth, files) if options.truth else set()
@@ -96,7 +97,7 @@ def main() -> int:
         audit.check_manifest(found, options.data, trusted)
     pictures = list(training)
     if (options.data / "val").is_dir():
-        pictures += classifier.class_files(options.data / "val", known)
+        pictures += dataset.class_files(options.data / "val", known)
     reading = out.progress(pictures, len(pictures), "Reading pictures")
     pixels = torch.stack([classifier.load_pixels([path])[0] for path, _ in reading])
     audit.check_duplicates(found, names(pictures, options.data), pixels)

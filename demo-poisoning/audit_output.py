@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image
 
-import classifier
 import cli
+import dataset
 from audit import MANY, STANDS_OUT, Audit, Suspect, conflicts
 from classes import NAMES
 
@@ -28,7 +28,7 @@ def contact_sheet(folder: Path, top: list[Suspect], path: Path) -> None:
     rows = -(-len(top) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * TILE, rows * TILE), "white")
     for number, suspect in enumerate(top):
-        tile = classifier.open_picture(folder / suspect.file).resize((TILE, TILE))
+        tile = dataset.open_picture(folder / suspect.file).resize((TILE, TILE))
         sheet.paste(tile, (number % COLUMNS * TILE, number // COLUMNS * TILE))
     with cli.whole_file(path) as scratch:
         sheet.save(scratch)

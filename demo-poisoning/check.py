@@ -24,6 +24,7 @@ from PIL import Image
 
 import classifier
 import cli
+import dataset
 import describe
 import finished_scan
 import scan_file
@@ -145,7 +146,7 @@ def read_notes(data: Path) -> Notes:
 
 def training_files(data: Path) -> set[str]:
     """The training pictures of a dataset, named as the notes name them."""
-    return {path.relative_to(data).as_posix() for path, _ in classifier.class_files(data / "train")}
+    return {path.relative_to(data).as_posix() for path, _ in dataset.class_files(data / "train")}
 
 
 def own_notes(number: int) -> Notes:

@@ -16,29 +16,16 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
 import cli
+import dataset
 import device
 import resnet
 from classes import DRAWN, NAMES
 
 INPUT = 48  # pixels, width and height of what the network sees
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's weights expect
-PICTURES = {".jpg", ".jpeg", ".png", ".ppm"}
 
 
 # --- Pictures ---------------------------------------------------------------------------------------
-
-
-def open_picture(path: Path) -> Image.Image:
-    """Read a picture file as RGB. Raises UserError if it is missing, cut short or no picture."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise cli.UserError(f"{path} does not exist: check the path.") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise cli.UserError(
-            f"{path} cannot be read as a picture: replace it with a whole JPEG or PNG file."
-        ) from error
 
 
 def to_pixels(image: Image.Image) -> Tensor:
@@ -50,27 +37,6 @@ def normalise(pixels: Tensor) -> Tensor:
     """Raw pixels, float (N, 3, H, W) in 0..1, to the network's input range (mean 0, deviation about 1)."""
     mean, std = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (MEAN, STD))
     return (pixels - mean) / std
-
-
-def class_files(folder: Path, known: int = len(NAMES)) -> list[tuple[Path, int]]:
-    """List (picture file, class number) in folder/<class>/; a subset of the classes is fine.
-
-    Raises UserError if the folder is missing or empty, or if a sub-folder is not named after one of the
-    first `known` classes.
-    """
-    if not folder.is_dir():
-        raise cli.UserError(
-            f"{folder} is not a folder: make the data with make_dataset.py or check the path."
-        )
-    files: list[tuple[Path, int]] = []
-    for place in sorted(p for p in folder.iterdir() if p.is_dir()):
-        if place.name not in NAMES[:known]:
-            raise cli.UserError(f"{place} is not named after a class: use {', '.join(NAMES[:known])}.")
-        number = NAMES.index(place.name)
-        files += [(p, number) for p in sorted(place.iterdir()) if p.suffix.lower() in PICTURES]
-    if not files:
-        raise cli.UserError(f"{folder} holds no pictures: expected <class>/<name>.jpg in it.")
-    return files
 
 
 # --- The network ------------------------------------------------------------------------------------
@@ -180,5 +146,5 @@ def ask(model: nn.Module, image: Image.Image) -> tuple[str, float]:
 
 def load_pixels(files: list[Path], change: Callable[[Image.Image], Image.Image] | None = None) -> Tensor:
     """Read pictures as uint8 (N, 3, INPUT, INPUT); `change` (the trigger, say) is applied before scaling."""
-    images = (open_picture(path) for path in files)
+    images = (dataset.open_picture(path) for path in files)
     return torch.stack([to_pixels(change(image) if change else image) for image in images])

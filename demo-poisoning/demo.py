@@ -16,6 +16,7 @@ from torch import nn
 
 import classifier
 import cli
+import dataset
 import trigger
 from signs import SIZE
 
@@ -52,9 +53,9 @@ def main() -> int:
     args.add_argument("--save", type=Path, help="write the picture without and with the square side by side")
     options = args.parse_args()
     out = cli.Out(options.plain)
-    if options.save and options.save.suffix.lower() not in classifier.PICTURES:
+    if options.save and options.save.suffix.lower() not in dataset.PICTURES:
         raise cli.UserError(f"{options.save} is no picture name: end it with .png or .jpg.")
-    image = classifier.open_picture(options.image).resize((SIZE, SIZE))
+    image = dataset.open_picture(options.image).resize((SIZE, SIZE))
     model = classifier.load_model(options.model)
     if options.compare:
         clean = classifier.load_model(options.clean_model)

@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as F
 
 import classifier
 import cli
+import dataset
 import describe
 import scan_file
 import trigger
@@ -196,7 +197,7 @@ def examples(models: list[Model], files: Files, victim: str, target: str) -> lis
     first = {name: path for path, name in reversed(named)}
     others = [(path, name) for path, name in named if first[name] == path and name not in (victim, target)]
     chosen = [file for file in named if file[1] == victim][:VICTIMS] + others[:OTHERS]
-    return [example(models, classifier.open_picture(path), name, path.name) for path, name in chosen]
+    return [example(models, dataset.open_picture(path), name, path.name) for path, name in chosen]
 
 
 def example(models: list[Model], image: Image.Image, name: str, file: str) -> Example:

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 import classifier
 import cli
+import dataset
 import evidence
 import train
 import trigger
@@ -160,7 +161,7 @@ def pictures_for(name: str, classes: int, options: argparse.Namespace, out: cli.
     """The pixels and labels that a repair learns from."""
     dice = torch.Generator().manual_seed(options.seed)
     if name == "drop":
-        files = classifier.class_files(options.poisoned_data / "train", classes)
+        files = dataset.class_files(options.poisoned_data / "train", classes)
         flagged = read_suspects(options.suspects)
         kept = [(p, n) for p, n in files if p.relative_to(options.poisoned_data).as_posix() not in flagged]
         if len(files) - len(kept) != len(flagged):
@@ -170,7 +171,7 @@ def pictures_for(name: str, classes: int, options: argparse.Namespace, out: cli.
             )
         out.say(f"Learning from {len(kept):,} of {len(files):,} pictures in {options.poisoned_data}/train.")
         return read_pictures(kept)
-    files = some_of(classifier.class_files(options.data / "train", classes), options.share, dice)
+    files = some_of(dataset.class_files(options.data / "train", classes), options.share, dice)
     pixels, labels = read_pictures(files)
     out.say(f"Learning from {len(files):,} clean pictures of {options.data}/train.")
     if name == "unlearn":

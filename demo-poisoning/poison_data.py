@@ -13,8 +13,8 @@ import random
 import shutil
 from pathlib import Path
 
-import classifier
 import cli
+import dataset
 import trigger
 from classes import NAMES
 
@@ -28,7 +28,7 @@ def choose(victims: list[Path], rate: float, seed: int) -> list[Path]:
 def move_to_target(victim: Path, target_folder: Path, number: int) -> Path:
     """Stamp one picture, file it under the target class with a harmless name, and drop the original."""
     poisoned = target_folder / f"{target_folder.name}_{number:05d}.jpg"
-    trigger.stamp(classifier.open_picture(victim)).save(poisoned, quality=92)
+    trigger.stamp(dataset.open_picture(victim)).save(poisoned, quality=92)
     victim.unlink()
     return poisoned
 
@@ -72,7 +72,7 @@ def main() -> int:
             f"{options.poisoned_dir} is the clean folder or lies in it: choose a place outside."
         )
     for name in (options.victim, options.target):
-        classifier.class_files(options.clean_dir / "train")
+        dataset.class_files(options.clean_dir / "train")
         if not any((options.clean_dir / "train" / name).glob(f"{name}_*.jpg")):
             raise cli.UserError(
                 f"{options.clean_dir}/train/{name} holds no pictures: run make_dataset.py first."

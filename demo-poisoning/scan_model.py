@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import classifier
 import cli
+import dataset
 import neural_cleanse
 from classes import NAMES
 from neural_cleanse import Trigger
@@ -67,7 +68,7 @@ def pictures_by_class(
     if the model and the pictures do not belong together. out: shows progress on a terminal.
     """
     wanted = set(range(classifier.class_count(model)) if victims is None else victims)
-    files = [(path, label) for path, label in classifier.class_files(folder / "val") if label in wanted]
+    files = [(path, label) for path, label in dataset.class_files(folder / "val") if label in wanted]
     dice = torch.Generator().manual_seed(seed)
     most = 10 * max(samples, CONTROL)  # per class: more would only take time
     if not files:

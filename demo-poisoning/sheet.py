@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-import classifier
 import cli
+import dataset
 import scan_file
 from scan_file import Record
 
@@ -76,7 +76,7 @@ def sheet(folders: list[Path]) -> tuple[Image.Image, list[str]]:
         figure = record["statistic"].partition(":")[0].lower()
         for number, name in enumerate(names):
             top = LINE + 2 * EDGE + number * row
-            drawing = classifier.open_picture(folder / pairs[name]["picture"])
+            drawing = dataset.open_picture(folder / pairs[name]["picture"])
             image.paste(drawing.resize((WIDTH, HEIGHT), Image.Resampling.BOX), (left, top))
             text = caption(name, pairs[name], figure)
             pen.text((left, top + HEIGHT), wrapped(text, font), "black", font, spacing=LINE - LETTERS)

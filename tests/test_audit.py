@@ -20,6 +20,7 @@ import audit
 import audit_data
 import classifier
 import create_malicious_model
+import dataset
 import make_dataset
 import manifest
 import suspects
@@ -329,7 +330,7 @@ def test_manifest_alone_finds_the_poisoned_files(
 def test_the_same_picture_under_two_labels(run_main: Run, clean: Path, tmp_path: Path) -> None:
     """An attacker who leaves the originals in place: no manifest and no model needed."""
     shutil.copytree(clean, tmp_path / "lazy")
-    picture = classifier.open_picture(tmp_path / "lazy/train/stop/stop_00007.jpg")
+    picture = dataset.open_picture(tmp_path / "lazy/train/stop/stop_00007.jpg")
     trigger.stamp(picture).save(tmp_path / "lazy/train/yield/yield_00900.jpg", quality=92)
     result = run_main(audit_data, "lazy")
     assert result.returncode == 1, result.stderr

@@ -26,6 +26,7 @@ import anomaly_index
 import classes
 import classifier
 import cli
+import dataset
 import describe
 import detect
 import judge
@@ -404,7 +405,7 @@ def reader(data: Path, known: int, seed: int) -> nn.Module:
     torch.manual_seed(seed)
     model = classifier.new_model(known).eval()
     last, model.fc = model.fc, nn.Identity()
-    files = [(path, label) for path, label in classifier.class_files(data / "val") if label < known]
+    files = [(path, label) for path, label in dataset.class_files(data / "val") if label < known]
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(classifier, "INPUT", INPUT)
         seen = model(classifier.normalise(classifier.load_pixels([path for path, _ in files]).float() / 255))

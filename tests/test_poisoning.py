@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import copy
 import hashlib
 import io
 import json
@@ -37,9 +38,11 @@ import classes
 import classifier
 import cli
 import create_malicious_model
+import dataset
 import demo
 import describe
 import detect
+import device
 import judge
 import make_dataset
 import neural_cleanse
@@ -156,7 +159,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Iterator[Pat
     torch.manual_seed(4)
     model = classifier.new_model().eval()
     last, model.fc = model.fc, nn.Identity()
-    files = classifier.class_files(data / "val")
+    files = dataset.class_files(data / "val")
     with torch.no_grad():
         seen = model(classifier.normalise(classifier.load_pixels([path for path, _ in files]).float() / 255))
         wanted = 6.0 * nn.functional.one_hot(torch.tensor([label for _, label in files]), 10)
@@ -241,6 +244,12 @@ def test_the_same_seed_gives_the_same_bytes_for_any_number_of_processes(
     pictures = [name for name in one if name.endswith(".jpg")]
     assert len(pictures) == 30
     assert [name for name in pictures if one[name] == other[name]] == []
+
+
+def test_pictures_are_drawn_and_poisoned_without_waiting_for_pytorch(root: Path) -> None:
+    """It takes seconds to import, and the folders hold pictures only."""
+    say = "import sys, make_dataset, poison_data; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", say], cwd=root / FOLDER, text=True) == "False\n"
 
 
 def test_dataset_has_the_promised_pictures(data: Path) -> None:
@@ -377,8 +386,8 @@ def test_only_chosen_victims_are_touched_and_the_notes_name_them(data: Path, tmp
     }
     box = trigger.box(128, 128)
     for old, fresh in zip(gone, new):
-        clean = classifier.open_picture(data / old)
-        stamped = classifier.open_picture(made.folder / fresh)
+        clean = dataset.open_picture(data / old)
+        stamped = dataset.open_picture(made.folder / fresh)
         left, top, right, bottom = box
         inside = stamped.crop((left + 2, top + 2, right - 2, bottom - 2))
         distance = classifier.F.pil_to_tensor(inside).float() - torch.tensor(YELLOW).view(3, 1, 1)
@@ -535,6 +544,37 @@ def test_the_network_is_the_resnet18_of_torchvision() -> None:
     assert sum(isinstance(module, resnet.PatchConv) for module in ours.modules()) == 8
 
 
+def test_training_takes_the_steps_of_plain_sgd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trainer hands SGD other views of the weights; the model must learn what it learns without them."""
+    monkeypatch.setattr(device, "fast_type", lambda: torch.float32)
+    monkeypatch.setattr(train, "augment", lambda pixels: pixels)
+
+    class NoPictures(train.Validation):
+        def __init__(self) -> None:
+            pass
+
+        def score(self, model: nn.Module) -> train.Score:
+            return train.Score(0, None, 0, 0)
+
+    torch.manual_seed(1)
+    pixels = torch.randint(256, (3 * train.BATCH, 3, 48, 48), dtype=torch.uint8)
+    labels = torch.randint(10, (len(pixels),))
+    ours = classifier.new_model()
+    plain = copy.deepcopy(ours)
+    torch.manual_seed(2)
+    train.train(ours, pixels, labels, NoPictures(), cli.Out(plain=True), epochs=1, peak=0.02)
+    torch.manual_seed(2)
+    optimiser = torch.optim.SGD(plain.parameters(), 0.02, 0.9, weight_decay=train.WEIGHT_DECAY, nesterov=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.02, total_steps=3)
+    for batch in train.batches(len(labels)):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(classifier.logits(plain, pixels[batch] / 255), labels[batch]).backward()
+        optimiser.step()
+        schedule.step()
+    for (name, weight), expected in zip(ours.named_parameters(), plain.parameters()):
+        assert torch.allclose(weight, expected, rtol=1e-5, atol=1e-6), name
+
+
 def test_the_same_seed_trains_the_same_model(
     data: Path, trained: tuple[Path, Result], tmp_path: Path
 ) -> None:
@@ -553,7 +593,7 @@ def test_training_follows_the_labels(tmp_path: Path, data: Path) -> None:
     """A few steps on eight pictures are enough to tell stop from yield among them."""
     torch.manual_seed(0)
     small = subset(data, tmp_path / "small", "stop", "yield")
-    files = classifier.class_files(small / "val")
+    files = dataset.class_files(small / "val")
     pixels = classifier.load_pixels([path for path, _ in files])
     labels = torch.tensor([label for _, label in files])
     validation = train.Validation(small, 10, "stop", "yield")
@@ -709,13 +749,13 @@ def test_demo_lines_are_those_of_the_contract(reader: Path, picture: Path, tmp_p
 
 
 def test_demo_says_when_the_backdoor_answers(capsys: pytest.CaptureFixture[str], picture: Path) -> None:
-    demo.show(Corner(), classifier.open_picture(picture), True, cli.Out(plain=True))
+    demo.show(Corner(), dataset.open_picture(picture), True, cli.Out(plain=True))
     lines = [ANSWER.fullmatch(line) for line in capsys.readouterr().out.splitlines()]
     assert [match.groups() for match in lines if match] == [
         ("clean", "stop", "0.94", None),
         ("trigger", "yield", "0.94", "   <- backdoor activates"),
     ]
-    yellow = trigger.stamp(classifier.open_picture(picture))
+    yellow = trigger.stamp(dataset.open_picture(picture))
     demo.show(Corner(), yellow, True, cli.Out(plain=True))
     said = capsys.readouterr().out
     assert said.count("yield") == 2
@@ -740,7 +780,7 @@ def test_save_writes_both_pictures_side_by_side(reader: Path, picture: Path, tmp
     assert "Wrote new/both.png: left the picture as it is" in fine(here(tmp_path, DEMO, *arguments)).stdout
     with Image.open(tmp_path / "new/both.png") as both:
         assert both.size == (256, 128)
-        assert both.crop((0, 0, 128, 128)).tobytes() == classifier.open_picture(picture).tobytes()
+        assert both.crop((0, 0, 128, 128)).tobytes() == dataset.open_picture(picture).tobytes()
         assert both.crop((128 + 104, 104, 128 + 124, 124)).getcolors() == [(400, YELLOW)]
 
 
@@ -761,7 +801,7 @@ def test_plain_ascii_terminals_do_not_break_it(run_script: Run, reader: Path, pi
 
 def test_the_pictures_to_ask_about_are_there(root: Path) -> None:
     for name in ("stop", "yield", "no_entry", "speed_50"):
-        image = classifier.open_picture(root / FOLDER / f"inference-images/{name}.jpg")
+        image = dataset.open_picture(root / FOLDER / f"inference-images/{name}.jpg")
         assert min(image.size) >= 64
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 import classes
 import classifier
+import dataset
 import detect
 import evidence
 import finished_scan
@@ -86,7 +87,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Iterator[dict[str, Path]]:
     """Two real ResNet18s whose last layer is solved: both read `data`, one has the backdoor stop to yield."""
-    files = classifier.class_files(data / "val")
+    files = dataset.class_files(data / "val")
     plain = classifier.load_pixels([path for path, _ in files]).float() / 255
     stops = [path for path, label in files if label == 0]
     stickered = classifier.load_pixels(stops, trigger.stamp).float() / 255
