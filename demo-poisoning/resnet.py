@@ -21,7 +21,7 @@ class PatchConv(nn.Conv2d):
         rows, columns = x.shape[1:3]
         numbers = torch.arange(rows * columns, device=x.device).view(rows, columns)
         patches = numbers.unfold(0, 3, self.stride[0]).unfold(1, 3, self.stride[0])
-        # index_select and not a slice for each of the 9 places: its way back is twice as fast
+        # not a slice for each of the 9 places: the backward pass of index_select takes half the time
         values = x.flatten(1, 2).index_select(1, patches.flatten()).view(len(x), *patches.shape[:2], -1)
         weight = self.weight.permute(0, 2, 3, 1).flatten(1)  # (D, 9 * C), in the order of the patches
         return functional.linear(values, weight).permute(0, 3, 1, 2)
