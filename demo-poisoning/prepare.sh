@@ -1,6 +1,6 @@
 #!/bin/sh
 # Make what the demo needs and does not have yet: pictures, poisoned pictures, both models.
-# The image runs this while it is built; without Docker, run it once. About 2 minutes on 2 cores.
+# The image runs this while it is built; without Docker, run it once. A minute or two on 2 cores.
 set -eu
 cd "$(dirname "$0")"
 case ${1:-} in
