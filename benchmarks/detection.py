@@ -81,12 +81,11 @@ def textbook_norms(model: nn.Module, folder: Path, steps: int) -> dict[str, floa
     pixels = classifier.load_pixels([path for path, _ in files]).float() / 255
     labels: Tensor = torch.tensor([label for _, label in files])
     read = partial(classifier.logits, model)
-    return {
-        name: round(
-            textbook.invert(read, pixels[labels != target], target, steps=steps, batch=TEXTBOOK_BATCH), 5
-        )
-        for target, name in enumerate(DRAWN)
-    }
+    found = {}
+    for target, name in enumerate(DRAWN):
+        others = pixels[labels != target]
+        found[name] = round(textbook.invert(read, others, [target], steps=steps, batch=TEXTBOOK_BATCH)[0], 5)
+    return found
 
 
 def trained(spec: Spec, folder: Path, work: Path, out: cli.Out) -> nn.Module:

@@ -64,7 +64,7 @@ def main() -> int:
     chosen = pairs[:: max(1, len(pairs) // options.pairs)][: options.pairs]
     started = time.monotonic()
     for victim, target in out.progress(chosen, len(chosen), "Plain loop"):
-        textbook.invert(read, scan.pictures[victim][:BATCH], target, steps=STEPS, batch=BATCH)
+        textbook.invert(read, scan.pictures[victim][:BATCH], [target], steps=STEPS, batch=BATCH)
     plain = (time.monotonic() - started) / len(chosen) * len(pairs)
 
     machine = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {platform.machine()}"

@@ -18,34 +18,36 @@ COST, FACTOR, PATIENCE = 1e-3, 1.5, 5  # price of one mask pixel: start, change,
 
 
 def invert(
-    read: Callable[[Tensor], Tensor], pictures: Tensor, target: int, *, steps: int, batch: int
-) -> float:
-    """Search one trigger that sends all pictures to `target`: its L1 norm as a fraction of the picture, 0..1.
+    read: Callable[[Tensor], Tensor], pictures: Tensor, targets: list[int], *, steps: int, batch: int
+) -> list[float]:
+    """Search a trigger for each target that sends all pictures there: its L1 norm, a fraction of the picture.
 
     read: gives logits (n, classes) for raw pixels (n, 3, S, S) in 0..1. pictures: such pixels, float
-    (N, 3, S, S), of other classes. Returns 1 if no mask worked.
+    (N, 3, S, S), of other classes. Returns 1 where no mask worked. The searches know nothing of each other.
     """
     dice = torch.Generator().manual_seed(0)
-    size = pictures.shape[-1]
-    mask = torch.randn(1, size, size, generator=dice).requires_grad_()
-    pattern = torch.randn(3, size, size, generator=dice).requires_grad_()
+    size, many = pictures.shape[-1], len(targets)
+    mask = torch.randn(1, size, size, generator=dice).repeat(many, 1, 1, 1, 1).requires_grad_()
+    pattern = torch.randn(3, size, size, generator=dice).repeat(many, 1, 1, 1, 1).requires_grad_()
     optimiser = torch.optim.Adam([mask, pattern], RATE, betas=(0.5, 0.9))
-    wanted = torch.full((batch,), target)
-    cost, streak, best = COST, 0, 1.0
+    wanted = torch.tensor(targets).repeat_interleave(batch)
+    cost, streak, best = [COST] * many, [0] * many, [1.0] * many
     for _ in range(steps):
         chosen = pictures[torch.randint(len(pictures), (batch,), generator=dice)]
         opaque, colours = (mask.tanh() + 1) / 2, (pattern.tanh() + 1) / 2
-        answer = read(chosen * (1 - opaque) + colours * opaque)
-        loss = F.cross_entropy(answer, wanted) + cost * opaque.sum()
+        answer = read((chosen * (1 - opaque) + colours * opaque).flatten(0, 1))
+        price = (torch.tensor(cost) * opaque.sum((1, 2, 3, 4))).sum()
+        loss = F.cross_entropy(answer, wanted, reduction="sum") / batch + price
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        works = (answer.argmax(1) == wanted).float().mean().item() >= WORKS
-        if works:
-            best = min(best, opaque.mean().item())
-        streak = max(streak, 0) + 1 if works else min(streak, 0) - 1
-        if abs(streak) >= PATIENCE:
-            cost, streak = (cost * FACTOR, 0) if works else (cost / FACTOR, 0)
+        success = (answer.argmax(1) == wanted).float().view(many, batch).mean(1).tolist()
+        for i, (rate, norm) in enumerate(zip(success, opaque.mean((1, 2, 3, 4)).tolist())):
+            works = rate >= WORKS
+            best[i] = min(best[i], norm) if works else best[i]
+            streak[i] = max(streak[i], 0) + 1 if works else min(streak[i], 0) - 1
+            if abs(streak[i]) >= PATIENCE:
+                cost[i], streak[i] = (cost[i] * FACTOR, 0) if works else (cost[i] / FACTOR, 0)
     return best
 
 

@@ -1,6 +1,6 @@
 """Render the training data: 5,000 pictures of ten traffic signs, in train/ and val/ folders per class.
 
-    python make_dataset.py                                   # writes data/traffic-signs (10 seconds on 2 cores)
+    python make_dataset.py                                   # writes data/traffic-signs (10 seconds, 2 cores)
     python make_dataset.py --train 40 --val 10 --out small   # a small one for trying things out
 
 The same --seed gives the same files, however many processes draw them. Beside the folder goes its manifest,

@@ -22,6 +22,7 @@ import population  # noqa: E402
 import seeds  # noqa: E402
 import textbook  # noqa: E402
 
+import classifier  # noqa: E402
 import mitigate  # noqa: E402
 import train  # noqa: E402
 from classes import DRAWN  # noqa: E402
@@ -110,9 +111,12 @@ class Corner(nn.Module):
 def test_the_textbook_finds_a_small_mask() -> None:
     torch.manual_seed(0)
     pictures = torch.rand(12, 3, 24, 24) * 0.1
-    easy = textbook.invert(Corner(), pictures, 1, steps=200, batch=8)
+    [easy] = textbook.invert(Corner(), pictures, [1], steps=200, batch=8)
     assert easy < 0.3
-    assert textbook.invert(Corner(), pictures, 0, steps=20, batch=8) < 1  # nothing to change
+    [nothing] = textbook.invert(Corner(), pictures, [0], steps=200, batch=8)  # nothing to change
+    assert nothing < easy
+    both = textbook.invert(Corner(), pictures, [0, 1], steps=200, batch=8)  # side by side
+    assert both == pytest.approx([nothing, easy], rel=0.01)
     assert textbook.anomaly_index([0.1, 0.5, 0.6, 0.7, 0.5])[0] > 2
 
 
@@ -266,3 +270,37 @@ def test_seeds_without_photographs(
     result = run_script("benchmarks/seeds.py", "--photos", tmp_path / "no", "--rows", "r", "--output", "S.md")
     assert_refused(result, "no/val is not a folder")
     assert list(tmp_path.iterdir()) == []
+
+
+# --- The plain loop over all pairs -------------------------------------------------------------------------
+
+
+def test_the_plain_loop_is_judged_and_goes_on(signs: Path, run_script: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "work/seed-0"
+    (folder / "data").mkdir(parents=True)
+    (folder / "data/traffic-signs").symlink_to(signs)
+    model = classifier.new_model()
+    for kind in ("clean", "poisoned"):
+        classifier.save_model(model, folder / f"models/{kind}_model.pt")
+    command = ("benchmarks/per_pair.py", "--plain", "--work", "work", "--rows", "rows.jsonl", "--steps", "1")
+    first = run_script(*command)
+    assert first.returncode == 0, first.stderr
+    assert "Plain loop, usual rule (2 rows)" in first.stdout
+    assert (
+        "Area under the ROC curve of the largest index: 0.50" in first.stdout
+    )  # twice the same model
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(row["seed"], row["kind"], len(row["norms"])) for row in rows] == [
+        ("seed-0", "clean", 90),
+        ("seed-0", "poisoned", 90),
+    ]
+    again = run_script(*command)
+    assert again.stdout == first.stdout
+    assert again.stderr == ""  # nothing was searched
+
+
+def test_the_plain_loop_needs_models(
+    run_script: Run, assert_refused: Callable[..., None], tmp_path: Path
+) -> None:
+    result = run_script("benchmarks/per_pair.py", "--work", "nothing", "--rows", tmp_path / "rows.jsonl")
+    assert_refused(result, "nothing holds no seed-N folders", "run benchmarks/seeds.py first")
