@@ -286,9 +286,7 @@ def test_the_plain_loop_is_judged_and_goes_on(signs: Path, run_script: Run, tmp_
     first = run_script(*command)
     assert first.returncode == 0, first.stderr
     assert "Plain loop, usual rule (2 rows)" in first.stdout
-    assert (
-        "Area under the ROC curve of the largest index: 0.50" in first.stdout
-    )  # twice the same model
+    assert "Area under the ROC curve of the largest index: 0.50" in first.stdout  # twice the same model
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(row["seed"], row["kind"], len(row["norms"])) for row in rows] == [
         ("seed-0", "clean", 90),
