@@ -39,7 +39,9 @@ def norms(folder: Path, kind: str, steps: int, out: cli.Out) -> dict[str, float]
         own = classifier.load_pixels([path for path, label in files if label == victim][:BATCH]).float() / 255
         targets = [target for target in range(classes) if target != victim]
         sizes = textbook.invert(read, own, targets, steps=steps, batch=BATCH)
-        found |= {f"{NAMES[victim]} → {NAMES[target]}": size for target, size in zip(targets, sizes)}
+        found |= {
+            f"{NAMES[victim]} → {NAMES[target]}": round(size, 5) for target, size in zip(targets, sizes)
+        }
     return found
 
 
