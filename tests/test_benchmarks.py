@@ -176,6 +176,20 @@ def test_report_without_rows(run_script: Run, assert_refused: Callable[..., None
     assert_refused(result, "one.jsonl", "clean and backdoored")
 
 
+@pytest.mark.slow
+def test_the_population_is_trained_and_scanned_and_goes_on(run_script: Run, tmp_path: Path) -> None:
+    command = ("benchmarks/detection.py", "--plain", "--quick", "--rows", "rows.jsonl", "--work", "work")
+    made = run_script(*command, timeout=900)
+    assert made.returncode == 0, made.stderr
+    lines = (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert len(rows) == 2
+    assert len({row["name"] for row in rows}) == 2
+    assert all(0 <= row["clean_acc"] <= 1 for row in rows)
+    models = {path.stem for path in (tmp_path / "work/models").glob("*.safetensors")}
+    assert models == {row["name"] for row in rows}
+
+
 def test_auroc_and_threshold() -> None:
     assert detection_report.auroc([1, 2, 3], [4, 5]) == 1
     assert detection_report.auroc([1, 2, 3], [2]) == 0.5
