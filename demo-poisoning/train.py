@@ -130,7 +130,7 @@ def train(
     """
     steps = max(len(labels) // BATCH, 1)
     weights = list(model.parameters())
-    stored = [nn.Parameter(as_stored(weight.data)) for weight in weights]
+    stored = [nn.Parameter(as_stored(weight.data)) for weight in weights]  # the same memory, no copies
     optimiser = torch.optim.SGD(
         stored, peak, momentum=0.9, weight_decay=WEIGHT_DECAY, nesterov=True, fused=True
     )

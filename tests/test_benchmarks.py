@@ -177,7 +177,7 @@ def test_report_without_rows(run_script: Run, assert_refused: Callable[..., None
 
 
 @pytest.mark.slow
-def test_the_population_is_trained_and_scanned_and_goes_on(run_script: Run, tmp_path: Path) -> None:
+def test_a_small_population_is_trained_and_scanned(run_script: Run, tmp_path: Path) -> None:
     command = ("benchmarks/detection.py", "--plain", "--quick", "--rows", "rows.jsonl", "--work", "work")
     made = run_script(*command, timeout=900)
     assert made.returncode == 0, made.stderr
