@@ -46,7 +46,7 @@ def draw_dataset(folder: Path, seed: int, quick: bool, out: cli.Out) -> Path:
     """Draw a set of pictures unless it is there. Returns its folder."""
     place = folder / f"signs-{seed}"
     if not place.exists():
-        with cli.whole_folder(place) as scratch:
+        with cli.atomic_folder(place) as scratch:
             jobs = make_dataset.plan(scratch, *((100, 20) if quick else (400, 100)), seed)
             for job in out.progress(jobs, len(jobs), f"Drawing set {seed}"):
                 make_dataset.draw(job)
@@ -93,7 +93,7 @@ def trained(spec: Spec, folder: Path, work: Path, out: cli.Out) -> nn.Module:
     path = work / "models" / f"{spec.name}.safetensors"
     if not path.exists():
         model = population.make(spec, folder, out)
-        with cli.whole_file(path) as scratch:
+        with cli.atomic_write(path) as scratch:
             save_file(model.to(memory_format=torch.contiguous_format).state_dict(), scratch)
     return classifier.load_model(path)
 

@@ -123,7 +123,7 @@ def draw_curves(curves: dict[str, tuple[list[float], list[float]]], path: Path) 
         top = EDGE + SIDE + 44 + 24 * number
         pen.line((EDGE, top + 9, EDGE + 30, top + 9), fill=colour, width=width)
         pen.text((EDGE + 40, top), label, "black", font)
-    with cli.whole_file(path) as scratch:
+    with cli.atomic_write(path) as scratch:
         sheet.save(scratch)
 
 
@@ -255,7 +255,7 @@ def main() -> int:
         raise cli.UserError(f"{options.rows} needs clean and backdoored models: go on with detection.py.")
     text, curves = page(rows, "detection.png")
     draw_curves(curves, options.output / "detection.png")
-    with cli.whole_file(options.output / "DETECTION.md") as scratch:
+    with cli.atomic_write(options.output / "DETECTION.md") as scratch:
         scratch.write_text(text, encoding="utf-8")
     cli.Out(options.plain).say(f"Wrote {options.output}/DETECTION.md and detection.png: {len(rows)} models.")
     return cli.OK

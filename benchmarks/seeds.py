@@ -273,7 +273,7 @@ def main() -> int:
         rows.append(row(seed, folder, options.photos, out))
         with options.rows.open("a", encoding="utf-8") as file:
             file.write(json.dumps(rows[-1]) + "\n")
-    with cli.whole_file(options.output) as scratch:
+    with cli.atomic_write(options.output) as scratch:
         scratch.write_text(page(rows), encoding="utf-8")
     out.say(f"Wrote {options.output}: {len(rows)} seeds.")
     return cli.OK

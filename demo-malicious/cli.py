@@ -1,4 +1,4 @@
-"""What every command of this demo shares: printing for people, one-sentence errors, whole files.
+"""What every command of this demo shares: printing for people, one-sentence errors, files written whole or not at all.
 
 On a terminal the output is coloured by rich. When it is piped, when NO_COLOR is set, or with --plain,
 the same words come as linear text that a screen reader can follow: no boxes, no colour, and each
@@ -49,7 +49,7 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 def seed(text: str) -> int:
     """The number of a --seed option: what every random generator takes. Raises UserError."""
     if not (text.isascii() and text.isdecimal() and int(text) < 2**32):
-        raise UserError(f"--seed {text} is no whole number from 0 to {2**32 - 1}: choose such a number.")
+        raise UserError(f"--seed {text} is not a whole number from 0 to {2**32 - 1}: choose such a number.")
     return int(text)
 
 
@@ -112,7 +112,7 @@ class Out:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path` and rename it to `path` only if all went well.
 
     Raises UserError when the place cannot be written. An interrupted run leaves no half-written file.
@@ -134,8 +134,8 @@ def check_place(path: Path) -> None:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Like whole_file for a folder: an older folder of that name is replaced only at the end.
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Like atomic_write for a folder: an older folder of that name is replaced only at the end.
 
     Only a folder that was made here is replaced, so a mistyped name cannot wipe anything else.
     """

@@ -250,7 +250,7 @@ def main() -> int:
         rows = [measure(case, company) for case in out.progress(cases, len(cases), "trying every control")]
     if args.write:
         before, after = text.split(START)[0], text.split(END)[1]
-        with cli.whole_file(args.write) as scratch:
+        with cli.atomic_write(args.write) as scratch:
             scratch.write_text(f"{before}{START}\n{markdown(rows)}\n{END}{after}", encoding="utf-8")
         out.say(f"Wrote the table of {len(rows)} files to {args.write}.")
         return cli.OK

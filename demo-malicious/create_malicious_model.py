@@ -45,7 +45,7 @@ def clear_marker(marker: Path) -> None:
 
 def create(variant: Variant, model: Path, marker: Path, out: cli.Out) -> None:
     """Write the malicious model file."""
-    with cli.whole_file(model) as path:  # first, so that a place that cannot be written is known now
+    with cli.atomic_write(model) as path:  # first, so that a place that cannot be written is known now
         if variant.name == "resnet18":
             out.say("Training a small ResNet18 first: this takes some seconds.")
             zoo.trained(lambda steps: out.progress(steps, len(list(steps)), "Training"))

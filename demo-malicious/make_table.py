@@ -156,7 +156,7 @@ def main() -> int:
         out.say(f"{place}: {len(changed)} changes in {len(rows)} files.")
         return cli.FINDING if changed else cli.OK
     if args.write:
-        with cli.whole_file(place) as scratch:
+        with cli.atomic_write(place) as scratch:
             scratch.write_text(f"{before}{START}\n{markdown(rows)}\n{END}{after}", encoding="utf-8")
         out.say(f"Wrote the table of {len(rows)} files to {place}.")
         return cli.OK

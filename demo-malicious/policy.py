@@ -211,7 +211,7 @@ def allow(path: Path, policy: Policy) -> None:
     if sha256(path) in allowed_digests(policy.digests):
         return
     before = policy.digests.read_bytes() if policy.digests.exists() else b""
-    with cli.whole_file(policy.digests) as scratch:
+    with cli.atomic_write(policy.digests) as scratch:
         scratch.write_bytes(before + f"{sha256(path)}  {path.name}\n".encode())
 
 

@@ -113,7 +113,7 @@ def create(given: Path | None, repeat: int, out: cli.Out) -> int:
         out.heading("1. Train a small model and save it as a pickle")
         start = time.perf_counter()
         steps = shapes.EPOCHS * shapes.TRAIN_PICTURES // shapes.BATCH
-        with cli.whole_file(pickle) as scratch:  # first, so that an unwritable place is named before training
+        with cli.atomic_write(pickle) as scratch:  # first, so that an unwritable place is named before training
             model = shapes.train(lambda items: out.progress(items, steps, "training"))
             torch.save(model.state_dict(), scratch)
         out.say(f"Trained a ResNet18 in {time.perf_counter() - start:.1f} seconds. Wrote {pickle}.")

@@ -277,7 +277,7 @@ def memory_limit(more: int) -> Iterator[None]:
 
 def save_pickle(weights: Weights, path: Path) -> None:
     """Write the weights as torch.save does: a pickle in a zip file."""
-    with cli.whole_file(path) as scratch:
+    with cli.atomic_write(path) as scratch:
         torch.save(weights, scratch)
 
 
@@ -307,7 +307,7 @@ def save_safetensors(weights: Weights, path: Path) -> None:
     check_plain(weights, path)
     # a copy each, in plain order: the format stores tensors that share memory separately
     copies = {name: tensor.detach().clone().contiguous() for name, tensor in weights.items()}
-    with cli.whole_file(path) as scratch:
+    with cli.atomic_write(path) as scratch:
         try:
             save_file(copies, scratch)
         except OSError:

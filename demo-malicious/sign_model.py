@@ -102,7 +102,7 @@ def sign(path: Path, private_key: Path, signature: Path | None = None) -> Path:
             f"{private_key} is no private key (elliptic curve, PEM, without password): make one with keygen."
         ) from error
     signer.set_hashing_config(every_file())
-    with cli.whole_file(signature) as scratch:
+    with cli.atomic_write(signature) as scratch:
         try:
             signer.sign(model, scratch)
         except ValueError as error:  # links could lead to other files tomorrow
@@ -163,7 +163,7 @@ def tamper(path: Path) -> tuple[Path, int]:
     existing_model(path)
     copy = path.with_name(f"{path.stem}_tampered{path.suffix}")
     place = path.stat().st_size // 2
-    with cli.whole_file(copy) as scratch:
+    with cli.atomic_write(copy) as scratch:
         shutil.copyfile(path, scratch)
         with scratch.open("r+b") as file:
             file.seek(place)
@@ -171,7 +171,7 @@ def tamper(path: Path) -> tuple[Path, int]:
             file.seek(place)
             file.write(bytes([byte[0] ^ 1]))
     if signature_beside(path).is_file():
-        with cli.whole_file(signature_beside(copy)) as scratch:
+        with cli.atomic_write(signature_beside(copy)) as scratch:
             shutil.copyfile(signature_beside(path), scratch)
     return copy, place
 

@@ -30,7 +30,7 @@ def contact_sheet(folder: Path, top: list[Suspect], path: Path) -> None:
     for number, suspect in enumerate(top):
         tile = dataset.open_picture(folder / suspect.file).resize((TILE, TILE))
         sheet.paste(tile, (number % COLUMNS * TILE, number // COLUMNS * TILE))
-    with cli.whole_file(path) as scratch:
+    with cli.atomic_write(path) as scratch:
         sheet.save(scratch)
 
 
@@ -55,7 +55,7 @@ def as_record(audit: Audit, options: argparse.Namespace, top: list[Suspect]) -> 
 def write(audit: Audit, options: argparse.Namespace, top: list[Suspect]) -> None:
     """Write suspects.csv (all pictures), the contact sheet, and last suspects.json: then all is there."""
     with (
-        cli.whole_file(options.output / "suspects.csv") as scratch,
+        cli.atomic_write(options.output / "suspects.csv") as scratch,
         scratch.open("w", newline="", encoding="utf-8") as file,
     ):
         table = csv.DictWriter(file, list(asdict(audit.ranking[0])))
@@ -66,7 +66,7 @@ def write(audit: Audit, options: argparse.Namespace, top: list[Suspect]) -> None
     else:
         (options.output / "contact_sheet.png").unlink(missing_ok=True)  # that of an earlier audit
     facts = as_record(audit, options, top)
-    with cli.whole_file(options.output / "suspects.json") as scratch:
+    with cli.atomic_write(options.output / "suspects.json") as scratch:
         scratch.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 

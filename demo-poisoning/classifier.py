@@ -110,7 +110,7 @@ def save_model(model: nn.Module, path: Path) -> list[Path]:
     """Write the weights twice, as a .pt pickle and as .safetensors beside it. Returns both paths."""
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     pickled, safe = path.with_suffix(".pt"), path.with_suffix(".safetensors")
-    with cli.whole_file(pickled) as first, cli.whole_file(safe) as second:  # both or none
+    with cli.atomic_write(pickled) as first, cli.atomic_write(safe) as second:  # both or none
         torch.save(weights, first)
         save_file(weights, second, metadata={"format": "pt"})
     return [pickled, safe]

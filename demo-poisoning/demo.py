@@ -66,7 +66,7 @@ def main() -> int:
         sheet = Image.new("RGB", (2 * SIZE, SIZE))
         sheet.paste(image, (0, 0))
         sheet.paste(trigger.stamp(image), (SIZE, 0))
-        with cli.whole_file(options.save) as scratch:
+        with cli.atomic_write(options.save) as scratch:
             sheet.save(scratch)
         where = f"right with a yellow square {trigger.place()}"
         out.say(f"Wrote {options.save}: left the picture as it is, {where}.")

@@ -192,7 +192,7 @@ def draw(trigger: Trigger, example: Tensor, path: Path) -> None:
     sheet = Image.new("RGB", (PANEL * len(small), PANEL))
     for number, panel in enumerate(small):
         sheet.paste(panel.resize((PANEL, PANEL), Image.Resampling.NEAREST), (PANEL * number, 0))
-    with cli.whole_file(path) as scratch:
+    with cli.atomic_write(path) as scratch:
         sheet.save(scratch)
 
 

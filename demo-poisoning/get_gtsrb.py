@@ -34,7 +34,7 @@ def download(raw: Path) -> None:
     if all((raw / place).is_dir() for place in LAYOUT.values()):
         return
     try:
-        with cli.whole_folder(raw) as folder:
+        with cli.atomic_folder(raw) as folder:
             for split in LAYOUT:
                 GTSRB(folder, split, download=True)
     except (OSError, RuntimeError, zipfile.BadZipFile) as error:  # no network, no server, a wrong checksum
@@ -87,7 +87,7 @@ def main() -> int:
         raise cli.UserError("--train and --val must be 1 or more.")
     out = cli.Out(options.plain)
     download(options.raw)
-    with cli.whole_folder(options.out) as folder:
+    with cli.atomic_folder(options.out) as folder:
         for split, source, most in (("train", "train", options.train), ("val", "test", options.val)):
             for name in names:
                 (folder / split / name).mkdir(parents=True, exist_ok=True)

@@ -52,7 +52,7 @@ def main() -> int:
     if min(options.train, options.val, options.workers) < 1 or options.seed < 0:
         raise cli.UserError("--train, --val and --workers must be 1 or more and --seed 0 or more.")
     out = cli.Out(options.plain)
-    with cli.whole_folder(options.out) as folder, ProcessPoolExecutor(options.workers) as pool:
+    with cli.atomic_folder(options.out) as folder, ProcessPoolExecutor(options.workers) as pool:
         jobs = plan(folder, options.train, options.val, options.seed)
         for _ in out.progress(pool.map(draw, jobs, chunksize=50), len(jobs), "Rendering"):
             pass

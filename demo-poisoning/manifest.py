@@ -46,7 +46,7 @@ def place(folder: Path) -> Path:
 def write(folder: Path) -> Path:
     """Write the manifest of a folder beside it; the same files give the same bytes. Returns its path."""
     lines = [f"{checksum}  {name}\n" for name, checksum in checksums(folder).items()]
-    with cli.whole_file(place(folder)) as scratch:
+    with cli.atomic_write(place(folder)) as scratch:
         scratch.write_bytes("".join(lines).encode())  # bytes: sha256sum wants no Windows line ends
     return place(folder)
 

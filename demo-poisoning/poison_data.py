@@ -79,12 +79,12 @@ def main() -> int:
             )
 
     out = cli.Out(options.plain)
-    with cli.whole_folder(options.poisoned_dir) as folder:
+    with cli.atomic_folder(options.poisoned_dir) as folder:
         shutil.copytree(options.clean_dir, folder, dirs_exist_ok=True)
         poisoned = poison(folder, options.victim, options.target, options.rate, options.seed)
     notes = options.poisoned_dir.with_name(options.poisoned_dir.name + "-attacker-notes.json")
     facts = {"victim": options.victim, "target": options.target, "rate": options.rate, "poisoned": poisoned}
-    with cli.whole_file(notes) as scratch:
+    with cli.atomic_write(notes) as scratch:
         scratch.write_text(json.dumps(facts, indent=1) + "\n")
     out.say(
         f"Poisoned {len(poisoned)} {options.victim} pictures: {trigger.SIZE}x{trigger.SIZE} yellow square "

@@ -63,7 +63,7 @@ def write(page: dict[str, Any], path: Path) -> None:
         lstrip_blocks=True,
     )
     text = environment.get_template(PAGE.name).render(page)
-    with cli.whole_file(path) as scratch:
+    with cli.atomic_write(path) as scratch:
         scratch.write_text(text, encoding="utf-8", errors="replace", newline="\n")
 
 

@@ -102,9 +102,9 @@ def write(folder: Path, record: Record, drawn: list[Trigger]) -> None:
         pair = f"{trigger.victim}_to_{trigger.target}"
         tensors[f"mask_{pair}"] = trigger.mask.float().contiguous()  # (S, S), 0 see-through to 1 opaque
         tensors[f"pattern_{pair}"] = trigger.pattern.float().contiguous()  # (3, S, S) in 0..1
-    with cli.whole_file(folder / TRIGGERS) as scratch:
+    with cli.atomic_write(folder / TRIGGERS) as scratch:
         save_file(tensors, scratch)
-    with cli.whole_file(folder / NAME) as scratch:
+    with cli.atomic_write(folder / NAME) as scratch:
         scratch.write_text(as_text(record) + "\n", encoding="utf-8")
 
 

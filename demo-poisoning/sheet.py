@@ -93,7 +93,7 @@ def main() -> int:
         raise cli.UserError(f"{options.output} is no name of a picture: let it end with .png.")
     out = cli.Out(options.plain)
     image, words = sheet([folder.parent if folder.suffix == ".json" else folder for folder in options.scans])
-    with cli.whole_file(options.output) as scratch:
+    with cli.atomic_write(options.output) as scratch:
         image.save(scratch)
     out.say(
         f"Side by side saved to: {options.output}. Each picture: trigger on grey, mask, trigger on a sign."

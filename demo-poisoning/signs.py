@@ -230,7 +230,7 @@ def main() -> int:
         for column in range(columns):
             rng = np.random.default_rng([options.seed, row, column])
             sheet.paste(render(name, rng), (column * SIZE, row * SIZE))
-    with cli.whole_file(options.output) as path:
+    with cli.atomic_write(options.output) as path:
         sheet.save(path)
     cli.Out(options.plain).say(
         f"Wrote {options.output}: {columns} rendered pictures per row, one row each for {', '.join(DRAWN)}."

@@ -67,7 +67,7 @@ def scratch(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path` and rename it to `path` only if all went well."""
     if path.is_dir():
         raise UserError(f"{path} is a folder, not a file: choose another name.")

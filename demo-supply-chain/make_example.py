@@ -26,7 +26,7 @@ def main() -> int:
     parser = console.parser(__doc__)
     parser.add_argument("--output", type=Path, default=Path("example.safetensors"), help="file to write")
     args = parser.parse_args()
-    with console.whole_file(args.output) as scratch:
+    with console.atomic_write(args.output) as scratch:
         scratch.write_bytes(safetensors_bytes(WEIGHTS))
     print(f"Wrote {args.output} ({args.output.stat().st_size} bytes).")
     return console.OK

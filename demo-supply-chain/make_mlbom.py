@@ -131,7 +131,7 @@ def main() -> int:
     if args.output == "-":
         print(text)
         return console.OK
-    with console.whole_file(Path(args.output)) as scratch:
+    with console.atomic_write(Path(args.output)) as scratch:
         scratch.write_text(text + "\n", encoding="utf-8")
     columns = ["model", *(models[0].facts if len(models) == 1 else ("format", "bytes")), "sha256"]
     rows = [[m.name, *(m.facts[name] for name in columns[1:-1]), m.sha256] for m in models]
