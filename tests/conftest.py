@@ -47,6 +47,20 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture(scope="session")
+def outside_data() -> Callable[[str], Path]:
+    """outside_data("gtsrb-sample"): a folder of WORKSHOP_TEST_DATA, with data that is not ours to publish."""
+
+    def folder(name: str) -> Path:
+        if not os.environ.get("WORKSHOP_TEST_DATA"):
+            pytest.skip(f"WORKSHOP_TEST_DATA is not set, so there is no {name}/ (see CONTRIBUTING.md)")
+        found = Path(os.environ["WORKSHOP_TEST_DATA"]).resolve() / name
+        assert found.is_dir(), f"WORKSHOP_TEST_DATA is set, but {found} is not a folder"
+        return found
+
+    return folder
+
+
 @pytest.fixture
 def run_script(tmp_path: Path) -> Callable[..., Result]:
     """run_script("demo-malicious/inspect_model.py", "a.pt") runs it with this Python, in tmp_path."""

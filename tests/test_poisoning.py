@@ -1561,13 +1561,12 @@ def test_prepare_makes_nothing_twice(prepared: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["clean", "poisoned"])
-def test_real_photographs(root: Path, prepared: Path, tmp_path: Path, kind: str) -> None:
+def test_real_photographs(
+    outside_data: Callable[[str], Path], prepared: Path, tmp_path: Path, kind: str
+) -> None:
     """Photographs that were never trained on: the models read them, and the backdoor works on them."""
-    photographs = root.parent / "shared/data/gtsrb-sample"
-    if not photographs.is_dir():
-        pytest.skip("no folder of real photographs beside this repository")
     (tmp_path / "real").mkdir()
-    (tmp_path / "real/val").symlink_to(photographs)
+    (tmp_path / "real/val").symlink_to(outside_data("gtsrb-sample"))
     model = prepared / f"models/{kind}_model.pt"
     result = fine(here(tmp_path, TRAIN, "--phase", "test", "--model", model, "--data", "real"))
     accuracy, success = measured(result.stdout, kind)

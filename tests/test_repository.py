@@ -63,6 +63,15 @@ def test_no_file_names_a_package_registry(root: Path, tracked: list[Path]) -> No
             assert host not in text, f"{path} names {host}"
 
 
+def test_nothing_depends_on_what_lies_beside_the_repository(root: Path, tracked: list[Path]) -> None:
+    """Tests find data that is not here by WORKSHOP_TEST_DATA alone; .ci/run holds the one default."""
+    above = re.compile(r"\b(ROOT|root)\.parent\s*/|\$ROOT\"?/\.\.|\.\./shared|/work/")
+    found = [
+        str(path) for path in tracked if above.search((root / path).read_bytes().decode("utf-8", "replace"))
+    ]
+    assert [path for path in found if path != "tests/test_repository.py"] == [".ci/run"]
+
+
 def test_no_tracked_file_is_large(root: Path, tracked: list[Path]) -> None:
     large = {str(path): (root / path).stat().st_size for path in tracked}
     assert {path: size for path, size in large.items() if size > 1_000_000} == {}

@@ -28,7 +28,6 @@ import make_mlbom  # noqa: E402
 import stand_in  # noqa: E402
 
 Result = subprocess.CompletedProcess[str]
-REAL_REPORTS = ROOT.parent / "shared" / "data" / "grype-json"
 TOOLS = (
     "bash",
     "env",
@@ -383,7 +382,6 @@ def test_stopping_leaves_nothing_half_written(demo: Path, tools: Path, grype: Ca
     assert not list((demo / "results").iterdir())
 
 
-@pytest.mark.skipif(not REAL_REPORTS.is_dir(), reason="the real Grype reports are not on this machine")
 @pytest.mark.parametrize(
     ("name", "counts", "distro", "built"),
     [
@@ -397,8 +395,10 @@ def test_stopping_leaves_nothing_half_written(demo: Path, tools: Path, grype: Ca
         ("keycloak-test", (6, {"CVE-2020-12413": "Low"}, 6), "redhat 9.1", "2023-09-01T01:26:55Z"),
     ],
 )
-def test_real_reports_are_counted(name: str, counts: tuple[Any, ...], distro: str, built: str) -> None:
-    scan = grype_report.read_scan(REAL_REPORTS / f"{name}.json")
+def test_real_reports_are_counted(
+    outside_data: Callable[[str], Path], name: str, counts: tuple[Any, ...], distro: str, built: str
+) -> None:
+    scan = grype_report.read_scan(outside_data("grype-json") / f"{name}.json")
     assert (scan.matches, scan.severity, scan.affected) == counts
     assert (scan.distro, scan.database, scan.packages) == (distro, built, None)
     assert "@sha256:" in scan.digest

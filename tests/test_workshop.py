@@ -650,22 +650,78 @@ def test_test_runs_every_checker_and_names_those_that_failed(bench: Bench) -> No
 def test_continuous_integration_insists_on_container_tests_where_an_engine_is(
     bench: Bench, root: Path, engine: bool, said: str, code: int
 ) -> None:
-    (bench.home / ".ci").mkdir()
-    shutil.copy(root / ".ci/run", bench.home / ".ci/run")
     bench.script("workshop.sh", f'echo "$*, required: ${{WORKSHOP_REQUIRE_DOCKER:-no}}"; echo "{said}"')
     if engine:
         bench.docker()
-    result = subprocess.run(
+    result = continuous_integration(bench, root)
+    assert result.returncode == code, result.stdout + result.stderr
+    assert f"test, required: {'1' if engine else 'no'}" in result.stdout
+    last = result.stdout.splitlines()[-1]
+    assert last == (said if said.startswith("Container") else "Container tests: not reached.")
+
+
+def continuous_integration(bench: Bench, root: Path, **env: str) -> Result:
+    """Run .ci/run in the bench, whose workshop.sh is a fake by now."""
+    (bench.home / ".ci").mkdir(exist_ok=True)
+    shutil.copy(root / ".ci/run", bench.home / ".ci/run")
+    return subprocess.run(
         [str(bench.home / ".ci/run")],
         check=False,
         cwd=bench.log.parent,
-        env=bench.environment(),
+        env=bench.environment(**env),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert result.returncode == code, result.stdout + result.stderr
-    assert f"test, required: {'1' if engine else 'no'}" in result.stdout
-    last = result.stdout.splitlines()[-1]
-    assert last == (said if said.startswith("Container") else "Container tests: not reached.")
+
+
+SHOW_SETTINGS = """echo "starter: ${WORKSHOP_ENGINE_STARTER-unset}"
+echo "data: ${WORKSHOP_TEST_DATA-unset}"
+echo "engine: ${STARTED_BY-unset}" """
+
+
+def engine_starter(bench: Bench, folder: Path) -> Path:
+    """A folder with tools/docker-here.sh, which claims to start an engine, and data/."""
+    (folder / "tools").mkdir(parents=True)
+    (folder / "data").mkdir()
+    starter = folder / "tools/docker-here.sh"
+    bench.executable(starter, '#!/bin/sh\n[ "$1" = start ] && echo "export STARTED_BY=$0"\n')
+    return starter
+
+
+def test_continuous_integration_takes_a_starter_and_data_from_beside_the_checkout(
+    bench: Bench, root: Path
+) -> None:
+    bench.script("workshop.sh", SHOW_SETTINGS)
+    said = continuous_integration(bench, root).stdout
+    assert "starter: unset\ndata: unset\nengine: unset\n" in said
+    beside = engine_starter(bench, bench.home.parent / "lent")
+    found = {line.split(": ")[0]: line.split(": ")[1] for line in settings(bench, root)}
+    assert Path(found["starter"]).resolve() == Path(found["engine"]).resolve() == beside
+    assert Path(found["data"]).resolve() == beside.parent.parent / "data"
+
+
+def test_continuous_integration_prefers_the_variables_to_what_lies_beside(bench: Bench, root: Path) -> None:
+    bench.script("workshop.sh", SHOW_SETTINGS)
+    engine_starter(bench, bench.home.parent / "lent")
+    mine = engine_starter(bench, bench.home.parent / "deeper/mine")
+    said = settings(bench, root, WORKSHOP_ENGINE_STARTER=str(mine), WORKSHOP_TEST_DATA="elsewhere")
+    assert said == [f"starter: {mine}", "data: elsewhere", f"engine: {mine}"]
+    said = settings(bench, root, WORKSHOP_ENGINE_STARTER="", WORKSHOP_TEST_DATA="")
+    assert said == ["starter: ", "data: ", "engine: unset"]
+
+
+def settings(bench: Bench, root: Path, **env: str) -> list[str]:
+    lines = continuous_integration(bench, root, **env).stdout.splitlines()
+    return [line for line in lines if line.startswith(("starter: ", "data: ", "engine: "))]
+
+
+def test_an_engine_that_does_not_start_stops_continuous_integration(bench: Bench, root: Path) -> None:
+    bench.script("workshop.sh", SHOW_SETTINGS)
+    broken = bench.home.parent / "broken"
+    bench.executable(broken, "#!/bin/sh\nexit 3\n")
+    result = continuous_integration(bench, root, WORKSHOP_ENGINE_STARTER=str(broken))
+    assert result.returncode == 1
+    assert result.stderr == "error: the Docker engine did not start.\n"
+    assert result.stdout == ""
