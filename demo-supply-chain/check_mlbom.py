@@ -12,8 +12,9 @@ from pathlib import Path
 
 import console
 from console import UserError
-from grype_report import read_json
-from make_mlbom import check_schema, sha256
+from mlbom.document import check_schema
+from mlbom.models import sha256
+from reports.grype_report import read_json
 
 
 def listed(path: Path) -> dict[str, str]:

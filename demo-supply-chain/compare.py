@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import console
-from grype_report import SEVERITIES, Scan, read_scan
+from reports.grype_report import SEVERITIES, Scan, read_scan
 
 SHOWN = 10  # names per line group; --all shows every one
 

@@ -1,6 +1,6 @@
 """What the commands of this demo share: exit codes, one-sentence errors, whole files, tables in plain text.
 
-No command of its own. It needs nothing but Python, so that a scan works before anything is installed.
+Helper module, not a command. It needs nothing but Python, so that a scan works before anything is installed.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import console
 from console import UserError
-from scan import RESULTS, report_name
+from reports.grype_report import RESULTS, report_name
 
 HERE = Path(__file__).resolve().parent
 BEFORE, AFTER = "python:3.11", "cgr.dev/chainguard/python:latest"

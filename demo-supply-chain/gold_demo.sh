@@ -25,7 +25,7 @@ main() {
     *) say "error: $1 is not known: ./gold_demo.sh --help shows what is."; exit 2 ;;
   esac
   if [ -n "$folder" ]; then
-    if [ ! -d "$folder" ]; then say "error: $folder is no folder: name one with model files."; exit 2; fi
+    if [ ! -d "$folder" ]; then say "error: $folder is not a folder: name one with model files."; exit 2; fi
     while IFS= read -r name; do models+=("$name"); done < <(list_models "$folder")
     if [ ${#models[@]} = 0 ] && [ $# -gt 0 ]; then
       say "error: $folder holds no .safetensors or .pt file: name a folder with model files."

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,13 +22,12 @@ import time
 from pathlib import Path
 
 import console
-import recorded
 from console import UserError
-from grype_report import SEVERITIES, Scan, read_scan, sbom_beside
+from reports import recorded_scans
+from reports.grype_report import RESULTS, SEVERITIES, Scan, read_scan, report_name, sbom_beside
 
 HERE = Path(__file__).resolve().parent
 IMAGES = HERE / "images.txt"
-RESULTS = HERE / "results"
 STILL_THERE = 15  # seconds between two signs of life while Grype works
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@:-]*")  # an image name; never starts like an option
@@ -55,18 +55,13 @@ def check_names(images: list[str]) -> None:
     for name in images:
         if not NAME.fullmatch(name):
             raise UserError(
-                f"{name!r} is no image name: write it like python:3.11 or registry.io/team/image:tag."
+                f"{name!r} is not a valid image name: write it like python:3.11 or host/team/image:tag."
             )
 
 
 def source_of(image: str) -> str:
     """What Grype is asked to scan: the image in its registry, unless the name says another source."""
     return image if OTHER_SOURCE.match(image) else f"registry:{image}"
-
-
-def report_name(image: str) -> str:
-    """The file name of an image's report: cgr.dev/team/python:latest -> cgr.dev_team_python_latest.json."""
-    return re.sub(r"[/@:]", "_", image) + ".json"
 
 
 def last_words(errors: str) -> str:
@@ -83,13 +78,15 @@ def run_grype(grype: str, image: str, report: Path, timeout: int) -> None:
     """
     # one run, two outputs: the findings, and the full package list that the findings alone do not have
     outputs = ["-o", f"json={report}", "-o", f"cyclonedx-json={sbom_beside(report)}"]
+    command = [grype, source_of(image), *outputs]
+    print("$ " + shlex.join(["grype", *command[1:]]), file=sys.stderr, flush=True)
     env = {"GRYPE_CHECK_FOR_APP_UPDATE": "false", **os.environ}
     log = report.with_suffix(".log")
     started = time.monotonic()
     try:
         with log.open("w") as errors:
             process = subprocess.Popen(
-                [grype, source_of(image), *outputs],
+                command,
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -192,7 +189,7 @@ def give_up(why: str, images: list[str], plain: bool) -> int:
     """Nothing could be scanned: say so in one sentence and show or offer the recorded scans."""
     if images == read_images(IMAGES):
         print(f"error: No live scan: {why}; here are recorded scans instead.", file=sys.stderr)
-        print(recorded.show(plain))
+        print(recorded_scans.show(plain))
     else:
         print(f"error: No live scan: {why}; ./scan.sh --recorded shows recorded scans.", file=sys.stderr)
     return console.ERROR
@@ -213,7 +210,7 @@ def main() -> int:
     args = parser.parse_args()
     plain = console.is_plain(args.plain)
     if args.recorded:
-        print(recorded.show(plain))
+        print(recorded_scans.show(plain))
         return console.OK
 
     images = list(dict.fromkeys(args.images)) or read_images(IMAGES)

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-PROGRAM = """#!{python}
+PROGRAM = """#!{python} -SE
 import json, os, sys, time
 ANSWERS = json.loads({answers!r})
 source = sys.argv[1]

@@ -7,25 +7,33 @@ import json
 import os
 import pickle
 import pty
+import re
+import shlex
 import shutil
 import signal
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+DEMO = ROOT / "demo-supply-chain"
 sys.path.append(str(Path(__file__).resolve().parent))
-sys.path.append(str(ROOT / "demo-supply-chain"))
+sys.path.append(str(DEMO))
+import check_mlbom  # noqa: E402
+import compare  # noqa: E402
 import console  # noqa: E402
-import grype_report  # noqa: E402
 import make_mlbom  # noqa: E402
+import scan  # noqa: E402
 import stand_in  # noqa: E402
+from mlbom import models  # noqa: E402
+from reports import grype_report  # noqa: E402
 
 Result = subprocess.CompletedProcess[str]
 TOOLS = (
@@ -92,6 +100,37 @@ def shell(demo: Path, tools: Path) -> Callable[..., Result]:
     return run
 
 
+@pytest.fixture
+def typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Result]]:
+    """typed(compare, "a.json", "b.json") is like typing it in tmp_path, in this process: that is faster."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.chdir(tmp_path)
+
+    def run(command: ModuleType, *args: object) -> Result:
+        monkeypatch.setattr("sys.argv", [f"{command.__name__}.py", *map(str, args)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ending:
+            console.run(command.main)
+        said = capfd.readouterr()
+        code = ending.value.code
+        assert isinstance(code, int)
+        return Result([command.__name__], code, said.out, said.err)
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def scanned(
+    typed: Callable[..., Result], tools: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Result]:
+    """scanned("python:3.11") is what ./scan.sh does where Grype and Python are here, in tmp_path."""
+    monkeypatch.setenv("PATH", str(tools))
+    return lambda *args: typed(scan, "--results", "results", *args)
+
+
 def errors(result: Result) -> list[str]:
     """The lines on stderr that are errors; the others tell about progress."""
     assert "Traceback" not in result.stderr, result.stderr
@@ -125,6 +164,15 @@ def test_scan_compares_the_three_images(
     assert f"- python:3.11: python@sha256:{'1' * 64}" in result.stdout
     for words in ("Scanning 1 of 3: python:3.11\n", "Scanning 3 of 3: cgr.dev/chainguard/python:latest\n"):
         assert words in result.stderr
+    (command,) = [
+        line for line in result.stderr.splitlines() if line.startswith("$ grype registry:python:3.11 ")
+    ]
+    assert [word.partition("=")[0] for word in shlex.split(command)[3:]] == [
+        "-o",
+        "json",
+        "-o",
+        "cyclonedx-json",
+    ]
     made = sorted(path.name for path in (demo / "results").iterdir())
     assert made == sorted(
         name + end
@@ -208,22 +256,22 @@ def test_one_image_out_of_reach_is_said_in_its_row(
     ],
 )
 def test_a_malformed_report_is_no_result(
-    broken: dict[str, str], shell: Callable[..., Result], grype: Callable[..., Path], demo: Path
+    broken: dict[str, str], scanned: Callable[..., Result], grype: Callable[..., Path], tmp_path: Path
 ) -> None:
     grype({**stand_in.THREE, "python:3.11": broken})
-    result = shell("./scan.sh")
+    result = scanned()
     assert result.returncode == 2
     assert "- python:3.11: not scanned: Grype's report cannot be read\n" in result.stdout
     assert len(errors(result)) == 1
-    assert not list((demo / "results").glob("python_3.11.*"))
+    assert not list((tmp_path / "results").glob("python_3.11.*"))
     assert row(result, "python:3.11-alpine")["Low"] == "1"
 
 
 def test_no_network_shows_the_recorded_scans(
-    shell: Callable[..., Result], grype: Callable[..., Path]
+    scanned: Callable[..., Result], grype: Callable[..., Path]
 ) -> None:
     grype({})
-    result = shell("./scan.sh")
+    result = scanned()
     assert result.returncode == 2
     (error,) = errors(result)
     assert error.startswith("error: No live scan: Grype says: could not find registry:python:3.11;")
@@ -231,10 +279,10 @@ def test_no_network_shows_the_recorded_scans(
     assert "Vulnerabilities, each counted once" not in result.stdout
 
 
-def test_no_database_stops_at_once(shell: Callable[..., Result], grype: Callable[..., Path]) -> None:
+def test_no_database_stops_at_once(scanned: Callable[..., Result], grype: Callable[..., Path]) -> None:
     failing = {"error": "[0002] ERROR failed to load vulnerability db: database does not exist", "code": 1}
     grype({**stand_in.THREE, "python:3.11": failing})
-    result = shell("./scan.sh")
+    result = scanned()
     assert result.returncode == 2
     assert "failed to load vulnerability db: database does not exist" in errors(result)[0]
     assert "Scanning 2 of 3" not in result.stderr
@@ -242,10 +290,10 @@ def test_no_database_stops_at_once(shell: Callable[..., Result], grype: Callable
 
 
 def test_other_images_are_not_answered_with_the_recorded_ones(
-    shell: Callable[..., Result], grype: Callable[..., Path]
+    scanned: Callable[..., Result], grype: Callable[..., Path]
 ) -> None:
     grype({})
-    result = shell("./scan.sh", "nosuch/image:1")
+    result = scanned("nosuch/image:1")
     assert (result.returncode, result.stdout) == (2, "")
     (error,) = errors(result)
     assert "could not find registry:nosuch/image:1" in error
@@ -281,29 +329,29 @@ def test_recorded_scans_are_marked_dated_and_sourced(shell: Callable[..., Result
     assert result.stdout.startswith("RECORDED, not measured now.\n")
     recorded = json.loads((demo / "recorded" / "scans.json").read_text())
     assert recorded["scans"]
-    for number, scan in enumerate(recorded["scans"], 1):
-        assert time.strptime(scan["date"], "%Y-%m-%d")
-        assert f"Scan {number}: {scan['image']}, by {scan['scanner']} on {scan['date']}\n" in result.stdout
-        assert scan["source"].startswith("https://")
-        assert f"  source: {scan['source']}\n" in result.stdout
-        counts = [scan[name] for name in grype_report.SEVERITIES if name in scan]
-        if len(counts) == len(grype_report.SEVERITIES) and scan["counted"].startswith("matches"):
-            assert sum(counts) == scan["matches"]
+    for number, one in enumerate(recorded["scans"], 1):
+        assert time.strptime(one["date"], "%Y-%m-%d")
+        assert f"Scan {number}: {one['image']}, by {one['scanner']} on {one['date']}\n" in result.stdout
+        assert one["source"].startswith("https://")
+        assert f"  source: {one['source']}\n" in result.stdout
+        counts = [one[name] for name in grype_report.SEVERITIES if name in one]
+        if len(counts) == len(grype_report.SEVERITIES) and one["counted"].startswith("matches"):
+            assert sum(counts) == one["matches"]
     assert "not recorded" in result.stdout  # holes stay holes
     assert (demo / "recorded" / "summary.txt").read_text() == result.stdout  # for machines without Python
 
 
 @pytest.mark.parametrize("name", ["two words", "-rm", "", "a;b", "$(id)", "../x"])
 def test_what_is_no_image_name_is_refused(
-    name: str, shell: Callable[..., Result], grype: Callable[..., Path], demo: Path
+    name: str, scanned: Callable[..., Result], grype: Callable[..., Path], tmp_path: Path
 ) -> None:
     grype(stand_in.THREE)
-    result = shell("./scan.sh", "python:3.11", "--", name)
+    result = scanned("python:3.11", "--", name)
     assert (result.returncode, result.stdout) == (2, "")
     assert len(errors(result)) == 1
     assert repr(name) in result.stderr
     assert "Scanning" not in result.stderr
-    assert not (demo / "results").exists()
+    assert not (tmp_path / "results").exists()
 
 
 def test_an_unwritable_results_folder_is_refused(
@@ -330,12 +378,12 @@ def test_wrong_options_and_lists_are_refused(
     assert "images.txt names no image" in errors(result)[0]
 
 
-def test_fail_on_ends_with_1(shell: Callable[..., Result], grype: Callable[..., Path]) -> None:
+def test_fail_on_ends_with_1(scanned: Callable[..., Result], grype: Callable[..., Path]) -> None:
     grype(stand_in.THREE)
-    result = shell("./scan.sh", "--fail-on", "high")
+    result = scanned("--fail-on", "high")
     assert result.returncode == 1
     assert "2 of 3 images have a vulnerability of severity high or above." in result.stdout
-    assert shell("./scan.sh", "python:3.11-alpine", "--fail-on", "medium").returncode == 0
+    assert scanned("python:3.11-alpine", "--fail-on", "medium").returncode == 0
 
 
 def test_grype_settings_reach_grype(shell: Callable[..., Result], grype: Callable[..., Path]) -> None:
@@ -349,22 +397,24 @@ def test_grype_settings_reach_grype(shell: Callable[..., Result], grype: Callabl
     assert "GRYPE_DB_AUTO_UPDATE=false" in shell("./scan.sh", "y", GRYPE_DB_AUTO_UPDATE="false").stderr
 
 
-def test_grypes_own_fail_on_is_not_an_error(shell: Callable[..., Result], grype: Callable[..., Path]) -> None:
+def test_grypes_own_fail_on_is_not_an_error(
+    scanned: Callable[..., Result], grype: Callable[..., Path]
+) -> None:
     grype({"x": stand_in.answer(stand_in.BEFORE, code=2), "y": {"code": 2, "error": "usage"}})
-    assert shell("./scan.sh", "x").returncode == 0  # 2 with a report: the user's own threshold was reached
-    assert shell("./scan.sh", "y").returncode == 2
+    assert scanned("x").returncode == 0  # 2 with a report: the user's own threshold was reached
+    assert scanned("y").returncode == 2
 
 
 def test_a_scan_that_hangs_is_ended(
-    shell: Callable[..., Result], grype: Callable[..., Path], demo: Path
+    scanned: Callable[..., Result], grype: Callable[..., Path], tmp_path: Path
 ) -> None:
     grype({"x": stand_in.answer(stand_in.BEFORE, seconds=60)})
     started = time.monotonic()
-    result = shell("./scan.sh", "x", "--timeout", "1")
+    result = scanned("x", "--timeout", "1")
     assert time.monotonic() - started < 30
     assert result.returncode == 2
     assert "no answer within 1 seconds" in errors(result)[0]
-    assert not list((demo / "results").iterdir())
+    assert not list((tmp_path / "results").iterdir())
 
 
 def test_stopping_leaves_nothing_half_written(demo: Path, tools: Path, grype: Callable[..., Path]) -> None:
@@ -408,13 +458,13 @@ def test_real_reports_are_counted(
 
 
 def test_compare_names_what_disappeared(
-    shell: Callable[..., Result], grype: Callable[..., Path], run_script: Callable[..., Result], demo: Path
+    scanned: Callable[..., Result], grype: Callable[..., Path], typed: Callable[..., Result], tmp_path: Path
 ) -> None:
     grype(stand_in.THREE)
-    assert shell("./scan.sh").returncode == 0
-    results = demo / "results"
-    result = run_script(
-        "demo-supply-chain/compare.py",
+    assert scanned().returncode == 0
+    results = tmp_path / "results"
+    result = typed(
+        compare,
         results / "python_3.11.json",
         results / "cgr.dev_chainguard_python_latest.json",
     )
@@ -435,14 +485,14 @@ def test_compare_names_what_disappeared(
     )
 
 
-def test_compare_shortens_long_lists(run_script: Callable[..., Result], tmp_path: Path) -> None:
+def test_compare_shortens_long_lists(typed: Callable[..., Result], tmp_path: Path) -> None:
     many = [stand_in.match(f"CVE-2001-{number:04}", "Low", "x") for number in range(25)]
     (tmp_path / "a.json").write_text(json.dumps(stand_in.report("a:1", *many)))
     (tmp_path / "b.json").write_text(json.dumps(stand_in.report("b:1")))
-    short = run_script("demo-supply-chain/compare.py", "a.json", "b.json").stdout
+    short = typed(compare, "a.json", "b.json").stdout
     assert "Disappeared: 25\n" in short
     assert "  and 15 more: --all names them\n" in short
-    assert run_script("demo-supply-chain/compare.py", "a.json", "b.json", "--all").stdout.count("(Low)") == 25
+    assert typed(compare, "a.json", "b.json", "--all").stdout.count("(Low)") == 25
 
 
 @pytest.mark.parametrize(
@@ -452,13 +502,13 @@ def test_compare_shortens_long_lists(run_script: Callable[..., Result], tmp_path
 )
 def test_compare_refuses_what_is_no_report(
     content: bytes | None,
-    run_script: Callable[..., Result],
+    typed: Callable[..., Result],
     assert_refused: Callable[..., None],
     tmp_path: Path,
 ) -> None:
     if content is not None:
         (tmp_path / "x.json").write_bytes(content)
-    assert_refused(run_script("demo-supply-chain/compare.py", "x.json", "x.json"), "x.json", "./scan.sh")
+    assert_refused(typed(compare, "x.json", "x.json"), "x.json", "./scan.sh")
 
 
 # --- ML-BOM ---
@@ -473,13 +523,13 @@ def tensors(*values: float) -> bytes:
     return struct.pack("<Q", len(header)) + header + data
 
 
-def test_mlbom_lists_models_with_their_hash(run_script: Callable[..., Result], tmp_path: Path) -> None:
+def test_mlbom_lists_models_with_their_hash(typed: Callable[..., Result], tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     safetensors = pytest.importorskip("safetensors.torch")
     weights = {"a": torch.zeros(2, 3), "b": torch.ones(4)}
     torch.save(weights, tmp_path / "model.pt")
     safetensors.save_file(weights, tmp_path / "model.safetensors")
-    result = run_script("demo-supply-chain/make_mlbom.py", "model.pt", "model.safetensors")
+    result = typed(make_mlbom, "model.pt", "model.safetensors")
     assert (result.returncode, result.stderr) == (0, "")
     made = json.loads((tmp_path / "mlbom.cdx.json").read_text())
     assert (made["bomFormat"], made["specVersion"]) == ("CycloneDX", "1.6")
@@ -495,9 +545,9 @@ def test_mlbom_lists_models_with_their_hash(run_script: Callable[..., Result], t
     assert "pickle" in json.dumps(listed["model.pt"])
 
 
-def test_mlbom_goes_to_standard_output(run_script: Callable[..., Result], tmp_path: Path) -> None:
+def test_mlbom_goes_to_standard_output(typed: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "m.safetensors").write_bytes(tensors(1.0))
-    result = run_script("demo-supply-chain/make_mlbom.py", "m.safetensors", "--output", "-")
+    result = typed(make_mlbom, "m.safetensors", "--output", "-")
     assert json.loads(result.stdout)["components"][0]["name"] == "m.safetensors"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.safetensors"]
 
@@ -510,10 +560,10 @@ class Payload:
 
 
 def test_mlbom_never_loads_a_pickle(
-    run_script: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    typed: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "bad.pt").write_bytes(pickle.dumps(Payload()))
-    result = run_script("demo-supply-chain/make_mlbom.py", "bad.pt")
+    result = typed(make_mlbom, "bad.pt")
     assert result.returncode == 0
     assert "pickle, which can run code" in result.stdout
     assert not (tmp_path / "pwned").exists()
@@ -542,44 +592,42 @@ DAMAGED = {
 def test_a_damaged_model_is_recognised(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(DAMAGED[name])
     with pytest.raises(console.UserError, match=name):
-        make_mlbom.read_model(tmp_path / name)
+        models.read_model(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["missing.safetensors", "text.pt", "cut.safetensors"])
 def test_mlbom_refuses_damaged_files(
-    name: str, run_script: Callable[..., Result], assert_refused: Callable[..., None], tmp_path: Path
+    name: str, typed: Callable[..., Result], assert_refused: Callable[..., None], tmp_path: Path
 ) -> None:
     if name in DAMAGED:
         (tmp_path / name).write_bytes(DAMAGED[name])
     (tmp_path / "good.safetensors").write_bytes(tensors(1.0))
-    assert_refused(run_script("demo-supply-chain/make_mlbom.py", "good.safetensors", name), name)
+    assert_refused(typed(make_mlbom, "good.safetensors", name), name)
     assert not list(tmp_path.glob("*.json"))
 
 
 def test_mlbom_refuses_bad_places(
-    run_script: Callable[..., Result], assert_refused: Callable[..., None], tmp_path: Path
+    typed: Callable[..., Result], assert_refused: Callable[..., None], tmp_path: Path
 ) -> None:
-    script = "demo-supply-chain/make_mlbom.py"
     (tmp_path / "m.safetensors").write_bytes(tensors(1.0))
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "m.safetensors").write_bytes(tensors(2.0))
-    assert_refused(run_script(script, tmp_path / "sub"), "sub")
-    assert_refused(run_script(script, "m.safetensors", "sub/m.safetensors"), "m.safetensors is named twice")
-    assert_refused(run_script(script, "m.safetensors", "--output", "sub"), "sub is a folder")
-    assert_refused(run_script(script, "m.safetensors", "--output", "m.safetensors/x.json"), "m.safetensors")
+    assert_refused(typed(make_mlbom, tmp_path / "sub"), "sub")
+    assert_refused(typed(make_mlbom, "m.safetensors", "sub/m.safetensors"), "m.safetensors is named twice")
+    assert_refused(typed(make_mlbom, "m.safetensors", "--output", "sub"), "sub is a folder")
+    assert_refused(typed(make_mlbom, "m.safetensors", "--output", "m.safetensors/x.json"), "m.safetensors")
     assert not list(tmp_path.glob("**/*.json"))
 
 
-def test_check_notices_changed_and_missing_models(run_script: Callable[..., Result], tmp_path: Path) -> None:
+def test_check_notices_changed_and_missing_models(typed: Callable[..., Result], tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.safetensors").write_bytes(tensors(1.0, 2.0))
-    assert run_script("demo-supply-chain/make_mlbom.py", "a.safetensors", "b.safetensors").returncode == 0
-    check = "demo-supply-chain/check_mlbom.py"
-    result = run_script(check, "mlbom.cdx.json")
+    assert typed(make_mlbom, "a.safetensors", "b.safetensors").returncode == 0
+    result = typed(check_mlbom, "mlbom.cdx.json")
     assert (result.returncode, result.stdout) == (0, "a.safetensors: unchanged\nb.safetensors: unchanged\n")
     (tmp_path / "a.safetensors").write_bytes(tensors(1.0, 2.1))
     (tmp_path / "b.safetensors").unlink()
-    result = run_script(check, "mlbom.cdx.json")
+    result = typed(check_mlbom, "mlbom.cdx.json")
     assert (result.returncode, result.stdout) == (1, "a.safetensors: CHANGED\nb.safetensors: MISSING\n")
 
 
@@ -590,13 +638,13 @@ def test_check_notices_changed_and_missing_models(run_script: Callable[..., Resu
 )
 def test_check_refuses_what_is_no_list(
     content: str | None,
-    run_script: Callable[..., Result],
+    typed: Callable[..., Result],
     assert_refused: Callable[..., None],
     tmp_path: Path,
 ) -> None:
     if content is not None:
         (tmp_path / "x.json").write_text(content)
-    assert_refused(run_script("demo-supply-chain/check_mlbom.py", "x.json"), "x.json")
+    assert_refused(typed(check_mlbom, "x.json"), "x.json")
 
 
 def test_only_the_list_needs_a_library(demo: Path, grype: Callable[..., Path], tools: Path) -> None:
@@ -618,6 +666,18 @@ def test_only_the_list_needs_a_library(demo: Path, grype: Callable[..., Path], t
     assert (
         refused.stderr == "error: cyclonedx-python-lib is missing: pip install -r requirements.txt gets it.\n"
     )
+
+
+# --- the folder ---
+
+
+def test_nothing_imports_a_command() -> None:
+    commands = {path.stem for path in DEMO.glob("*.py")} - {"console"}
+    for path in DEMO.rglob("*.py"):
+        imported = set(
+            re.findall(r"^(?:from|import) (\w+)", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        )
+        assert imported & commands == set(), path
 
 
 # --- the paths as documented ---
@@ -650,7 +710,7 @@ def test_gold_path_without_scan_and_with_other_models(shell: Callable[..., Resul
 def test_gold_path_refuses_bad_input(shell: Callable[..., Result], demo: Path) -> None:
     (demo.parent / "empty").mkdir()
     for arguments, words in (
-        (["--models", "nowhere"], "nowhere is no folder"),
+        (["--models", "nowhere"], "nowhere is not a folder"),
         (["--models", "../empty"], "../empty holds no .safetensors or .pt file"),
         (["--wrong"], "--wrong is not known"),
     ):
@@ -660,7 +720,7 @@ def test_gold_path_refuses_bad_input(shell: Callable[..., Result], demo: Path) -
     (demo.parent / "empty" / "x.safetensors").write_bytes(b"nothing")
     result = shell("./gold_demo.sh", "--models", "../empty", PYTHON=sys.executable)
     assert result.returncode == 2
-    assert "x.safetensors is no SafeTensors file" in errors(result)[0]
+    assert "x.safetensors is not a valid SafeTensors file" in errors(result)[0]
 
 
 def test_help_says_how_to_use_them(shell: Callable[..., Result], tools: Path) -> None:

@@ -1,6 +1,6 @@
 """Read Grype's report of one image and count what it says, by rules that make two images comparable.
 
-No command of its own: scan.py and compare.py use it. The rules:
+Helper module, not a command: scan.py, compare.py and gold_demo.py use it. The rules:
 - a vulnerability counts once per image, however many packages it is in: Grype's list names it for each;
 - an advisory (GHSA-...) that stands for exactly one CVE counts as that CVE;
 - if the packages disagree, the highest severity counts, and "fixable" means: fixed for at least one.
@@ -9,6 +9,7 @@ No command of its own: scan.py and compare.py use it. The rules:
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any
 from console import UserError
 
 SEVERITIES = ("Critical", "High", "Medium", "Low", "Negligible", "Unknown")  # highest first
+RESULTS = Path(__file__).resolve().parent.parent / "results"  # where scan.py puts the reports
 NOT_RECORDED = "not recorded"
 
 
@@ -98,6 +100,11 @@ def count_packages(sbom: dict[str, Any]) -> int:
     return sum(kind not in ("file", "operating-system") for kind in kinds)
 
 
+def report_name(image: str) -> str:
+    """The file name of an image's report: cgr.dev/team/python:latest -> cgr.dev_team_python_latest.json."""
+    return re.sub(r"[/@:]", "_", image) + ".json"
+
+
 def sbom_beside(report: Path) -> Path:
     """Where scan.py puts the SBOM that belongs to a report: a.json -> a.cdx.json."""
     return report.with_suffix(".cdx.json")
@@ -114,7 +121,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # bad JSON, or not text at all
         raise UserError(f"{path} is not valid JSON: scan the image again with ./scan.sh IMAGE.") from error
     if not isinstance(data, dict):
-        raise UserError(f"{path} is not a report: scan the image again with ./scan.sh IMAGE.")
+        raise UserError(f"{path} is not a report of Grype: scan the image again with ./scan.sh IMAGE.")
     return data
 
 

@@ -1,7 +1,6 @@
 """Show scans of these images that others published, with date and source, for a room without internet.
 
-    python recorded.py
-
+Helper module, not a command: `./scan.sh --recorded` shows them.
 The figures are in recorded/scans.json. This project did not measure them, and a hole stays a hole.
 """
 
@@ -10,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import console
-from grype_report import NOT_RECORDED, SEVERITIES, read_json
+from reports.grype_report import NOT_RECORDED, SEVERITIES, read_json
 
-SCANS = Path(__file__).resolve().parent / "recorded" / "scans.json"
+SCANS = Path(__file__).resolve().parent.parent / "recorded" / "scans.json"
 FIGURES = (
     *SEVERITIES,
     "fixable",
@@ -47,13 +46,3 @@ def show(plain: bool) -> str:
             f"  source: {scan['source']}",
         ]
     return "\n".join(lines)
-
-
-def main() -> int:
-    args = console.parser(__doc__).parse_args()
-    print(show(console.is_plain(args.plain)))
-    return console.OK
-
-
-if __name__ == "__main__":
-    console.run(main)
