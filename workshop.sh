@@ -4,7 +4,8 @@
 #   ./workshop.sh check                             is this machine ready? one line each, with what to do
 #   ./workshop.sh run [1|2|3] [--docker|--native]   all three demos, or one: attack and defence
 #   ./workshop.sh test [pytest arguments]           checkers and tests
-#   ./workshop.sh reset [1|2|3] [--yes]             removes what the demos made; asks before removing images
+#   ./workshop.sh reset [1|2|3] [--yes]             removes what the demos made, puts back what the exercises changed;
+#                                                   asks before it removes an image or discards a change of yours
 #   ./workshop.sh help                              this text
 #
 # `run` uses Docker where an engine answers, else Python 3.10 to 3.14 in .venv, which it makes itself.
@@ -48,7 +49,7 @@ MINUTES_AGAIN=(0 1 3 1) # the same with data, models and images already there
 . "$ROOT/scripts/test.sh"
 . "$ROOT/scripts/reset.sh"
 
-show_help() { sed -n '2,16s/^# \{0,1\}//p' "$ROOT/workshop.sh"; }
+show_help() { sed -n '2,17s/^# \{0,1\}//p' "$ROOT/workshop.sh"; }
 
 main() {
     local command=${1:-help}

@@ -20,10 +20,81 @@ source_checksum() { # source_checksum FOLDER
     (
         cd "$ROOT/$1" || exit
         {
-            cat .dockerignore Dockerfile ./*.py ./*.sh ./*.txt ./*.json ./*.toml ./*.png inference-images/* recorded/* 2>/dev/null
+            copied_files | while IFS= read -r file; do
+                if [ -x "$file" ]; then say "$file, executable"; else say "$file"; fi
+                cat "$file"
+            done
+            cat Dockerfile .dockerignore 2>/dev/null
             say "$WORKSHOP_BUILD_ARGS"
         } | cksum | tr ' ' '-'
     )
+}
+
+copied_files() { # the files of this folder that its Dockerfile copies into the image, one a line
+    local pattern
+    copied_patterns | while IFS= read -r pattern; do
+        expand_pattern "$pattern"
+    done | LC_ALL=C sort -u | without_ignored
+}
+
+copied_patterns() { # the sources of COPY and ADD; what is no plain list of names in this folder counts as all of it
+    awk '
+        /\\$/ { sub(/\\$/, ""); line = line $0 " "; next }
+        { line = line $0 }
+        toupper(line) ~ /^[ \t]*(COPY|ADD)[ \t]/ && line !~ /--from=/ {
+            if (line ~ /[$"<]/) print "."
+            else {
+                words = split(line, word)
+                for (i = 2; i < words; i++) if (word[i] !~ /^--/) print word[i]
+            }
+        }
+        { line = "" }
+    ' Dockerfile
+}
+
+expand_pattern() { # expand_pattern PATTERN: the files that it stands for, and those in folders that it stands for
+    local path IFS=""
+    shopt -s dotglob # as in a Dockerfile, * also stands for names that begin with a dot
+    # shellcheck disable=SC2086 # a pattern; with the empty IFS it stays one word
+    for path in ./${1#/}; do
+        path=${path%/}
+        [ ! -e "$path" ] || find "$path" -type f
+    done | sed -e 's|/\./|/|g' -e 's|^\(\./\)*||'
+}
+
+without_ignored() { # of the paths on stdin, those that .dockerignore leaves in: the last pattern that matches decides
+    [ -f .dockerignore ] || { cat && return; }
+    awk '
+        function expression(pattern,   i, c, end, made) { # a pattern also stands for what is in a folder of that name
+            for (i = 1; i <= length(pattern); i++) {
+                c = substr(pattern, i, 1)
+                if (substr(pattern, i, 3) == "**/") { made = made "(.*/)?"; i += 2 }
+                else if (substr(pattern, i, 2) == "**") { made = made ".*"; i++ }
+                else if (c == "*") made = made "[^/]*"
+                else if (c == "?") made = made "[^/]"
+                else if (c == "[" && (end = index(substr(pattern, i), "]"))) {
+                    made = made substr(pattern, i, end)
+                    i += end - 1
+                }
+                else if (c ~ /[.+(){}|^$[]/) made = made "\\" c
+                else made = made c
+            }
+            return "^" made "(/.*)?$"
+        }
+        FILENAME == ".dockerignore" {
+            gsub(/^[ \t]+|[ \t\r]+$/, "")
+            if ($0 == "" || /^#/) next
+            keeps[++count] = sub(/^![ \t]*/, "")
+            gsub(/^(\.?\/)+|\/+$/, "")
+            rule[count] = expression($0)
+            next
+        }
+        {
+            kept = 1
+            for (i = 1; i <= count; i++) if ($0 ~ rule[i]) kept = keeps[i]
+            if (kept) print
+        }
+    ' .dockerignore -
 }
 
 image_is_current() { # image_is_current IMAGE FOLDER

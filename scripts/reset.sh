@@ -1,10 +1,16 @@
 # shellcheck shell=bash
-# ./workshop.sh reset: back to a fresh clone. Removes what the demos made, never what git tracks.
+# ./workshop.sh reset: back to a fresh clone. Removes what the demos made, puts back what the exercises changed,
+# and touches nothing else that git tracks.
 
 # what each demo makes, as patterns from the repository's root
-MADE_BY_1="demo-malicious/*.pt demo-malicious/*.safetensors demo-malicious/*.joblib demo-malicious/*.sig demo-malicious/signer.* demo-malicious/allowed.sha256 demo-malicious/*.bak"
-MADE_BY_2="demo-poisoning/data demo-poisoning/models demo-poisoning/scan_results demo-poisoning/audit_results demo-poisoning/outputs demo-poisoning/report.html demo-poisoning/exercise3.txt demo-poisoning/*.bak results/docker/demo-poisoning"
+MADE_BY_1="demo-malicious/*.pt demo-malicious/*.safetensors demo-malicious/*.joblib demo-malicious/*.sig demo-malicious/signer.* demo-malicious/allowed.sha256"
+MADE_BY_2="demo-poisoning/data demo-poisoning/models demo-poisoning/scan_results demo-poisoning/audit_results demo-poisoning/outputs demo-poisoning/report.html demo-poisoning/exercise3.txt results/docker/demo-poisoning"
 MADE_BY_3="demo-supply-chain/results"
+
+# the files that the exercises of each demo change, mostly with `sed -i.bak`, which keeps the original as FILE.bak
+CHANGED_BY_1="demo-malicious/exercise3.toml"
+CHANGED_BY_2="demo-poisoning/trigger.py"
+
 MARKER=/tmp/pwned_by_pickle.txt # what demo 1's payload writes
 
 reset_command() {
@@ -27,6 +33,7 @@ reset_command() {
 
 reset_demo_1() {
     remove_made "$MADE_BY_1"
+    restore_originals demo-malicious "$CHANGED_BY_1" "$1"
     rm -f "$MARKER"
     remove_image pickle-demo "$1"
     say "Demo 1 is reset."
@@ -34,6 +41,7 @@ reset_demo_1() {
 
 reset_demo_2() {
     remove_made "$MADE_BY_2"
+    restore_originals demo-poisoning "$CHANGED_BY_2" "$1"
     remove_image poisoning-demo "$1"
     say "Demo 2 is reset."
 }
@@ -66,6 +74,43 @@ remove_made() { # remove_made PATTERNS
         say "Removed $path."
     done
 }
+
+restore_originals() { # restore_originals FOLDER FILES YES: these, and every other file that has a copy FILE.bak
+    local copy file names=$2
+    for copy in $(cd "$ROOT" && expand "$1/*.bak"); do
+        file=${copy%.bak}
+        case " $names " in *" $file "*) ;; *) names="$names $file" ;; esac
+    done
+    for file in $names; do
+        restore_original "$file" "$3" && [ -e "$ROOT/$file.bak" ] || continue
+        rm -f "${ROOT:?}/$file.bak"
+        say "Removed $file.bak."
+    done
+}
+
+restore_original() { # restore_original FILE YES: 1 if a person's change to it is kept
+    is_changed "$1" || return 0
+    if [ -e "$ROOT/$1" ] && [ "$2" != yes ]; then
+        ask "Discard the change to $1 and put the original back?" || return 1
+    fi
+    if is_tracked "$1"; then
+        git -C "$ROOT" checkout --quiet HEAD -- "$1" || return 1
+        say "Put back $1, as git has it."
+    else
+        mv "$ROOT/$1.bak" "$ROOT/$1" || return 1
+        say "Put back $1, from $1.bak."
+    fi
+}
+
+is_changed() { # is_changed FILE: it is not what git has at HEAD; without git, not what FILE.bak holds
+    if is_tracked "$1"; then
+        ! git -C "$ROOT" diff --quiet HEAD -- "$1"
+    else
+        [ -e "$ROOT/$1.bak" ] && ! cmp -s "$ROOT/$1" "$ROOT/$1.bak"
+    fi
+}
+
+is_tracked() { git -C "$ROOT" cat-file -e "HEAD:./$1" 2>/dev/null; }
 
 expand() { # expand PATTERNS: those that exist, one a line (their names have no spaces)
     local path

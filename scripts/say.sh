@@ -30,7 +30,7 @@ use_plain_text() { export NO_COLOR=1; } # every script and Python tool of the wo
 ask() { # ask QUESTION: 0 for yes; without a terminal nobody can answer, so no
     local answer
     if [ ! -t 0 ]; then
-        say "$1 Not asked, because there is no terminal: kept. --yes removes it."
+        say "$1 Not asked, because there is no terminal: kept. --yes answers yes."
         return 1
     fi
     printf '%s [y/N] ' "$1"

@@ -1,13 +1,8 @@
-"""workshop.sh itself: its choices, its words and its exit codes, with fakes for everything heavy.
-
-Each test has its own copy of workshop.sh and a PATH that holds nothing but common tools and the fakes
-that the test puts there. The fakes write what they were asked into a log.
-"""
+"""workshop.sh itself: its choices, its words and its exit codes, with fakes for everything heavy."""
 
 from __future__ import annotations
 
 import os
-import pty
 import shutil
 import signal
 import subprocess
@@ -17,131 +12,8 @@ from pathlib import Path
 
 import pytest
 
-Result = subprocess.CompletedProcess[str]
-
-TOOLS = (
-    "awk bash cat chmod cksum cp cut df dirname du env git grep ls mkdir mktemp rm rmdir sed sh sleep tail "
-    "tee touch tr uname"
-)
-
-# A Python that "installs" at once; the question of workshop.sh which Python it is goes to the real one.
-FAKE_PYTHON = """#!/bin/sh
-echo "python $*" >>"$LOG"
-case "$1 $2" in
-    "-c "*urllib*) exit "${FAKE_INDEX:-1}" ;;
-    "-c import torch") exit 0 ;;
-    "-c "*) exec "REAL" "$@" ;;
-    "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
-    "-m pip") exit "${FAKE_PIP:-0}" ;;
-    inspect_model.py*) exit "${FAKE_INSPECT:-1}" ;;
-    "safe_demo.py load") exit "${FAKE_SAFE_DEMO:-0}" ;;
-    "safe_demo.py convert" | "sign_model.py verify" | "serve.py --model") exit 1 ;;
-esac
-"""
-
-# A Docker engine that keeps the label of a built image in a file, so that a second build can be spared.
-FAKE_DOCKER = """#!/bin/sh
-echo "docker $*" >>"$LOG"
-case "$1" in
-    info) exit "${FAKE_ENGINE:-0}" ;;
-    build)
-        [ "$2" != --help ] || exit "${FAKE_BUILDX:-0}"
-        [ -z "${FAKE_BUILD:-}" ] || exit "$FAKE_BUILD"
-        for word in "$@"; do
-            case $word in workshop.sources=*) echo "${word#*=}" >"$STORE/$3" ;; esac
-        done ;;
-    image)
-        case "$2 $4" in
-            "inspect "*Size*) echo 123000000 ;;
-            "inspect "*) eval "name=\\$$#"; cat "$STORE/$name" 2>/dev/null ;;
-            "rm "*) eval "name=\\$$#"; rm "$STORE/$name" ;;
-        esac ;;
-    run) echo container-1 ;;
-    exec)
-        case "$*" in
-            *inspect_model.py*) exit 1 ;;
-            *"safe_demo.py load"*) exit "${FAKE_SAFE_DEMO:-0}" ;;
-            *"safe_demo.py convert"* | *"sign_model.py verify"* | *"serve.py --model"*) exit 1 ;;
-        esac ;;
-    cp)
-        eval "to=\\$$#"
-        for model in clean poisoned; do
-            mkdir -p "$to/scan_results/$model" && echo png >"$to/scan_results/$model/trigger_0_to_1.png"
-        done
-        echo html >"$to/report.html" ;;
-esac
-"""
-
-POISONING = {
-    "prepare.sh": "mkdir -p models && touch models/clean_model.pt models/poisoned_model.pt",
-    "workshop_demo.sh": "$PYTHON --version >/dev/null",
-    "gold_demo.sh": """for model in clean poisoned; do
-        mkdir -p scan_results/$model && echo png >scan_results/$model/trigger_0_to_1.png; done
-        echo html >report.html""",
-}
-
-
-class Bench:
-    """A copy of workshop.sh in a folder of its own, with a PATH of our making."""
-
-    def __init__(self, root: Path, folder: Path) -> None:
-        self.home, self.bin, self.log = folder / "workshop", folder / "bin", folder / "log"
-        (folder / "images").mkdir()
-        self.bin.mkdir()
-        self.home.mkdir()
-        self.log.touch()
-        for tool in TOOLS.split():
-            (self.bin / tool).symlink_to(shutil.which(tool) or pytest.fail(f"no {tool} on this machine"))
-        shutil.copy(root / "workshop.sh", self.home)
-        shutil.copytree(root / "scripts", self.home / "scripts")
-        for demo in ("demo-malicious", "demo-poisoning", "demo-supply-chain"):
-            (self.home / demo).mkdir()
-            (self.home / demo / "Dockerfile").write_text("FROM scratch\n")
-        (self.home / "demo-malicious/requirements.txt").write_text("rich==1\n")
-        (self.home / "demo-malicious/requirements-torch.txt").write_text("torch==1\n")
-        (self.home / "requirements-dev.txt").write_text("pytest==1\n")
-        for name, body in POISONING.items():
-            self.script(f"demo-poisoning/{name}", body)
-        self.script("demo-malicious/run_sandboxed.sh", "exit 1")
-        self.script("demo-supply-chain/scan.sh", 'exit "${FAKE_SCAN:-0}"')
-        self.script("demo-supply-chain/gold_demo.sh", "")
-
-    def script(self, path: str, body: str) -> None:
-        """A demo's script that logs its name and then does `body`."""
-        self.executable(self.home / path, f'#!/bin/bash\necho "script {path}" >>"$LOG"\n{body}\n')
-
-    def executable(self, path: Path, text: str) -> None:
-        path.write_text(text)
-        path.chmod(0o755)
-
-    def python(self, name: str = "python3") -> None:
-        self.executable(self.bin / name, FAKE_PYTHON.replace("REAL", sys.executable))
-
-    def docker(self) -> None:
-        self.executable(self.bin / "docker", FAKE_DOCKER)
-
-    def environment(self, **env: str) -> dict[str, str]:
-        fixed = {"PATH": str(self.bin), "LOG": str(self.log), "STORE": str(self.log.parent / "images")}
-        return fixed | {"HOME": str(self.home), "LANG": os.environ.get("LANG", "C.UTF-8")} | env
-
-    def __call__(self, *args: str, cwd: Path | None = None, **env: str) -> Result:
-        """Run ./workshop.sh with these arguments, without a terminal."""
-        return subprocess.run(
-            [str(self.home / "workshop.sh"), *args],
-            check=False,
-            cwd=cwd or self.home,
-            env=self.environment(**env),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-
-    def logged(self) -> str:
-        """What the fakes were asked since the last look."""
-        text = self.log.read_text()
-        self.log.write_text("")
-        return text
+sys.path.append(str(Path(__file__).resolve().parent))
+from workshop_bench import FAKE_DOCKER, FAKE_PYTHON, Bench, Result
 
 
 @pytest.fixture
@@ -521,96 +393,6 @@ def test_plain_reaches_the_demos(bench: Bench) -> None:
     bench.docker()
     bench("run", "1", "--plain")
     assert "--env NO_COLOR=1 container-1" in bench.logged()
-
-
-@pytest.fixture
-def used_bench(bench: Bench) -> Bench:
-    """A checkout in which everything was made, beside files that are tracked or the user's own."""
-    home = bench.home
-    made = (
-        "demo-malicious/a.pt demo-malicious/a.safetensors demo-poisoning/data/train/stop/1.png "
-        "demo-poisoning/models/clean_model.pt demo-poisoning/scan_results/clean/x.png "
-        "demo-poisoning/outputs/y.png demo-supply-chain/results/z.json .venv/workshop-installed-dev "
-        "results/docker/demo-poisoning/x.png"
-    )
-    for path in (
-        *made.split(),
-        "demo-poisoning/outputs/tracked.txt",
-        "demo-malicious/tracked.pt",
-        "notes.txt",
-    ):
-        (home / path).parent.mkdir(parents=True, exist_ok=True)
-        (home / path).write_text(path)
-    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
-    tracked = ["workshop.sh", "scripts", "demo-poisoning/outputs/tracked.txt", "demo-malicious/tracked.pt"]
-    subprocess.run([*git, "init", "-q"], cwd=home, check=True)
-    subprocess.run([*git, "add", "-f", *tracked], cwd=home, check=True)
-    subprocess.run([*git, "commit", "-qm", "x"], cwd=home, check=True)
-    return bench
-
-
-def files(folder: Path) -> set[str]:
-    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and ".git" not in p.parts}
-
-
-def test_reset_removes_what_was_made_and_nothing_else(used_bench: Bench) -> None:
-    before = files(used_bench.home)
-    result = used_bench("reset")
-    assert result.returncode == 0, result.stderr
-    assert before - files(used_bench.home) == {
-        "demo-malicious/a.pt",
-        "demo-malicious/a.safetensors",
-        "demo-poisoning/data/train/stop/1.png",
-        "demo-poisoning/models/clean_model.pt",
-        "demo-poisoning/scan_results/clean/x.png",
-        "demo-poisoning/outputs/y.png",
-        "demo-supply-chain/results/z.json",
-        "results/docker/demo-poisoning/x.png",
-    }
-    assert "Remove .venv" in result.stdout and "kept" in result.stdout
-    assert not (used_bench.home / "results").exists()
-
-
-def test_reset_of_one_demo_leaves_the_others(used_bench: Bench) -> None:
-    before = files(used_bench.home)
-    assert used_bench("reset", "1").returncode == 0
-    assert before - files(used_bench.home) == {"demo-malicious/a.pt", "demo-malicious/a.safetensors"}
-
-
-def test_reset_keeps_images_without_a_terminal_and_removes_them_with_yes(used_bench: Bench) -> None:
-    used_bench.docker()
-    image = used_bench.log.parent / "images/pickle-demo"
-    image.write_text("label\n")
-    assert "Remove the image pickle-demo (123 MB)? Not asked" in used_bench("reset").stdout
-    assert image.exists()
-    (used_bench.log.parent / "images/grype-demo").write_text("label\n")
-    used_bench.logged()
-    result = used_bench("reset", "--yes")
-    assert result.returncode == 0, result.stderr
-    assert not image.exists()
-    assert "docker volume rm grype-demo-db" in used_bench.logged()
-    assert not (used_bench.home / ".venv").exists()
-    assert (used_bench.home / "demo-malicious/tracked.pt").exists()
-
-
-@pytest.mark.parametrize(("answer", "kept"), [(b"n\n", True), (b"\n", True), (b"y\n", False)])
-def test_reset_asks_on_a_terminal(used_bench: Bench, answer: bytes, kept: bool) -> None:
-    used_bench.docker()
-    image = used_bench.log.parent / "images/pickle-demo"
-    image.write_text("label\n")
-    master, terminal = pty.openpty()
-    os.write(master, answer)
-    subprocess.run(
-        [str(used_bench.home / "workshop.sh"), "reset", "1"],
-        check=True,
-        env=used_bench.environment(),
-        stdin=terminal,
-        capture_output=True,
-        timeout=60,
-    )
-    os.close(master)
-    os.close(terminal)
-    assert image.exists() is kept
 
 
 def test_test_runs_every_checker_and_names_those_that_failed(bench: Bench) -> None:
