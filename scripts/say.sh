@@ -64,18 +64,17 @@ list_steps() {
 }
 
 within() { # within SECONDS COMMAND...: run it without output; 124 if it takes longer
-    local tenths=$(($1 * 10)) pid
+    local end=$((SECONDS + $1 + 1)) pid
     shift
     "$@" >/dev/null 2>&1 </dev/null &
     pid=$!
     while kill -0 "$pid" 2>/dev/null; do
-        if [ "$tenths" -le 0 ]; then
+        if [ "$SECONDS" -ge "$end" ]; then
             kill "$pid" 2>/dev/null
             wait "$pid" 2>/dev/null
             return 124
         fi
-        sleep 0.1
-        tenths=$((tenths - 1))
+        sleep 0.02
     done
     wait "$pid"
 }

@@ -419,6 +419,51 @@ def test_test_runs_every_checker_and_names_those_that_failed(bench: Bench) -> No
     assert bench("test").returncode == 0
 
 
+def check(bench: Bench, root: Path, function: str) -> Result:
+    """Call one of test.sh's checkers, with the real tools, in the bench."""
+    shutil.copy(root / "pyproject.toml", bench.home)
+    tools = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-c", f". scripts/say.sh; . scripts/test.sh; {function}"],
+        check=False,
+        cwd=bench.home,
+        env=bench.environment(PATH=tools),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_types_are_checked_in_the_folders_of_a_demo_too(bench: Bench, root: Path) -> None:
+    for demo in ("demo-malicious", "demo-poisoning"):  # the same names in two demos do not disturb each other
+        (bench.home / demo / "scanner/deep").mkdir(parents=True)
+        (bench.home / demo / "scanner/search.py").write_text("def norm() -> float:\n    return 1.0\n")
+        (bench.home / demo / "scan.py").write_text("from scanner import search\n\nsearch.norm()\n")
+        (bench.home / demo / "scanner/deep/alone.py").write_text("import scanner.search\n")
+    good = check(bench, root, "check_types")
+    assert good.returncode == 0, good.stdout
+    assert good.stdout.count("no issues found in 3 source files") == 2
+    (bench.home / "demo-poisoning/scanner/deep/alone.py").write_text(
+        "from scanner import search\n\nsearch.nrm()\n"
+    )
+    (bench.home / "demo-malicious/scan.py").write_text(
+        "from scanner import search\n\nx: str = search.norm()\n"
+    )
+    bad = check(bench, root, "check_types")
+    assert bad.returncode == 1
+    assert 'alone.py:3: error: Module has no attribute "nrm"' in bad.stdout
+    assert "scan.py:3: error: Incompatible types" in bad.stdout
+
+
+def test_scripts_are_checked_in_the_folders_of_a_demo_too(bench: Bench, root: Path) -> None:
+    assert check(bench, root, "check_scripts").returncode == 0
+    (bench.home / "demo-poisoning/tools").mkdir()
+    (bench.home / "demo-poisoning/tools/x.sh").write_text("#!/bin/bash\necho $1\n")
+    bad = check(bench, root, "check_scripts")
+    assert bad.returncode == 1
+    assert "demo-poisoning/tools/x.sh line 2" in bad.stdout
+
+
 @pytest.mark.parametrize(
     ("engine", "said", "code"),
     [
