@@ -2,9 +2,9 @@
 
     python benchmarks/serving.py            python benchmarks/serving.py --quick
 
-It starts the server as a user would, with a signed ResNet18 that its policy allows, and sends pictures
+It starts the server as a user would, with a signed ResNet18 that its policy allows, and sends images
 from 1, 4 and 16 clients at a time, then from 16 clients while other requests exchange the model again and
-again. Every answer is checked: it must be what the model that it names says about this picture.
+again. Every answer is checked: it must be what the model that it names says about this image.
 
 Exit code 0: no error. 1: at least one answer was wrong or did not come. 2: the server did not start.
 """
@@ -33,9 +33,11 @@ import torch  # noqa: E402 (after the path above)
 
 import cli  # noqa: E402
 import policy  # noqa: E402
-import safe_loading  # noqa: E402
-import shapes  # noqa: E402
 import sign_model  # noqa: E402
+from weights import (  # noqa: E402
+    safe_loading,
+    shapes,
+)
 
 CLIENTS = (1, 4, 16)
 SECONDS, QUICK_SECONDS = 5.0, 0.5  # of each measurement
@@ -149,14 +151,14 @@ def repeat(port: int, job: Job, until: float) -> None:
 
 
 def measure(port: int, clients: int, seconds: float, right: list[object], exchange: bool) -> list[Measured]:
-    """Send pictures from so many clients at a time, if wanted while the model is exchanged."""
-    picture = (DEMO / "circle.png").read_bytes()
+    """Send images from so many clients at a time, if wanted while the model is exchanged."""
+    image = (DEMO / "circle.png").read_bytes()
     orders = [json.dumps({"path": name}).encode() for name in MODELS]
     predictions = Measured(
         f"predict, {clients} client{'s' if clients > 1 else ''}{', models exchanged' if exchange else ''}"
     )
     loads = Measured("load, 2 clients at the same time")
-    jobs = [Job("/predict", [picture], right, predictions)] * clients
+    jobs = [Job("/predict", [image], right, predictions)] * clients
     jobs += [Job("/models/load", orders, [], loads)] * (2 if exchange else 0)
     start = time.perf_counter()
     threads = [threading.Thread(target=repeat, args=(port, job, start + seconds)) for job in jobs]
@@ -170,7 +172,7 @@ def measure(port: int, clients: int, seconds: float, right: list[object], exchan
 
 
 def answers_of_all(port: int) -> list[object]:
-    """What each model says about the picture."""
+    """What each model says about the image."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     found: list[object] = []
     for name in reversed(MODELS):  # ends with the one that the server started with

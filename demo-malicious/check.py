@@ -21,10 +21,10 @@ from pathlib import Path
 import cli
 import policy
 import sign_model
-import zoo
-from judges import UNSAFE, judge_file
+from create_malicious_model import malicious_bytes
+from inspection.scanners import UNSAFE, inspect_file
 from safe_demo import differing
-from safe_loading import load_pickle, load_safetensors, save_safetensors
+from weights.safe_loading import load_pickle, load_safetensors, save_safetensors
 
 FILE1, FILE2 = Path("exercise1.pt"), Path("exercise2.pt")
 SAFE2, COPY2 = Path("exercise2.safetensors"), Path("exercise2_tampered.safetensors")
@@ -45,7 +45,7 @@ def expect(true: bool, hint: str) -> None:
 def disagree() -> str:
     """Exercise 1: one scanner finds code in exercise1.pt, the other says that it is clean."""
     expect(FILE1.exists(), f"There is no {FILE1}. `create_malicious_model.py --list` names files to try.")
-    report = judge_file(FILE1)
+    report = inspect_file(FILE1)
     answers = {name: report.verdicts[name].answer for name in ("picklescan", "modelscan")}
     for name, answer in answers.items():
         if answer == "not installed":
@@ -85,7 +85,7 @@ def write_policy() -> str:
         rules = dataclasses.replace(rules, trusted_keys=(public,), digests=rules.digests and listed)
         clean, malicious = folder / "clean.safetensors", folder / "malicious.pt"
         save_safetensors(load_pickle(clean_pickle(folder)), clean)
-        malicious.write_bytes(zoo.VARIANTS["system"].write(folder / "marker"))
+        malicious.write_bytes(malicious_bytes("system", folder / "marker"))
         for path in (clean, malicious):
             sign_model.sign(path, key)
             if rules.digests:

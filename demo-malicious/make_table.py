@@ -1,4 +1,4 @@
-"""Ask every judge about every file of the zoo, then really load each file, and print one table.
+"""Ask every scanner about every variant of the attack, then really load each file, and print one table.
 
     python make_table.py                         prints the table (some seconds)
     python make_table.py --check SCANNERS.md     exit code 1 if that file shows another verdict
@@ -22,9 +22,10 @@ import torch
 from safetensors.torch import load_file
 
 import cli
-import zoo
-from judges import judge_file
-from safe_loading import existing_file, save_safetensors
+import variants
+from create_malicious_model import VARIANTS, malicious_bytes
+from inspection.scanners import inspect_file
+from weights.safe_loading import existing_file, save_safetensors
 
 START, END = "<!-- made by make_table.py -->", "<!-- end of what make_table.py made -->"
 TOOLS = ("torch", "fickling", "picklescan", "modelscan")
@@ -35,19 +36,17 @@ Row = dict[str, str]
 
 def files(folder: Path) -> Iterator[tuple[Path, Path, Callable[[Path], object]]]:
     """Write each file. Gives its path, the marker of its payload, and the loader that checks nothing."""
-    import shapes  # noqa: PLC0415 (takes seconds to import)
+    from weights import shapes  # noqa: PLC0415 (takes seconds to import)
 
     clean = shapes.network()
     for name, old in (("clean_model.pt", False), ("clean_old_format.pt", True)):
         torch.save(clean.state_dict(), folder / name, _use_new_zipfile_serialization=not old)
-        yield folder / name, folder / f"{name} was here", zoo.unsafe_torch_load
+        yield folder / name, folder / f"{name} was here", variants.unsafe_torch_load
     save_safetensors(clean.state_dict(), folder / "clean_model.safetensors")
     yield folder / "clean_model.safetensors", folder / "SafeTensors was here", load_file
-    for variant in zoo.VARIANTS.values():
+    for variant in VARIANTS.values():
         path, marker = folder / variant.file, folder / f"{variant.name} was here"
-        # an untrained network holds the same program as a trained one
-        data = zoo.resnet18(marker, clean) if variant.name == "resnet18" else variant.write(marker)
-        path.write_bytes(data)
+        path.write_bytes(malicious_bytes(variant.name, marker, clean))  # not trained: the program is the same
         yield path, marker, variant.fire
 
 
@@ -78,11 +77,11 @@ def no_output() -> Iterator[None]:
 
 
 def measure() -> list[Row]:
-    """One row for each file: what each judge says, our verdict, and what two loaders do."""
+    """One row for each file: what each scanner says, our verdict, and what two loaders do."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for path, marker, unsafe in files(Path(folder)):
-            report = judge_file(path)
+            report = inspect_file(path)
             row = {"file": path.name}
             for name, said in report.verdicts.items():
                 row[name] = (
@@ -118,7 +117,7 @@ def markdown(rows: list[Row]) -> str:
 
 
 def differences(before: str, now: str) -> list[str]:
-    """What changed between two tables, in words. A tool that is not installed now is no change."""
+    """What changed between two tables, in words. One that is not installed now does not count."""
     if len(before.splitlines()) != len(now.splitlines()):
         return ["the two tables have not the same number of lines"]
     found = []
@@ -161,7 +160,7 @@ def main() -> int:
         out.say(f"Wrote the table of {len(rows)} files to {place}.")
         return cli.OK
     out.say(versions())
-    out.table("What the judges say, and what happens", list(rows[0]), [list(row.values()) for row in rows])
+    out.table("What the scanners say, and what happens", list(rows[0]), [list(row.values()) for row in rows])
     return cli.OK
 
 

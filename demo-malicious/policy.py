@@ -14,12 +14,14 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
+
+import pydantic
 
 import cli
-import judges
 import sign_model
-from safe_loading import existing_file
+from inspection import scanners
+from weights.safe_loading import existing_file
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,12 +31,23 @@ else:
 POLICY = Path("policy.toml")
 FORMATS = ("safetensors", "scanned clean")
 KINDS = {
-    "max_bytes": "a number",
+    "max_bytes": "a whole number",
     "digests": "a file name",
-    "trusted_keys": "a list of texts",
-    "formats": "a list of texts",
+    "trusted_keys": "a list of file names",
+    "formats": "a list of formats",
 }
 ANY = "any"  # in policy.toml: this check is off
+
+
+class Rules(pydantic.BaseModel):
+    """What policy.toml must hold: all four rules, so that no check is off by mistake, and nothing else."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+    max_bytes: int | Literal["any"]
+    digests: str
+    trusted_keys: list[str] | Literal["any"]
+    formats: list[Literal["safetensors", "scanned clean"]] | Literal["any"]
 
 
 @dataclass(frozen=True)
@@ -80,30 +93,30 @@ def read_policy(path: Path) -> Policy:
         rules = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise cli.UserError(f"{path} is not valid TOML ({error}): correct it.") from error
-    if wrong := sorted(set(rules) ^ set(KINDS)):
-        raise cli.UserError(f"{path}: {wrong[0]} is missing or unknown; it must hold {', '.join(KINDS)}.")
-    for name, kind in KINDS.items():
-        value: Any = rules[name]
-        right = {
-            "a number": type(value) is int,
-            "a file name": isinstance(value, str),
-            "a list of texts": isinstance(value, list) and all(isinstance(part, str) for part in value),
-        }
-        if value == ANY:
-            rules[name] = None
-        elif not right[kind]:
-            raise cli.UserError(f'{path}: {name} must be {kind}, or "any".')
-    formats = rules["formats"]
-    if unknown := sorted(set(formats or ()) - set(FORMATS)):
-        raise cli.UserError(f"{path}: {unknown[0]!r} is no format; known are {' and '.join(FORMATS)}.")
+    try:
+        given = Rules.model_validate(rules)
+    except pydantic.ValidationError as error:
+        raise cli.UserError(f"{path}: {what_is_wrong(error)}") from error
     beside = path.parent  # the files that it names lie beside it
-    keys, digests = rules["trusted_keys"], rules["digests"]
     return Policy(
-        max_bytes=rules["max_bytes"],
-        digests=None if digests is None else beside / digests,
-        trusted_keys=None if keys is None else tuple(beside / key for key in keys),
-        formats=None if formats is None else tuple(formats),
+        max_bytes=given.max_bytes if isinstance(given.max_bytes, int) else None,
+        digests=None if given.digests == ANY else beside / given.digests,
+        trusted_keys=None if given.trusted_keys == ANY else tuple(beside / key for key in given.trusted_keys),
+        formats=None if given.formats == ANY else tuple(given.formats),
     )
+
+
+def what_is_wrong(error: pydantic.ValidationError) -> str:
+    """The first fault of a policy in one sentence that names the rule."""
+    fault = error.errors()[0]
+    rule = str(fault["loc"][0])
+    if fault["type"] == "missing":
+        return f"{rule} is missing; a policy must hold {', '.join(Rules.model_fields)}."
+    if fault["type"] == "extra_forbidden":
+        return f"{sign_model.printable(rule)} is unknown; a policy must hold {', '.join(Rules.model_fields)}."
+    if rule == "formats" and fault["type"] == "literal_error" and len(fault["loc"]) > 2:
+        return f"{fault['input']!r} is not a known format; known are {' and '.join(FORMATS)}."
+    return f'{rule} must be {KINDS[rule]}, or "any".'
 
 
 def sha256(path: Path) -> str:
@@ -181,13 +194,13 @@ def check_signature(path: Path, keys: tuple[Path, ...] | None) -> Check:
 
 
 def check_format(path: Path, formats: tuple[str, ...] | None) -> Check:
-    """A format that cannot hold code, or one that can, but no judge finds code in this file."""
+    """A format that cannot hold code, or one that can, but no scanner finds code in this file."""
     if formats is None:
         return Check("format", True, "any is allowed")
-    report = judges.judge_file(path)
+    report = scanners.inspect_file(path)
     # printable: names in a hostile file must not steer the terminal
     found = sign_model.printable(f"{report.overall}: {without_folder(report.reason, path)}")
-    if report.overall != judges.SAFE:
+    if report.overall != scanners.SAFE:
         return Check("format", False, found)
     if path.suffix == ".safetensors" and "safetensors" in formats:
         return Check("format", True, "a valid SafeTensors file: there is no code in this format")

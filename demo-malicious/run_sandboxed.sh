@@ -46,8 +46,8 @@ send_file() { # send_file FILE, or send_file --demo VARIANT: the bytes, to stand
     # made in the image, so this machine needs no Python
     docker run --rm --pull never --network none --read-only --tmpfs /tmp --cap-drop ALL \
         --security-opt no-new-privileges --entrypoint python "$IMAGE" -c "
-import sys, zoo, create_malicious_model as demo
-sys.stdout.buffer.write(zoo.VARIANTS[sys.argv[1]].write(demo.MARKER))" "$2"
+import sys, create_malicious_model as demo
+sys.stdout.buffer.write(demo.malicious_bytes(sys.argv[1], demo.MARKER))" "$2"
 }
 
 load_in_sandbox() { # load_in_sandbox NAME: the file comes on standard input
@@ -92,7 +92,7 @@ main() {
             name=demo.$variant
             ;;
         *)
-            [ -f "$file" ] && [ -r "$file" ] || fail "$file is no file that can be read: check the name."
+            [ -f "$file" ] && [ -r "$file" ] || fail "$file is not a file that can be read: check the name."
             name=$(basename -- "$file")
             ;;
     esac

@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 
 import cli
-import formats
-import shapes
-from safe_loading import (
+from create_malicious_model import DEFAULT, malicious_bytes
+from weights import comparison, shapes
+from weights.safe_loading import (
     RefusedError,
     Weights,
     check_plain,
@@ -33,6 +33,11 @@ from safe_loading import (
 
 MODEL = Path("safe_model.pt")
 REPEAT = 7
+
+
+def plain_payload(marker: Path) -> bytes:
+    """Our own harmless payload, for the comparison."""
+    return malicious_bytes(DEFAULT, marker)
 
 
 # --- convert -------------------------------------------------------------------------------------------
@@ -87,7 +92,7 @@ def convert(pickle: Path, safe: Path, part: str, out: cli.Out) -> int:
         if not torch.equal(before, after):
             out.say(f"But the outputs differ by up to {(before - after).abs().max().item()}.", "red")
             return cli.FINDING
-        out.say(f"Its outputs for {len(after)} new pictures are the same, too: largest difference 0.0.")
+        out.say(f"Its outputs for {len(after)} new images are the same, too: largest difference 0.0.")
     return cli.OK
 
 
@@ -112,13 +117,15 @@ def create(given: Path | None, repeat: int, out: cli.Out) -> int:
     else:
         out.heading("1. Train a small model and save it as a pickle")
         start = time.perf_counter()
-        steps = shapes.EPOCHS * shapes.TRAIN_PICTURES // shapes.BATCH
-        with cli.atomic_write(pickle) as scratch:  # first, so that an unwritable place is named before training
+        steps = shapes.EPOCHS * shapes.TRAIN_IMAGES // shapes.BATCH
+        with cli.atomic_write(
+            pickle
+        ) as scratch:  # first, so that an unwritable place is named before training
             model = shapes.train(lambda items: out.progress(items, steps, "training"))
             torch.save(model.state_dict(), scratch)
         out.say(f"Trained a ResNet18 in {time.perf_counter() - start:.1f} seconds. Wrote {pickle}.")
         accuracy = shapes.outputs(load_pickle(pickle), pickle)[1]
-        out.say(f"It names the shape right on {accuracy:.1%} of {shapes.NEW_PICTURES} new pictures.")
+        out.say(f"It classifies {accuracy:.1%} of {shapes.NEW_IMAGES} new images correctly.")
 
     out.heading("2. Convert it to SafeTensors")
     if code := convert(pickle, safe, "", out):
@@ -126,7 +133,7 @@ def create(given: Path | None, repeat: int, out: cli.Out) -> int:
 
     out.heading("3. Compare, measured on this machine just now")
     out.say("Measuring: this takes some seconds.")
-    formats.show(formats.measure("this model", pickle, safe, repeat), repeat, out)
+    comparison.show(comparison.measure("this model", pickle, safe, repeat), repeat, plain_payload, out)
     if not given:
         out.say("Now type: python safe_demo.py load")
     return cli.OK
@@ -151,14 +158,16 @@ def convert_only(pickle: Path | None, safe: Path | None, part: str, out: cli.Out
 
 def compare(repeat: int, out: cli.Out) -> int:
     """Measure both formats at all sizes, in one run."""
-    out.say(f"Measuring {len(formats.SIZES)} model sizes, {repeat} runs each: this takes some seconds.")
-    rows = formats.measure_sizes(repeat, lambda names: out.progress(names, len(formats.SIZES), "measuring"))
-    formats.show(rows, repeat, out)
+    out.say(f"Measuring {len(comparison.SIZES)} model sizes, {repeat} runs each: this takes some seconds.")
+    rows = comparison.measure_sizes(
+        repeat, lambda names: out.progress(names, len(comparison.SIZES), "measuring")
+    )
+    comparison.show(rows, repeat, plain_payload, out)
     return cli.OK
 
 
 def load(given: Path | None, out: cli.Out) -> int:
-    """Load the SafeTensors file, name new pictures, compare with the pickle where it is still there."""
+    """Load the SafeTensors file, name new images, compare with the pickle where it is still there."""
     path = given or MODEL.with_suffix(".safetensors")
     if not given and not path.exists():
         raise cli.UserError(f"{path} does not exist: type `python safe_demo.py` first.")
@@ -166,7 +175,7 @@ def load(given: Path | None, out: cli.Out) -> int:
     scores, accuracy = shapes.outputs(weights, path)
     numbers = sum(tensor.numel() for tensor in weights.values())
     out.say(f"Loaded {path}: {len(weights)} tensors, {numbers} numbers, no pickle, no code ran.")
-    out.say(f"It names the shape right on {accuracy:.1%} of {len(scores)} new pictures.")
+    out.say(f"It classifies {accuracy:.1%} of {len(scores)} new images correctly.")
     pickle = path.with_suffix(".pt")
     if not pickle.exists():
         out.say(f"There is no {pickle} to compare with.")
@@ -199,7 +208,7 @@ def main() -> int:
     arguments.add_argument("--repeat", type=at_least_one, default=REPEAT, help="measure so many times")
     args = arguments.parse_args()
     out = cli.Out(args.plain)
-    torch.set_num_threads(1)  # pictures this small are slower on many cores, above all when they are busy
+    torch.set_num_threads(1)  # images this small are slower on many cores, above all when they are busy
     given = args.file or args.model
     if args.action == "convert":
         return convert_only(given, args.out, args.part, out)

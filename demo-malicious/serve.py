@@ -4,7 +4,7 @@
     python serve.py                                    starts without a model, loads one on request
     python serve.py --naive                            loads whatever it is told to, as many servers did
 
-Then, from a second terminal (ask.py does the same where there is no curl):
+Then, from a second terminal (client.py does the same where there is no curl):
 
     curl http://127.0.0.1:8000/health
     curl http://127.0.0.1:8000/model
@@ -44,16 +44,15 @@ from torch import nn
 
 import cli
 import policy
-import shapes
 import sign_model
-import zoo
-from create_malicious_model import MARKER
-from safe_loading import load_pickle, load_safetensors
+from create_malicious_model import MARKER, VARIANTS, is_ours
+from weights import shapes
+from weights.safe_loading import load_pickle, load_safetensors
 
-LARGEST_PICTURE = 1_000_000  # bytes of a request for a prediction
+LARGEST_IMAGE = 1_000_000  # bytes of a request for a prediction
 LARGEST_ORDER = 10_000  # bytes of a request to load
 MOST_DROPPED = 64_000_000  # bytes that are read only to say politely that they are too many
-MOST_PIXELS = 4_000_000  # a small file can unfold to a huge picture
+MOST_PIXELS = 4_000_000  # a small file can unfold to a huge image
 AT_ONCE = 100  # connections; more are told 503
 
 
@@ -101,7 +100,7 @@ class ModelServer:
 
     def load_naive(self, path: Path) -> dict[str, Any]:
         """The attack: torch.load without its safe mode. Only for the demo's own harmless files."""
-        ours = next((v for v in zoo.VARIANTS.values() if zoo.is_ours(v, path, self.marker)), None)
+        ours = next((v for v in VARIANTS.values() if is_ours(v, path, self.marker)), None)
         if ours is None:
             raise Refused(403, f"{path.name} is not one of this demo's own files: --naive loads only those.")
         before = self.marker.exists()
@@ -117,13 +116,13 @@ class ModelServer:
         return {"loaded": path.name, **ran}
 
     def predict(self, data: bytes) -> dict[str, Any]:
-        """The shape on a picture (PNG or JPEG), or Refused."""
+        """The shape on an image (PNG or JPEG), or Refused."""
         loaded = self.loaded  # taken once: another request may replace it in the meantime
         if loaded is None:
             raise Refused(409, "No model is loaded: POST /models/load first.")
-        picture = shapes.to_tensor(read_picture(data))
+        image = shapes.to_tensor(read_image(data))
         with torch.inference_mode():
-            scores = loaded.network(picture[None]).softmax(1)[0]
+            scores = loaded.network(image[None]).softmax(1)[0]
         if not scores.isfinite().all():
             raise Refused(409, f"{loaded.name} gives no numbers: its weights are of no use.")
         return {
@@ -138,7 +137,7 @@ def copy_of(folder: Path, name: str, most: int | None) -> Iterator[Path]:
     """A private copy of a file and its signature: what is checked is what is loaded.
 
     Without it, somebody could exchange the file between the check and the loading. Raises Refused if the
-    name leads out of the folder, or to something that is no ordinary file, or to one that is too large.
+    name leads out of the folder, or to something that is not an ordinary file, or to one that is too large.
     """
     if name != Path(name).name or name in ("", "..") or not name.isprintable():
         raise Refused(400, "path must be the name of a file in the models folder, without a folder.")
@@ -171,20 +170,20 @@ def take(source: Path, copy: Path, most: int | None) -> None:
             shutil.copyfileobj(file, target)
 
 
-def read_picture(data: bytes) -> Image.Image:
-    """Decode a PNG or JPEG picture; raises Refused for anything else, and before a huge one unfolds."""
+def read_image(data: bytes) -> Image.Image:
+    """Decode a PNG or JPEG image; raises Refused for anything else, and before a huge one unfolds."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # Pillow only warns of some bad files
-            picture = Image.open(io.BytesIO(data), formats=["PNG", "JPEG"])
-            if picture.width * picture.height > MOST_PIXELS:
-                raise Refused(400, f"The picture has more than {MOST_PIXELS} pixels.")
-            picture.load()
-            return picture.convert("RGB")
+            image = Image.open(io.BytesIO(data), formats=["PNG", "JPEG"])
+            if image.width * image.height > MOST_PIXELS:
+                raise Refused(400, f"The image has more than {MOST_PIXELS} pixels.")
+            image.load()
+            return image.convert("RGB")
     except Refused:
         raise
     except Exception as error:  # decoders fail in many ways on damaged files
-        raise Refused(400, "The body is not a PNG or JPEG picture, or it is damaged.") from error
+        raise Refused(400, "The body is not a PNG or JPEG image, or it is damaged.") from error
 
 
 async def body(request: Request, most: int) -> bytes:
@@ -240,8 +239,8 @@ def application(server: ModelServer, out: cli.Out) -> Starlette:
         return JSONResponse(answer)
 
     async def predict(request: Request) -> Response:
-        picture = await body(request, LARGEST_PICTURE)
-        return JSONResponse(await to_thread.run_sync(server.predict, picture, limiter=predicting))
+        image = await body(request, LARGEST_IMAGE)
+        return JSONResponse(await to_thread.run_sync(server.predict, image, limiter=predicting))
 
     async def refuse(request: Request, refusal: Exception) -> Response:
         assert isinstance(refusal, Refused)
@@ -289,9 +288,9 @@ def main() -> int:
     args = arguments.parse_args()
     out = cli.Out(args.plain)
     if not args.models.is_dir():
-        raise cli.UserError(f"{args.models} is no folder: name the one that holds the models.")
+        raise cli.UserError(f"{args.models} is not a folder: name the one that holds the models.")
     rules = None if args.naive else policy.read_policy(args.policy)
-    torch.set_num_threads(1)  # for one picture; the cores work on several pictures side by side
+    torch.set_num_threads(1)  # for one image; the cores work on several images side by side
     server = ModelServer(args.models, rules, args.marker.absolute())
     with listen(args.host, args.port) as place:
         if args.naive:

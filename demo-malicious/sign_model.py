@@ -73,7 +73,9 @@ def fingerprint(public_key: Path) -> str:
     try:
         key = serialization.load_pem_public_key(small_file(public_key))
     except ValueError as error:
-        raise cli.UserError(f"{public_key} is no public key (PEM): give the signer's .pub file.") from error
+        raise cli.UserError(
+            f"{public_key} is not a valid public key (PEM): give the signer's .pub file."
+        ) from error
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     return hashlib.sha256(key.public_bytes(serialization.Encoding.PEM, form)).hexdigest()
 
@@ -93,13 +95,13 @@ def sign(path: Path, private_key: Path, signature: Path | None = None) -> Path:
     if signature.resolve() == model or model in signature.resolve().parents:
         raise cli.UserError(f"{signature} is part of what is signed: put it beside {path}, not inside.")
     if signature.exists() and not is_signature(signature):
-        raise cli.UserError(f"{signature} is there and no signature: choose a place with --signature.")
+        raise cli.UserError(f"{signature} exists and is not a signature: choose a place with --signature.")
     small_file(private_key)
     try:
         signer = signing.Config().use_elliptic_key_signer(private_key=private_key)
     except Exception as error:  # not a key, with a password, or of a kind that the library does not take
         raise cli.UserError(
-            f"{private_key} is no private key (elliptic curve, PEM, without password): make one with keygen."
+            f"{private_key} is not a valid private key (elliptic curve, no password): make one with keygen."
         ) from error
     signer.set_hashing_config(every_file())
     with cli.atomic_write(signature) as scratch:
@@ -127,7 +129,7 @@ def verify(path: Path, public_key: Path, signature: Path | None = None) -> None:
     if not signature.exists():
         raise NotVerified(f"it is not signed: there is no {signature}")
     if not is_signature(signature):
-        raise NotVerified(f"{signature} is damaged or no signature")
+        raise NotVerified(f"{signature} is damaged or not a valid signature")
     verifier.set_hashing_config(every_file())
     try:
         verifier.verify(model, signature)
@@ -185,7 +187,7 @@ def existing_model(path: Path) -> Path:
             with path.open("rb") as file:
                 nothing = not file.read(1)
         else:
-            raise cli.UserError(f"{path} is no file and no folder: check the name.")
+            raise cli.UserError(f"{path} is neither a file nor a folder: check the name.")
     except OSError as error:
         raise cli.UserError(f"{path} cannot be read ({error.strerror}): check its permissions.") from error
     if nothing:
@@ -196,7 +198,7 @@ def existing_model(path: Path) -> Path:
 def small_file(path: Path) -> bytes:
     """The bytes of a key or signature file, else UserError: no device, no pipe, nothing huge."""
     if not path.is_file():
-        raise cli.UserError(f"{path} does not exist or is no file: make keys with `sign_model.py keygen`.")
+        raise cli.UserError(f"{path} does not exist or is not a file: make keys with `sign_model.py keygen`.")
     try:
         if path.stat().st_size > LARGEST:
             raise cli.UserError(f"{path} is far too large for a key: check the name.")

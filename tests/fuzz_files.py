@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-import zoo
+import create_malicious_model as attack
 
 HUGE = 2**62  # a size that nothing has
 BOMB = 2**31  # bytes a bomb unpacks to: twice of what a command may use
@@ -123,8 +123,10 @@ def seeds(marker: Path) -> list[ModelFile]:
     payload = Calls(os.system, f"touch {shlex.quote(str(marker))}")
     checkpoint = {"epoch": 3, "state_dict": weights, "optimizer": {"state": {0: weights}, "note": payload}}
     published = [
-        ModelFile(f"zoo, {variant.name}", variant.file.suffix, variant.write(marker))
-        for variant in zoo.VARIANTS.values()
+        ModelFile(
+            f"variant, {variant.name}", variant.file.suffix, attack.malicious_bytes(variant.name, marker)
+        )
+        for variant in attack.VARIANTS.values()
         if variant.name != "resnet18"  # it is 45 MB
     ]
     return [
@@ -412,33 +414,33 @@ def wrong_files(whole: dict[str, bytes]) -> dict[str, bytes]:
 # --- random mutations --------------------------------------------------------------------------------------
 
 
-def flip_bits(data: bytearray, dice: random.Random) -> None:
-    for _ in range(dice.randint(1, 8)):
-        data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+def flip_bits(data: bytearray, rng: random.Random) -> None:
+    for _ in range(rng.randint(1, 8)):
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
 
 
-def set_bytes(data: bytearray, dice: random.Random) -> None:
-    start = dice.randrange(len(data))
-    data[start : start + 4] = struct.pack("<I", dice.choice([0, 1, 2**16, 2**31, 2**32 - 1]))
+def set_bytes(data: bytearray, rng: random.Random) -> None:
+    start = rng.randrange(len(data))
+    data[start : start + 4] = struct.pack("<I", rng.choice([0, 1, 2**16, 2**31, 2**32 - 1]))
 
 
-def truncate(data: bytearray, dice: random.Random) -> None:
-    del data[dice.randrange(1, len(data) + 1) :]
+def truncate(data: bytearray, rng: random.Random) -> None:
+    del data[rng.randrange(1, len(data) + 1) :]
 
 
-def cut_out(data: bytearray, dice: random.Random) -> None:
-    start = dice.randrange(len(data))
-    del data[start : start + dice.randint(1, 64)]
+def cut_out(data: bytearray, rng: random.Random) -> None:
+    start = rng.randrange(len(data))
+    del data[start : start + rng.randint(1, 64)]
 
 
-def repeat(data: bytearray, dice: random.Random) -> None:
-    start = dice.randrange(len(data))
-    data[start:start] = data[start : start + dice.randint(1, 64)] * dice.randint(1, 50)
+def repeat(data: bytearray, rng: random.Random) -> None:
+    start = rng.randrange(len(data))
+    data[start:start] = data[start : start + rng.randint(1, 64)] * rng.randint(1, 50)
 
 
-def exchange(data: bytearray, dice: random.Random) -> None:
-    first, second = dice.randrange(len(data)), dice.randrange(len(data))
-    size = dice.randint(1, 64)
+def exchange(data: bytearray, rng: random.Random) -> None:
+    first, second = rng.randrange(len(data)), rng.randrange(len(data))
+    size = rng.randint(1, 64)
     data[first : first + size], data[second : second + size] = (
         data[second : second + size],
         data[first : first + size],
@@ -455,43 +457,43 @@ MUTATORS: list[Callable[[bytearray, random.Random], None]] = [
 ]
 
 
-def mutate(whole: list[ModelFile], dice: random.Random) -> ModelFile:
+def mutate(whole: list[ModelFile], rng: random.Random) -> ModelFile:
     """A seed with 1 to 3 random changes: of the raw bytes, or of a part that is then packed correctly."""
-    seed = dice.choice(whole)
-    steps = [dice.choice(MUTATORS) for _ in range(dice.randint(1, 3))]
+    seed = rng.choice(whole)
+    steps = [rng.choice(MUTATORS) for _ in range(rng.randint(1, 3))]
     where, data = "raw", seed.data
-    if zipfile.is_zipfile(io.BytesIO(data)) and data[:2] == b"PK" and dice.random() < 0.6:
+    if zipfile.is_zipfile(io.BytesIO(data)) and data[:2] == b"PK" and rng.random() < 0.6:
         where, members = "in the zip", members_of(data)
-        chosen = dice.choice([0, 0, 0, dice.randrange(len(members))])  # the pickle comes first
-        members[chosen] = members[chosen][0], changed(members[chosen][1], steps, dice)
+        chosen = rng.choice([0, 0, 0, rng.randrange(len(members))])  # the pickle comes first
+        members[chosen] = members[chosen][0], changed(members[chosen][1], steps, rng)
         data = zipped(members)
-    elif seed.suffix == ".safetensors" and dice.random() < 0.6:
-        where, data = "in the header", change_header(data, dice)
+    elif seed.suffix == ".safetensors" and rng.random() < 0.6:
+        where, data = "in the header", change_header(data, rng)
     else:
-        data = changed(data, steps, dice)
+        data = changed(data, steps, rng)
     return ModelFile(f"{seed.name}, {where}: {', '.join(step.__name__ for step in steps)}", seed.suffix, data)
 
 
 def changed(
-    data: bytes, steps: Sequence[Callable[[bytearray, random.Random], None]], dice: random.Random
+    data: bytes, steps: Sequence[Callable[[bytearray, random.Random], None]], rng: random.Random
 ) -> bytes:
     """The bytes after these changes."""
     new = bytearray(data)
     for step in steps:
         if new:
-            step(new, dice)
+            step(new, rng)
     return bytes(new)
 
 
-def change_header(data: bytes, dice: random.Random) -> bytes:
+def change_header(data: bytes, rng: random.Random) -> bytes:
     """A SafeTensors file with one value of its header replaced by an odd one."""
     size = struct.unpack_from("<Q", data)[0]
     header = json.loads(data[8 : 8 + size])
-    entry = header[dice.choice(sorted(header))]
-    key = dice.choice(sorted(entry))
-    value = dice.choice(ODD_VALUES)
-    if isinstance(entry[key], list) and dice.random() < 0.7:
-        entry[key][dice.randrange(len(entry[key]))] = value
+    entry = header[rng.choice(sorted(header))]
+    key = rng.choice(sorted(entry))
+    value = rng.choice(ODD_VALUES)
+    if isinstance(entry[key], list) and rng.random() < 0.7:
+        entry[key][rng.randrange(len(entry[key]))] = value
     else:
         entry[key] = value
     return safetensors_bytes(json.dumps(header).encode(), data[8 + size :])

@@ -63,7 +63,7 @@ class Answer:
     stdout: str = ""
     stderr: str = ""
     events: list[str] = field(default_factory=list)  # forbidden things it did or tried to do
-    outside: list[str] = field(default_factory=list)  # what loading would import although it was called clean
+    disallowed: list[str] = field(default_factory=list)  # imported by loading, although called clean
     seconds: float = 0.0
     megabytes: int = 0  # the most it used at a time, with its child processes
     broken: str = ""  # why it was stopped, or how it ended, if it did not come back
@@ -110,7 +110,7 @@ def work(box: Path, targets: Iterable[str]) -> None:
         said = [stream.read().decode(errors="backslashreplace") for stream in streams]
         answer = {"code": code, "stdout": said[0], "stderr": said[1], "events": list(events)}
         if code == 0 and request["target"] in ("inspect", "serve"):
-            answer["outside"] = names_outside(Path(request["file"]))
+            answer["disallowed"] = disallowed_names(Path(request["file"]))
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -149,7 +149,7 @@ def watch(box: Path) -> list[str]:
             if isinstance(path, int) or not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC):
                 return
         elif event == "subprocess.Popen":
-            if details[1][0] != sys.executable:  # a judge may work in a Python process of its own
+            if details[1][0] != sys.executable:  # a scanner may work in a Python process of its own
                 seen.append(f"started {details[1]}")
             return
         elif event in ("os.system", "os.exec", "os.posix_spawn", "socket.connect"):
@@ -167,8 +167,8 @@ def watch(box: Path) -> list[str]:
     return seen
 
 
-def names_outside(path: Path) -> list[str]:
-    """What torch.load without its safe loader would import from a file that a judge called clean.
+def disallowed_names(path: Path) -> list[str]:
+    """What torch.load without its safe loader would import from a file that a scanner called clean.
 
     This loads the file, but every import is replaced by something that does nothing, and is only noted.
     """
@@ -367,11 +367,11 @@ class Fuzzer:
         """The hostile files made by hand."""
         return [*self.seeds, *self.signatures, *fuzz_files.tricks(self.worker.marker)]
 
-    def mutated(self, dice: random.Random) -> ModelFile:
+    def mutated(self, rng: random.Random) -> ModelFile:
         """A random hostile file; one in ten is a signature."""
-        if self.signatures and dice.random() < 0.1:
-            return fuzz_files.mutate(self.signatures, dice)
-        return fuzz_files.mutate(self.seeds, dice)
+        if self.signatures and rng.random() < 0.1:
+            return fuzz_files.mutate(self.signatures, rng)
+        return fuzz_files.mutate(self.seeds, rng)
 
     def try_file(self, file: ModelFile, targets: Iterable[str] = ()) -> list[str]:
         """Run these commands (or all) on one file. Returns what was wrong, in words."""
@@ -441,8 +441,8 @@ def rules_broken(answer: Answer) -> list[str]:
         problems.append(f"code {answer.code} with words on stderr: {lines[:3]}")
     if strange := {c for c in answer.stdout + answer.stderr if not c.isprintable() and c not in "\n\t"}:
         problems.append(f"control characters in the output: {sorted(strange)}")
-    if answer.outside:
-        problems.append(f"called clean, but loading would import {', '.join(answer.outside)}")
+    if answer.disallowed:
+        problems.append(f"called clean, but loading would import {', '.join(answer.disallowed)}")
     return problems
 
 
@@ -485,9 +485,9 @@ def main() -> int:
     if args.worker:
         work(args.worker, args.target or TARGETS)
         return 0
-    dice = random.Random(args.seed)
+    rng = random.Random(args.seed)
     with fuzzer(args.target or TARGETS) as trying:
-        for file in [*trying.tricks(), *(trying.mutated(dice) for _ in range(args.count))]:
+        for file in [*trying.tricks(), *(trying.mutated(rng) for _ in range(args.count))]:
             for problem in trying.try_file(file):
                 print(f"{file.name}: {problem}"[:300], file=sys.stderr)
             if trying.summary.files % 500 == 0:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-import zoo
+import create_malicious_model as attack
 
 pytestmark = pytest.mark.docker
 
@@ -146,7 +146,7 @@ def test_the_server_answers_this_machine(published: str) -> None:
         urllib.request.urlopen(f"{published}/models/load", order, timeout=60)
     assert refused.value.code == 409
     answer = json.load(refused.value)
-    assert (answer["before"], answer["after"]) == (False, True)  # owned by a file that is no model at all
+    assert (answer["before"], answer["after"]) == (False, True)  # owned by a file that is not a model at all
 
 
 # --- the sandbox -------------------------------------------------------------------------------------------
@@ -219,17 +219,17 @@ def test_the_payload_fires_in_the_sandbox_and_reaches_nothing(
     docker: Any, image: str, tmp_path: Path
 ) -> None:
     marker = tmp_path / "marker.txt"  # of this machine
-    (tmp_path / "model.pt").write_bytes(zoo.system(marker))
+    (tmp_path / "model.pt").write_bytes(attack.malicious_bytes("system", marker))
     before = docker("volume", "ls", "-q").stdout, docker("ps", "-aq").stdout
     result = sandbox(image, tmp_path / "model.pt")
-    assert f">>> {zoo.MESSAGE} <<<" in result.stdout  # it ran, but the marker's folder is not in there
+    assert f">>> {attack.MESSAGE} <<<" in result.stdout  # it ran, but the marker's folder is not in there
     assert "No new file in /tmp, no process." in result.stdout
     assert not marker.exists()
-    (tmp_path / "model.pt").write_bytes(zoo.system(Path("/tmp/sandbox-marker.txt")))
+    (tmp_path / "model.pt").write_bytes(attack.malicious_bytes("system", Path("/tmp/sandbox-marker.txt")))
     result = sandbox(image, tmp_path / "model.pt")
     assert result.returncode == 1, result.stdout + result.stderr
-    assert f">>> {zoo.MESSAGE} <<<" in result.stdout
-    assert f"Wrote /tmp/sandbox-marker.txt: {zoo.MESSAGE}" in result.stdout
+    assert f">>> {attack.MESSAGE} <<<" in result.stdout
+    assert f"Wrote /tmp/sandbox-marker.txt: {attack.MESSAGE}" in result.stdout
     assert result.stdout.count("answer: closed") == 8
     assert "OPEN" not in result.stdout
     assert not Path("/tmp/sandbox-marker.txt").exists()
@@ -240,7 +240,7 @@ def test_the_payload_fires_in_the_sandbox_and_reaches_nothing(
 def test_the_demo_files_fire_in_the_sandbox(docker: Any, image: str, variant: str) -> None:
     result = sandbox(image, "--demo", variant)
     assert result.returncode == 1, result.stdout + result.stderr
-    assert f"Wrote /tmp/pwned_by_pickle.txt: {zoo.MESSAGE}" in result.stdout
+    assert f"Wrote /tmp/pwned_by_pickle.txt: {attack.MESSAGE}" in result.stdout
 
 
 def test_greedy_code_in_the_sandbox_gets_nothing(docker: Any, image: str, tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_the_image_holds_only_what_the_demo_needs(docker: Any, image: str) -> No
 
 
 def test_the_image_stays_small(docker: Any, image: str) -> None:
-    """Two layers on top of the base image, and judges, signing and the server take less than 100 MB."""
+    """Two layers on top of the base image, and scanners, signing and the server take less than 100 MB."""
     history = docker("history", "--no-trunc", "--human=false", "--format", "{{.Size}} {{.CreatedBy}}", image)
     layers = [line for line in history.stdout.splitlines() if not line.startswith("0 ")]
     own = [line for line in layers if "COPY /opt/site" in line or "COPY /build/app" in line]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import controls
-import safe_loading
+from weights import safe_loading
 
 Table = dict[str, dict[str, str]]
 
@@ -74,7 +74,7 @@ def test_what_the_table_teaches(measured: Table) -> None:
     ],
 )
 def test_a_cell_compares_the_trouble_with_the_job(wrong: set[str], stopped: bool | str, cell: str) -> None:
-    assert controls.judge_control(frozenset(wrong), {"code"}, stopped) == cell
+    assert controls.rate_control(frozenset(wrong), {"code"}, stopped) == cell
 
 
 def test_sentences_are_only_said_where_the_table_shows_them() -> None:
@@ -92,16 +92,14 @@ def test_sentences_are_only_said_where_the_table_shows_them() -> None:
 
 
 def test_a_malicious_file_is_not_taken_for_the_backdoored_one(
-    run_script: Callable[..., CompletedProcess[str]], assert_refused: Callable[..., None], tmp_path: Path
+    run_main: Callable[..., CompletedProcess[str]], assert_refused: Callable[..., None], tmp_path: Path
 ) -> None:
     path = tmp_path / "model.pt"
-    path.write_bytes(controls.zoo.VARIANTS["system"].write(tmp_path / "marker"))
-    assert_refused(
-        run_script("demo-malicious/controls.py", "--backdoored", path), path, "refused and not run"
-    )
+    path.write_bytes(controls.malicious_bytes("system", tmp_path / "marker"))
+    assert_refused(run_main(controls, "--backdoored", path), path, "refused and not run")
     document = tmp_path / "document.md"
     document.write_text("no place for a table")
-    assert_refused(run_script("demo-malicious/controls.py", "--write", document), document, "no place")
+    assert_refused(run_main(controls, "--write", document), document, "no place")
     assert document.read_text() == "no place for a table"
     assert sorted(tmp_path.iterdir()) == [document, path]
 

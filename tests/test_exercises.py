@@ -151,9 +151,9 @@ def test_a_copy_that_was_signed_anew_is_no_solution(tmp_path: Path, monkeypatch:
     assert "is not what was signed" in check.tamper()
 
 
-def test_usage(run_script: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
-    assert run_script("demo-malicious/check.py", "5").returncode == 2
-    nothing = run_script("demo-malicious/check.py", "3")
+def test_usage(run_main: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    assert run_main(check, "5").returncode == 2
+    nothing = run_main(check, "3")
     assert nothing.returncode == 2
     assert nothing.stderr.startswith("error: Exercise 3 cannot be checked. exercise3.toml does not exist")
     assert list(tmp_path.iterdir()) == []

@@ -70,11 +70,11 @@ def test_every_trick(trying: Fuzzer) -> None:
     phases=[Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
 )
-@given(dice=st.randoms(use_true_random=False))
-def test_random_mutations(trying: Fuzzer, dice: random.Random) -> None:
+@given(rng=st.randoms(use_true_random=False))
+def test_random_mutations(trying: Fuzzer, rng: random.Random) -> None:
     """Each file through one command. If one fails, Hypothesis looks for a smaller change that fails, too."""
-    file = trying.mutated(dice)
-    target = "verify" if file.suffix.endswith(".sig") else dice.choice(trying.targets)
+    file = trying.mutated(rng)
+    target = "verify" if file.suffix.endswith(".sig") else rng.choice(trying.targets)
     assert trying.try_file(file, [target]) == [], file
 
 
@@ -145,11 +145,11 @@ def test_what_a_file_would_import_is_noted_without_running_it(tmp_path: Path) ->
     for seed in fuzz_files.seeds(marker):
         path = tmp_path / f"model{seed.suffix}"
         path.write_bytes(seed.data)
-        names = fuzz_models.names_outside(path)
+        names = fuzz_models.disallowed_names(path)
         clean = seed.name.startswith(("clean", "safetensors"))
         assert (names == []) == clean, (seed.name, names)
     path.write_bytes(pickle.dumps(fuzz_files.Calls(eval, "1")))
-    assert fuzz_models.names_outside(path) == ["builtins.eval"]
+    assert fuzz_models.disallowed_names(path) == ["builtins.eval"]
     assert not marker.exists()
 
 

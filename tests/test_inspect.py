@@ -1,4 +1,4 @@
-"""The inspector: it never runs anything, four judges and our verdict, and no hostile file chokes it."""
+"""The inspector: it never runs anything, four scanners and our verdict, and no hostile file chokes it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ from pathlib import Path
 import pytest
 import torch
 
+import create_malicious_model as attack
 import inspect_model
-import judges
 import make_table
-import pickles
-import safe_loading
-import zoo
-from judges import SAFE, UNKNOWN, UNSAFE, Report, Verdict, judge_file
+from inspection import decompiler, scanners
+from inspection.scanners import SAFE, UNKNOWN, UNSAFE, Report, Verdict, inspect_file
+from weights import safe_loading
 
 INSPECT = "demo-malicious/inspect_model.py"
 SYSTEM = f"{os.system.__module__}.system"
@@ -37,7 +36,7 @@ Refused = Callable[..., None]
 
 
 def installed(tool: str) -> bool:
-    """Whether a judge is here: picklescan and modelscan have no release for every Python."""
+    """Whether a scanner is here: picklescan and modelscan have no release for every Python."""
     try:
         version(tool)
     except PackageNotFoundError:
@@ -92,7 +91,7 @@ def dump(value: object, path: Path, kind: str) -> Path:
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "0", "2", "4"])
 def test_finds_the_payload_without_running_it(run_main: Run, tmp_path: Path, marker: Path, kind: str) -> None:
-    path = dump(zoo.payload(marker), tmp_path / "model.pt", kind)
+    path = dump(attack.payload_for(attack.PLAIN, marker), tmp_path / "model.pt", kind)
     result = run_main(inspect_model, path)
     assert result.returncode == 1, text(result)
     lines = [line for line in result.stdout.splitlines() if "DANGER" in line]
@@ -118,15 +117,15 @@ def test_passes_a_clean_state_dict(
     assert "fickling warns of every model with tensors" in result.stdout
 
 
-@pytest.mark.parametrize("name", zoo.VARIANTS)
+@pytest.mark.parametrize("name", attack.VARIANTS)
 def test_every_variant_is_judged_unsafe_and_not_run(name: str, tmp_path: Path, marker: Path) -> None:
-    variant, path = zoo.VARIANTS[name], tmp_path / "model.pt"
+    path = tmp_path / "model.pt"
     net = torch.nn.Linear(2, 2)  # no need for a large one: the hiding place is the same
-    path.write_bytes(zoo.resnet18(marker, net) if name == "resnet18" else variant.write(marker))
-    report = judge_file(path)
+    path.write_bytes(attack.malicious_bytes(name, marker, net))
+    report = inspect_file(path)
     assert (report.overall, report.exit_code) == (UNSAFE, 1)
     expected = "torch.utils.collect_env.run" if name == "collect-env" else SYSTEM
-    assert report.outside == [expected]
+    assert report.disallowed == [expected]
     assert expected in report.reason
     assert list(report.verdicts) == ["torch", "fickling", "picklescan", "modelscan"]
     assert any(
@@ -140,7 +139,7 @@ def test_finds_a_payload_in_a_pickle_that_is_broken_behind_it(
 ) -> None:
     """Loading would run the payload first and fail afterwards, so "damaged" would be the wrong answer."""
     path = tmp_path / "model.pkl"
-    path.write_bytes(pickle.dumps(zoo.payload(marker), protocol=2)[:-1] + b"\xff\xff")
+    path.write_bytes(pickle.dumps(attack.payload_for(attack.PLAIN, marker), protocol=2)[:-1] + b"\xff\xff")
     result = run_main(inspect_model, path)
     assert result.returncode == 1, text(result)
     assert "NOT SAFE TO LOAD" in result.stdout
@@ -148,14 +147,14 @@ def test_finds_a_payload_in_a_pickle_that_is_broken_behind_it(
 
 def test_reads_the_part_of_a_polyglot_that_torch_reads(model: Path, tmp_path: Path, marker: Path) -> None:
     """An old-format pickle with a zip file behind it: zip tools see the zip, torch.load the pickle."""
-    path = dump(zoo.payload(marker), tmp_path / "polyglot.pt", "legacy")
+    path = dump(attack.payload_for(attack.PLAIN, marker), tmp_path / "polyglot.pt", "legacy")
     path.write_bytes(path.read_bytes() + model.read_bytes())
     assert zipfile.is_zipfile(path)
-    assert judge_file(path).overall == UNSAFE
+    assert inspect_file(path).overall == UNSAFE
     # the other way round, torch.load is safe, but not every program reads the file as torch does
     clean = dump({"a": torch.zeros(1)}, tmp_path / "clean.pt", "legacy")
-    clean.write_bytes(clean.read_bytes() + zoo.system(marker))
-    report = judge_file(clean)
+    clean.write_bytes(clean.read_bytes() + attack.malicious_bytes("system", marker))
+    report = inspect_file(clean)
     assert (report.overall, report.reason) == (UNKNOWN, "it is a pickle and a zip file at once")
 
 
@@ -177,11 +176,11 @@ def test_reads_the_header_of_safetensors(run_main: Run, safe_model: Path) -> Non
 def test_the_content_counts_not_the_name(model: Path, safe_model: Path, tmp_path: Path, marker: Path) -> None:
     """A renamed file is judged by what stands in it."""
     pretender = tmp_path / "really.safetensors"
-    pretender.write_bytes(zoo.system(marker))
-    assert judge_file(pretender).overall == UNSAFE
+    pretender.write_bytes(attack.malicious_bytes("system", marker))
+    assert inspect_file(pretender).overall == UNSAFE
     renamed = safe_model.rename(tmp_path / "really.pt")
-    report = judge_file(renamed)
-    assert (report.format, report.overall) == (judges.SAFETENSORS, SAFE)
+    report = inspect_file(renamed)
+    assert (report.format, report.overall) == (scanners.SAFETENSORS, SAFE)
     assert not marker.exists()
 
 
@@ -195,26 +194,28 @@ def test_names_in_a_file_cannot_steer_the_terminal(run_main: Run, tmp_path: Path
 
 
 def test_old_names_are_written_as_python_3_spells_them() -> None:
-    assert pickles.full_name("__builtin__", "set") == "builtins.set"
-    assert pickles.full_name("posix", "system") == "posix.system"
+    assert decompiler.full_name("__builtin__", "set") == "builtins.set"
+    assert decompiler.full_name("posix", "system") == "posix.system"
 
 
 def test_a_model_too_large_for_fickling_is_still_judged(tmp_path: Path, marker: Path) -> None:
     """Our verdict needs the names only; what the program does with them is fickling's part."""
     large: dict[str, object] = {f"layer.{i}": torch.zeros(1) for i in range(1500)}
     path = dump(large, tmp_path / "model.pt", "zip")
-    report = judge_file(path)
+    report = inspect_file(path)
     assert report.verdicts["fickling"].answer == "gives up"
     assert (report.overall, report.exit_code) == (SAFE, 0)
-    assert judge_file(dump({**large, "x": zoo.payload(marker)}, path, "zip")).outside == [SYSTEM]
+    assert inspect_file(
+        dump({**large, "x": attack.payload_for(attack.PLAIN, marker)}, path, "zip")
+    ).disallowed == [SYSTEM]
 
 
 def test_many_names_stay_one_short_line(tmp_path: Path) -> None:
     data = b"\x80\x02" + b"".join(b"cmodule%d\nname\n0" % i for i in range(300)) + b"N."
     path = tmp_path / "model.pkl"
     path.write_bytes(data)
-    report = judge_file(path)
-    assert len(report.outside) == 300
+    report = inspect_file(path)
+    assert len(report.disallowed) == 300
     assert "module1.name" in report.reason
     assert " and 295 more" in report.reason
 
@@ -227,19 +228,19 @@ def test_says_when_it_cannot_judge(run_main: Run, assert_refused: Refused, tmp_p
     assert_refused(result, path, "cannot be judged")
 
 
-def test_a_judge_that_sees_more_than_we_do_is_heard() -> None:
-    report = Report(Path("model.pt"), format=judges.ZIP, verdicts={"torch": Verdict("clean")})
-    assert judges.conclude(report, [])[0] == SAFE
+def test_a_scanner_that_sees_more_than_we_do_is_heard() -> None:
+    report = Report(Path("model.pt"), format=scanners.ZIP, verdicts={"torch": Verdict("clean")})
+    assert scanners.conclude(report, [])[0] == SAFE
     report.verdicts["picklescan"] = Verdict("found", "dangerous x.y")
-    assert judges.conclude(report, []) == (UNKNOWN, "picklescan finds something")
+    assert scanners.conclude(report, []) == (UNKNOWN, "picklescan finds something")
 
 
 @pytest.mark.parametrize("tool", ["picklescan.scanner", "modelscan.modelscan"])
-def test_a_judge_that_is_not_installed_says_so(
+def test_a_scanner_that_is_not_installed_says_so(
     model: Path, monkeypatch: pytest.MonkeyPatch, tool: str
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, tool, None)
-    report = judge_file(model)
+    report = inspect_file(model)
     assert report.verdicts[tool.split(".", maxsplit=1)[0]] == Verdict("not installed")
     assert report.overall == SAFE
 
@@ -256,11 +257,11 @@ def test_plain_text_has_no_colour_and_no_boxes(run_script: Run, model: Path) -> 
 
 @pytest.fixture
 def folder(tmp_path: Path, weights: safe_loading.Weights, marker: Path) -> Path:
-    """A folder with a clean model, a malicious one, a damaged one, and a file that is no model."""
+    """A folder with a clean model, a malicious one, a damaged one, and a file that is not a model."""
     inside = tmp_path / "models"
     (inside / "deeper").mkdir(parents=True)
     safe_loading.save_safetensors(weights, inside / "clean.safetensors")
-    (inside / "bad.pt").write_bytes(zoo.system(marker))
+    (inside / "bad.pt").write_bytes(attack.malicious_bytes("system", marker))
     (inside / "deeper" / "damaged.pt").write_bytes(b"PK\x03\x04 and no more")
     (inside / "notes.txt").write_text("not a model")
     return inside
@@ -308,8 +309,8 @@ def test_json_says_the_same(run_main: Run, folder: Path) -> None:
     assert [one["verdict"] for one in found] == [UNSAFE, SAFE, UNKNOWN]
     assert [one["exit_code"] for one in found] == [1, 0, 2]
     assert found[0]["not_allowed"] == [SYSTEM]
-    assert found[0]["judges"]["fickling"] == {"answer": "found", "words": "LIKELY_OVERTLY_MALICIOUS"}
-    assert found[0]["sha256"] == judges.sha256(folder / "bad.pt")
+    assert found[0]["scanners"]["fickling"] == {"answer": "found", "words": "LIKELY_OVERTLY_MALICIOUS"}
+    assert found[0]["sha256"] == scanners.sha256(folder / "bad.pt")
 
 
 # --- bad input ----------------------------------------------------------------------------------------------
@@ -432,14 +433,14 @@ def hostile_files(folder: Path, clean: bytes, malicious: bytes) -> dict[str, tup
 def test_hostile_files_end_in_a_verdict_soon(
     tmp_path: Path, model: Path, marker: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    judge_file(model)  # the scanners are imported now
-    hostile = hostile_files(tmp_path, model.read_bytes(), zoo.system(marker))
+    inspect_file(model)  # the scanners are imported now
+    hostile = hostile_files(tmp_path, model.read_bytes(), attack.malicious_bytes("system", marker))
     before = sorted(tmp_path.rglob("*"))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wrong = {}
     for name, (path, expected) in hostile.items():
         start = time.process_time()
-        report = judge_file(path)
+        report = inspect_file(path)
         seconds = time.process_time() - start
         if report.overall != expected or seconds > 10 or not report.reason or "\n" in report.reason:
             wrong[name] = (report.overall, report.reason, seconds)
@@ -453,7 +454,7 @@ def test_hostile_files_end_in_a_verdict_soon(
 def test_no_folder_of_hostile_files_ends_in_a_traceback(
     run_main: Run, tmp_path: Path, model: Path, marker: Path
 ) -> None:
-    hostile_files(tmp_path, model.read_bytes(), zoo.system(marker))
+    hostile_files(tmp_path, model.read_bytes(), attack.malicious_bytes("system", marker))
     result = run_main(inspect_model, tmp_path)
     assert result.returncode == 2
     assert "Traceback" not in text(result)
@@ -464,7 +465,7 @@ def test_mutated_files_never_run_and_never_crash(
     tmp_path: Path, marker: Path, weights: safe_loading.Weights
 ) -> None:
     """A few hundred damaged files: each ends in a verdict, and no payload runs."""
-    payload = zoo.payload(marker)
+    payload = attack.payload_for(attack.PLAIN, marker)
     kinds = {"zip": ".pt", "legacy": ".pt", "0": ".pkl", "2": ".pkl", "4": ".pkl"}
     seeds = [
         (dump(value, tmp_path / "seed", kind).read_bytes(), suffix)
@@ -473,18 +474,18 @@ def test_mutated_files_never_run_and_never_crash(
     ]
     safe_loading.save_safetensors(weights, tmp_path / "seed")
     seeds.append(((tmp_path / "seed").read_bytes(), ".safetensors"))
-    dice = random.Random(3)
+    rng = random.Random(3)
     seen = set()
     for _ in range(200):
-        start, suffix = dice.choice(seeds)
+        start, suffix = rng.choice(seeds)
         data = bytearray(start)
-        if dice.random() < 0.3:
-            del data[dice.randrange(len(data)) :]
-        for _ in range(dice.randrange(1, 6) if data else 0):
-            data[dice.randrange(len(data))] = dice.randrange(256)
+        if rng.random() < 0.3:
+            del data[rng.randrange(len(data)) :]
+        for _ in range(rng.randrange(1, 6) if data else 0):
+            data[rng.randrange(len(data))] = rng.randrange(256)
         path = tmp_path / f"mutated{suffix}"
         path.write_bytes(data)
-        report = judge_file(path)
+        report = inspect_file(path)
         seen.add(report.overall)
         assert "\n" not in report.reason
         assert not marker.exists()
@@ -496,7 +497,7 @@ def test_mutated_files_never_run_and_never_crash(
 
 @pytest.fixture(scope="module")
 def measured() -> list[make_table.Row]:
-    """Every judge on every file, and every file loaded: some seconds."""
+    """Every scanner on every file, and every file loaded: some seconds."""
     return make_table.measure()
 
 
@@ -506,7 +507,7 @@ def table_in_the_documents(root: Path) -> str:
 
 
 def test_the_published_table_is_true(measured: list[make_table.Row], root: Path) -> None:
-    """Fails when a new version of a judge changes a verdict. Then: make_table.py --write SCANNERS.md."""
+    """Fails when a new version of a scanner changes a verdict. Then: make_table.py --write SCANNERS.md."""
     assert make_table.differences(table_in_the_documents(root), make_table.markdown(measured)) == []
 
 
@@ -546,7 +547,7 @@ def test_what_the_page_says_about_the_table_is_true(measured: list[make_table.Ro
         assert rows["clean_model.safetensors"]["picklescan"] == "clean"
     present = [tool for tool in make_table.TOOLS if measured[0][tool] != "not installed"]
     columns = [[row[tool].split(",")[0] for row in measured] for tool in present]
-    assert len(set(map(tuple, columns))) == len(columns)  # no two judges agree on all files
+    assert len(set(map(tuple, columns))) == len(columns)  # no two scanners agree on all files
 
 
 def test_the_table_can_be_written_and_checked(
@@ -567,9 +568,9 @@ def test_the_table_can_be_written_and_checked(
     assert page.read_text() == "no place"
 
 
-def test_printing_the_table_leaves_nothing_behind(run_script: Run, tmp_path: Path) -> None:
-    result = run_script("demo-malicious/make_table.py")
+def test_printing_the_table_leaves_nothing_behind(run_main: Run, tmp_path: Path) -> None:
+    result = run_main(make_table)
     assert result.returncode == 0, text(result)
     assert "(9 rows)" in result.stdout
-    assert zoo.MESSAGE not in result.stdout  # the payloads' own lines stay out of the table
+    assert attack.MESSAGE not in result.stdout  # the payloads' own lines stay out of the table
     assert list(tmp_path.iterdir()) == []

@@ -19,13 +19,9 @@ import pytest
 import torch
 
 import cli
-import formats
+import create_malicious_model as attack
 import safe_demo
-import safe_loading
-import shapes
-import zoo
-
-SAFE = "demo-malicious/safe_demo.py"
+from weights import comparison, safe_loading, shapes
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Refused = Callable[..., None]
@@ -78,14 +74,14 @@ def torch_zip(program: bytes, packed: bool = False, **numbers: bytes) -> bytes:
 # --- the paths that the workshop types ---------------------------------------------------------------------
 
 
-def test_create_load_and_convert(run_script: Run, safe_here: Run, tmp_path: Path) -> None:
-    created = run_script(SAFE, "--repeat", 2)
+def test_create_load_and_convert(safe_here: Run, tmp_path: Path) -> None:
+    created = safe_here("--repeat", 2)
     assert created.returncode == 0, created
-    right = re.search(r"shape right on ([\d.]+)% of 300 new pictures", created.stdout)
+    right = re.search(r"shape right on ([\d.]+)% of 300 new images", created.stdout)
     assert right
     assert float(right[1]) > 95
     assert "All 122 tensors are the same, bit for bit." in created.stdout
-    assert "Its outputs for 300 new pictures are the same, too" in created.stdout
+    assert "Its outputs for 300 new images are the same, too" in created.stdout
     assert created.stderr.endswith("training: 100 percent\n")
 
     loaded = safe_here("load")
@@ -98,10 +94,13 @@ def test_create_load_and_convert(run_script: Run, safe_here: Run, tmp_path: Path
     assert made == ["again.safetensors", "safe_model.pt", "safe_model.safetensors"]
 
 
-def test_the_command_line_refuses_a_malicious_file(run_script: Run, tmp_path: Path) -> None:
+def test_the_command_line_refuses_a_malicious_file(
+    safe_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     marker, path = tmp_path / "marker", tmp_path / "given.pt"
-    path.write_bytes(zoo.VARIANTS["system"].write(marker))
-    result = run_script(SAFE, "convert", path, TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1")
+    path.write_bytes(attack.malicious_bytes("system", marker))
+    result = safe_here("convert", path)
     assert result.returncode == 1
     assert result.stdout.startswith(f"NOT CONVERTED: {path}\nReason: ")
     assert result.stderr == ""
@@ -128,17 +127,17 @@ def test_usage_errors(safe_here: Run, args: list[str]) -> None:
 
 
 @pytest.mark.parametrize("switched_off", [False, True])
-@pytest.mark.parametrize("name", zoo.VARIANTS)
-def test_no_variant_of_the_zoo_is_converted(
+@pytest.mark.parametrize("name", attack.VARIANTS)
+def test_no_variant_is_converted(
     safe_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, switched_off: bool
 ) -> None:
     if switched_off:  # somebody has switched PyTorch's safe default off for the whole process
         monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    variant, marker = zoo.VARIANTS[name], tmp_path / "marker"
+    variant, marker = attack.VARIANTS[name], tmp_path / "marker"
     path = tmp_path / variant.file
-    # the program is the same in a trained ResNet18, and training takes some seconds
-    trained = name == "resnet18"
-    path.write_bytes(zoo.resnet18(marker, shapes.network()) if trained else variant.write(marker))
+    path.write_bytes(  # the program is the same in a trained ResNet18, and training takes some seconds
+        attack.malicious_bytes(variant.name, marker, shapes.network())
+    )
     for command in (["convert", path], ["--model", path], ["load", path]):
         result = safe_here(*command)
         assert result.returncode in (1, 2), result
@@ -282,11 +281,11 @@ def test_names_in_a_file_cannot_steer_the_terminal(safe_here: Run, tmp_path: Pat
 # --- what the comparison says ------------------------------------------------------------------------------
 
 
-def figures(pickle: list[float], safe: list[float]) -> list[formats.Figures]:
+def figures(pickle: list[float], safe: list[float]) -> list[comparison.Figures]:
     return [
-        formats.Figures("m: size on disk", [1010.0], [1010.0], [1000.0], "bytes"),
-        formats.Figures("m: load", pickle, pickle, safe),
-        formats.Figures("m: load and read every number", pickle, pickle, safe),
+        comparison.Figures("m: size on disk", [1010.0], [1010.0], [1000.0], "bytes"),
+        comparison.Figures("m: load", pickle, pickle, safe),
+        comparison.Figures("m: load and read every number", pickle, pickle, safe),
     ]
 
 
@@ -299,17 +298,17 @@ def figures(pickle: list[float], safe: list[float]) -> list[formats.Figures]:
     ],
 )
 def test_only_what_the_figures_show_is_claimed(pickle: list[float], safe: list[float], sentence: str) -> None:
-    said = formats.claims(figures(pickle, safe), [("here", "loaded, code RAN"), ("there", "no code ran")])
+    said = comparison.claims(figures(pickle, safe), [("here", "loaded, code RAN"), ("there", "no code ran")])
     assert sentence in said[0]
     assert "at most 1.00 percent" in said[3]
     assert said[4] == "Code ran in: here."
-    assert formats.claims(figures(pickle, safe), [("here", "refused, no code ran")])[4].endswith(
+    assert comparison.claims(figures(pickle, safe), [("here", "refused, no code ran")])[4].endswith(
         "none of the cases."
     )
 
 
 def test_compare_measures_each_size(safe_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "SIZES", {"100 kB": 100_000, "1 MB": 1_000_000})
+    monkeypatch.setattr(comparison, "SIZES", {"100 kB": 100_000, "1 MB": 1_000_000})
     result = safe_here("compare", "--repeat", 2)
     assert result.returncode == 0, result
     for name, least in (("100 kB", 90_000), ("1 MB", 990_000)):
@@ -577,22 +576,25 @@ def test_hostile_safetensors(safe_here: Run, assert_refused: Refused, tmp_path: 
 def test_mutated_files_never_run_and_never_crash(tmp_path: Path, weights: safe_loading.Weights) -> None:
     """A few hundred damaged files: each is read, or ends in one sentence, and no payload runs."""
     marker = tmp_path / "marker"
-    seeds = [zoo.VARIANTS[name].write(marker) for name in ("system", "system-legacy", "joblib", "nested")]
-    seeds += [pickle.dumps({"a": [1.5, "b", zoo.payload(marker)]}, protocol=number) for number in (0, 2, 4)]
+    seeds = [attack.malicious_bytes(name, marker) for name in ("system", "system-legacy", "joblib", "nested")]
+    seeds += [
+        pickle.dumps({"a": [1.5, "b", attack.payload_for(attack.PLAIN, marker)]}, protocol=number)
+        for number in (0, 2, 4)
+    ]
     for old_format in (False, True):
         file = io.BytesIO()
         torch.save(weights, file, _use_new_zipfile_serialization=not old_format)
         seeds.append(file.getvalue())
     safe_loading.save_safetensors(weights, tmp_path / "seed")
     safe = (tmp_path / "seed").read_bytes()
-    dice = random.Random(3)
+    rng = random.Random(3)
     refused = 0
     for index in range(400):
-        data = bytearray(safe if index % 4 == 0 else dice.choice(seeds))
-        if dice.random() < 0.3:
-            del data[dice.randrange(len(data)) :]
-        for _ in range(dice.randrange(1, 6) if data else 0):
-            data[dice.randrange(len(data))] = dice.randrange(256)
+        data = bytearray(safe if index % 4 == 0 else rng.choice(seeds))
+        if rng.random() < 0.3:
+            del data[rng.randrange(len(data)) :]
+        for _ in range(rng.randrange(1, 6) if data else 0):
+            data[rng.randrange(len(data))] = rng.randrange(256)
         path = tmp_path / "mutated"
         path.write_bytes(data)
         try:

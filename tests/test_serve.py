@@ -25,15 +25,15 @@ import torch
 import uvicorn
 from PIL import Image
 
-import ask
 import cli
+import client
+import create_malicious_model as attack
 import load_untrusted
 import policy
-import safe_loading
 import serve
-import shapes
 import sign_model
-import zoo
+import variants
+from weights import safe_loading, shapes
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "demo-malicious"
@@ -52,7 +52,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prepared")
     sign_model.keygen(folder / "signer.key", folder / "signer.pub")
     shutil.copy(DEMO / "policy.toml", folder)
-    safe_loading.save_safetensors(dict(zoo.trained().state_dict()), folder / SAFE)
+    safe_loading.save_safetensors(dict(variants.trained().state_dict()), folder / SAFE)
     torch.manual_seed(9)
     safe_loading.save_safetensors(dict(shapes.network().state_dict()), folder / OTHER)
     trust(folder, SAFE)
@@ -122,7 +122,7 @@ def test_each_check_fails_alone(folder: Path) -> None:
     assert failed(folder, SAFE) == ["size"]  # and the others are not asked: they would read the file
     set_rule(folder, "max_bytes", "100_000_000")
     set_rule(folder, "formats", '["scanned clean"]')
-    assert failed(folder, SAFE) == []  # SafeTensors has no code, so every judge finds it clean
+    assert failed(folder, SAFE) == []  # SafeTensors has no code, so every scanner finds it clean
     set_rule(folder, "formats", "[]")
     assert failed(folder, SAFE) == ["format"]
 
@@ -140,13 +140,13 @@ def test_a_clean_pickle_passes_only_where_scanning_is_enough(folder: Path) -> No
     assert failed(folder, "clean.pt") == ["format"]
 
 
-@pytest.mark.parametrize("name", sorted(zoo.VARIANTS))
+@pytest.mark.parametrize("name", sorted(attack.VARIANTS))
 def test_a_signed_and_listed_malicious_file_fails_by_its_format_alone(
     folder: Path, marker: Path, name: str
 ) -> None:
-    variant = zoo.VARIANTS[name]
+    variant = attack.VARIANTS[name]
     path = folder / variant.file
-    path.write_bytes(variant.write(marker))
+    path.write_bytes(attack.malicious_bytes(name, marker))
     trust(folder, path.name)
     assert failed(folder, path.name) == ["format"]
     assert not marker.exists()
@@ -155,15 +155,24 @@ def test_a_signed_and_listed_malicious_file_fails_by_its_format_alone(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("# nothing", "missing or unknown"),
+        ("# nothing", "is missing"),
         ("max_bytes = ", "not valid TOML"),
         ('max_bytes = 1\ndigests = "a"\ntrusted_keys = []\nformats = []\ntypo = 1', "typo"),
-        ('max_bytes = "many"\ndigests = "a"\ntrusted_keys = []\nformats = []', "max_bytes must be a number"),
-        ('max_bytes = true\ndigests = "a"\ntrusted_keys = []\nformats = []', "max_bytes must be a number"),
+        (
+            'max_bytes = "many"\ndigests = "a"\ntrusted_keys = []\nformats = []',
+            "max_bytes must be a whole number",
+        ),
+        (
+            'max_bytes = true\ndigests = "a"\ntrusted_keys = []\nformats = []',
+            "max_bytes must be a whole number",
+        ),
         ('max_bytes = 1\ndigests = "a"\ntrusted_keys = "key"\nformats = []', "trusted_keys must be a list"),
         ('max_bytes = 1\ndigests = "a"\ntrusted_keys = [1]\nformats = []', "trusted_keys must be a list"),
         ("max_bytes = 1\ndigests = []\ntrusted_keys = []\nformats = []", "digests must be a file name"),
-        ('max_bytes = 1\ndigests = "a"\ntrusted_keys = []\nformats = ["pickle"]', "'pickle' is no format"),
+        (
+            'max_bytes = 1\ndigests = "a"\ntrusted_keys = []\nformats = ["pickle"]',
+            "'pickle' is not a known format",
+        ),
     ],
 )
 def test_a_wrong_policy_is_no_policy(tmp_path: Path, text: str, words: str) -> None:
@@ -212,7 +221,7 @@ def test_policy_commands(run: Any, folder: Path, assert_refused: Refused, marker
     result = run(policy, "check", SAFE)
     assert result.returncode == 0, result.stdout
     assert "ALLOWED" in result.stdout
-    (folder / "malicious.pt").write_bytes(zoo.system(marker))
+    (folder / "malicious.pt").write_bytes(attack.malicious_bytes("system", marker))
     result = run(policy, "check", "malicious.pt")
     assert result.returncode == 1
     assert "check: format; answer: FAILED; why: NOT SAFE TO LOAD" in result.stdout
@@ -256,8 +265,8 @@ class Running:
     def load(self, name: object) -> tuple[int, dict[str, Any]]:
         return self("POST", "/models/load", json.dumps({"path": name}))
 
-    def predict(self, picture: bytes) -> tuple[int, dict[str, Any]]:
-        return self("POST", "/predict", picture)
+    def predict(self, image: bytes) -> tuple[int, dict[str, Any]]:
+        return self("POST", "/predict", image)
 
 
 @pytest.fixture
@@ -307,13 +316,13 @@ def test_health_model_and_predictions(server: Running, folder: Path) -> None:
     assert server.predict(large.getvalue())[1]["class"] == "circle"
 
 
-@pytest.mark.parametrize("name", sorted(zoo.VARIANTS))
+@pytest.mark.parametrize("name", sorted(attack.VARIANTS))
 def test_malicious_files_are_refused_and_the_model_before_stays(
     server: Running, folder: Path, marker: Path, name: str
 ) -> None:
     server.load(OTHER)
-    path = folder / zoo.VARIANTS[name].file
-    path.write_bytes(zoo.VARIANTS[name].write(marker))
+    path = folder / attack.VARIANTS[name].file
+    path.write_bytes(attack.malicious_bytes(name, marker))
     trust(folder, path.name)
     status, answer = server.load(path.name)
     assert status == 403, answer
@@ -330,7 +339,7 @@ def test_without_any_rule_the_loader_still_runs_nothing(
     for name in ("max_bytes", "digests", "trusted_keys", "formats"):
         set_rule(folder, name, '"any"')
     server = start()
-    (folder / "malicious.pt").write_bytes(zoo.resnet18(marker))
+    (folder / "malicious.pt").write_bytes(attack.malicious_bytes("resnet18", marker))
     status, answer = server.load("malicious.pt")
     assert status == 409, answer
     assert "refused and not run" in answer["error"]
@@ -341,14 +350,14 @@ def test_naive_the_same_request_owns_the_server(
     start: Callable[..., Running], folder: Path, marker: Path
 ) -> None:
     server = start(naive=True)
-    (folder / "model.pt").write_bytes(zoo.resnet18(marker))
+    (folder / "model.pt").write_bytes(attack.malicious_bytes("resnet18", marker))
     status, answer = server.load("model.pt")
     assert (status, answer["before"], answer["after"]) == (200, False, True)
-    assert zoo.MESSAGE in marker.read_text()
+    assert attack.MESSAGE in marker.read_text()
     # and nobody notices: it answers as before
     assert server.predict((DEMO / "circle.png").read_bytes())[1]["class"] == "circle"
     marker.unlink()
-    (folder / "model.pt").write_bytes(zoo.system(marker))
+    (folder / "model.pt").write_bytes(attack.malicious_bytes("system", marker))
     status, answer = server.load("model.pt")
     assert (status, answer["after"]) == (409, True)  # no model, but the code has run
 
@@ -358,8 +367,8 @@ def test_naive_loads_nothing_but_our_own_files(
 ) -> None:
     server = start(naive=True)
     strange = tmp_path / "strange.txt"
-    (folder / "model.pt").write_bytes(zoo.system(strange))  # the same payload, but for another place
-    (folder / "mixed.pt").write_bytes(zoo.system(marker) + b"\0")
+    (folder / "model.pt").write_bytes(attack.malicious_bytes("system", strange))
+    (folder / "mixed.pt").write_bytes(attack.malicious_bytes("system", marker) + b"\0")
     for name in ("model.pt", "mixed.pt", SAFE):
         status, answer = server.load(name)
         assert status == 403, answer
@@ -404,7 +413,7 @@ def test_orders_that_are_none(server: Running, body: bytes) -> None:
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A small file that says that it is a huge picture."""
+    """A small file that says that it is a huge image."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     parts = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 1000)), (b"IEND", b"")]
     chunks = (
@@ -420,9 +429,9 @@ def gif() -> bytes:
     return file.getvalue()
 
 
-BAD_PICTURES = {
+BAD_IMAGES = {
     "empty": b"",
-    "text": b"not a picture",
+    "text": b"not a image",
     "cut": shapes.png("square", 1)[:300],
     "header only": shapes.png("square", 1)[:20],
     "changed": shapes.png("square", 1).replace(b"IDAT", b"IDAX"),
@@ -434,16 +443,16 @@ BAD_PICTURES = {
 }
 
 
-@pytest.mark.parametrize("kind", BAD_PICTURES)
-def test_bad_pictures(server: Running, kind: str) -> None:
+@pytest.mark.parametrize("kind", BAD_IMAGES)
+def test_bad_images(server: Running, kind: str) -> None:
     server.load(OTHER)
-    status, answer = server.predict(BAD_PICTURES[kind])
+    status, answer = server.predict(BAD_IMAGES[kind])
     assert status == 400, answer
     assert server.predict(shapes.png("square", 1))[0] == 200
 
 
 def test_bodies_that_are_too_long(server: Running) -> None:
-    long = b"x" * (serve.LARGEST_PICTURE + 1)
+    long = b"x" * (serve.LARGEST_IMAGE + 1)
     assert server.predict(long)[0] == 413
     # without a length in the header
     assert server("POST", "/predict", iter([long]))[0] == 413
@@ -487,15 +496,15 @@ def test_models_of_another_kind(server: Running, folder: Path, kind: str) -> Non
 
 
 def test_concurrent_loads_and_predictions_never_mix(server: Running) -> None:
-    picture = shapes.png("triangle", 3)
+    image = shapes.png("triangle", 3)
     right = {}
     for name in (SAFE, OTHER):
         server.load(name)
-        right[name] = server.predict(picture)[1]
+        right[name] = server.predict(image)[1]
     assert right[SAFE]["scores"] != right[OTHER]["scores"]
     with ThreadPoolExecutor(12) as pool:
         loads = [pool.submit(server.load, name) for name in (SAFE, OTHER) * 3]
-        answers = [pool.submit(server.predict, picture) for _ in range(60)]
+        answers = [pool.submit(server.predict, image) for _ in range(60)]
     assert {load.result()[0] for load in loads} == {200}
     for answer in answers:
         status, found = answer.result()
@@ -533,7 +542,7 @@ def test_the_private_copy_is_removed(
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     server = serve.ModelServer(folder, policy.read_policy(folder / "policy.toml"), marker)
     server.load(OTHER)
-    (folder / "malicious.pt").write_bytes(zoo.system(marker))
+    (folder / "malicious.pt").write_bytes(attack.malicious_bytes("system", marker))
     with pytest.raises(serve.Refused):
         server.load("malicious.pt")
     assert list(scratch.iterdir()) == []
@@ -543,7 +552,7 @@ def test_the_private_copy_is_removed(
 
 
 def test_a_refused_model_does_not_start(run: Any, folder: Path, marker: Path) -> None:
-    (folder / "malicious_model.pt").write_bytes(zoo.system(marker))
+    (folder / "malicious_model.pt").write_bytes(attack.malicious_bytes("system", marker))
     trust(folder, "malicious_model.pt")
     result = run(serve, "--model", "malicious_model.pt", "--port", "0")
     assert result.returncode == 1, result.stderr
@@ -561,13 +570,13 @@ def test_wrong_use_of_the_server(run: Any, folder: Path, assert_refused: Refused
         port = place.getsockname()[1]
         assert_refused(run(serve, "--port", port), port, "another program uses it")
         place.close()
-    assert_refused(run(ask, "health", "--url", f"http://127.0.0.1:{port}"), "serve.py")
-    assert_refused(run(ask, "predict"), "need a name")
-    assert_refused(run(ask, "predict", "nothing.png"), "nothing.png")
+    assert_refused(run(client, "health", "--url", f"http://127.0.0.1:{port}"), "serve.py")
+    assert_refused(run(client, "predict"), "need a name")
+    assert_refused(run(client, "predict", "nothing.png"), "nothing.png")
 
 
 def test_server_and_client_as_documented(folder: Path, run: Any, marker: Path) -> None:
-    """A real server in a process of its own, asked by ask.py and, where there is one, by curl."""
+    """A real server in a process of its own, asked by client.py and, where there is one, by curl."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -583,15 +592,15 @@ def test_server_and_client_as_documented(folder: Path, run: Any, marker: Path) -
         url = f"http://127.0.0.1:{port}"
         assert said[:2] == [f"Loaded {SAFE}.\n", f"Listening on {url}\n"], said
         shutil.copy(DEMO / "circle.png", folder)
-        (folder / "malicious_model.pt").write_bytes(zoo.system(marker))
-        result = run(ask, "predict", "circle.png", "--url", url)
+        (folder / "malicious_model.pt").write_bytes(attack.malicious_bytes("system", marker))
+        result = run(client, "predict", "circle.png", "--url", url)
         assert result.returncode == 0, result.stdout
         assert '"class": "circle"' in result.stdout
-        result = run(ask, "load", "malicious_model.pt", "--url", url)
+        result = run(client, "load", "malicious_model.pt", "--url", url)
         assert result.returncode == 1
         assert result.stdout.startswith("403 Forbidden")
         for what in ("health", "model"):
-            assert run(ask, what, "--url", url).returncode == 0
+            assert run(client, what, "--url", url).returncode == 0
         if shutil.which("curl"):
             for words in documented_curl():
                 found = subprocess.run(
@@ -640,7 +649,7 @@ def test_nothing_is_loaded_outside_a_sandbox(
 ) -> None:
     """Also not in the process that the script itself starts to load."""
     path = folder / "malicious.pt"
-    path.write_bytes(zoo.system(marker))
+    path.write_bytes(attack.malicious_bytes("system", marker))
     for arguments in (("malicious.pt",), ("--load", "malicious.pt")):
         result = run(load_untrusted, *arguments)
         assert_refused(result, "This is no", "nothing was loaded", "run_sandboxed.sh")

@@ -1,4 +1,4 @@
-"""The zoo: each malicious file runs its payload, the payload is harmless, and only our own files are run."""
+"""The variants: each runs its payload, the payload is harmless, and only our own files are ever run."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ import pytest
 import torch
 
 import create_malicious_model
-import shapes
-import zoo
-from zoo import VARIANTS, Variant
+import create_malicious_model as attack
+import variants
+from create_malicious_model import VARIANTS, Variant
+from weights import shapes
 
 CREATE = "demo-malicious/create_malicious_model.py"
 NAMES = list(VARIANTS)
@@ -42,7 +43,7 @@ def marker(tmp_path: Path) -> Path:
 
 def write(variant: Variant, marker: Path) -> bytes:
     """The bytes of a variant; the trained one comes without its training, which does not run anything."""
-    return zoo.resnet18(marker, shapes.network()) if variant.name == "resnet18" else variant.write(marker)
+    return attack.malicious_bytes(variant.name, marker, shapes.network())
 
 
 # --- harmless: nothing but the marker, no process, no network -----------------------------------------------
@@ -53,7 +54,7 @@ WATCH = """
 import json, sys
 sys.path.insert(0, {demo!r})
 from pathlib import Path
-import joblib, zoo
+import create_malicious_model, joblib
 seen = []
 def hook(event, arguments):
     if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
@@ -61,7 +62,7 @@ def hook(event, arguments):
     elif event.startswith(("socket", "os.", "subprocess", "shutil", "ctypes.dlopen")):
         seen.append([event, str(arguments)])
 sys.addaudithook(hook)
-zoo.VARIANTS[{name!r}].fire(Path({path!r}))
+create_malicious_model.VARIANTS[{name!r}].fire(Path({path!r}))
 events = list(seen)
 print(json.dumps(events), file=sys.stderr)
 """
@@ -75,7 +76,7 @@ class Fired:
         self.folder = folder
         self.path = folder / "model"
         self.path.write_bytes(data)
-        demo = str(Path(zoo.__file__).parent)
+        demo = str(Path(attack.__file__).parent)
         code = WATCH.format(demo=demo, name=name, path=str(self.path))
         places = {name: str(folder) for name in ("HOME", "TMPDIR", "PWD")}
         self.before = self.files()
@@ -119,26 +120,26 @@ def test_each_payload_is_harmless(name: str, tmp_path: Path) -> None:
     """Only the marker is new on disk; one command at most, and it is the documented one; nothing stays."""
     marker = tmp_path / "marker.txt"
     fired = Fired(tmp_path, name, write(VARIANTS[name], marker))
-    assert fired.after == fired.before | {"marker.txt": (zoo.MESSAGE + "\n").encode()}
+    assert fired.after == fired.before | {"marker.txt": (attack.MESSAGE + "\n").encode()}
     assert fired.left is False
     assert fired.events_of("socket") == []
     assert [what for event, what in fired.events if event == "open"] == []  # the marker is the shell's work
     assert len(fired.events_of("os.system", "subprocess")) == 1
     # from Python 3.13 on, subprocess itself reports a second time, as os.posix_spawn
     for started in fired.events_of("os.system", "os.exec", "os.fork", "os.posix_spawn", "subprocess"):
-        assert zoo.shell_text(marker) in started.encode().decode("unicode_escape")
+        assert attack.shell_text(marker) in started.encode().decode("unicode_escape")
     assert fired.events_of("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.chmod", "shutil") == []
     printed = [line for line in fired.printed.splitlines() if line.strip()]
     # collect_env.run keeps what its command prints and returns it
-    assert printed == ([] if name == "collect-env" else [f"    >>> {zoo.MESSAGE} <<<"])
+    assert printed == ([] if name == "collect-env" else [f"    >>> {attack.MESSAGE} <<<"])
 
 
 def test_the_command_is_two_times_echo(tmp_path: Path) -> None:
-    words = zoo.shell_text(tmp_path / "marker").replace(zoo.MESSAGE, "TEXT").split(";")
+    words = attack.shell_text(tmp_path / "marker").replace(attack.MESSAGE, "TEXT").split(";")
     assert words == [f"echo 'TEXT' > {tmp_path}/marker", " echo '    >>> TEXT <<<'"]
 
 
-@pytest.mark.skipif(not zoo.SHELL.exists(), reason="needs a shell to leave a process behind")
+@pytest.mark.skipif(not attack.SHELL.exists(), reason="needs a shell to leave a process behind")
 def test_the_watch_would_notice_harm(tmp_path: Path) -> None:
     """The same watch over a payload that is not harmless: it must see all of it."""
     code = (
@@ -146,7 +147,7 @@ def test_the_watch_would_notice_harm(tmp_path: Path) -> None:
         "subprocess.Popen(['sleep', '60'], stdout=-3, stderr=-3, stdin=-3);"
         "socket.socket().connect_ex(('127.0.0.1', 9))"
     )
-    fired = Fired(tmp_path, "system", zoo.saved(zoo.Payload(exec, code)))
+    fired = Fired(tmp_path, "system", variants.saved(attack.Payload(exec, code)))
     assert set(fired.after) - set(fired.before) == {"extra"}
     assert fired.left is True
     assert len(fired.events_of("socket.connect")) == 1
@@ -168,8 +169,8 @@ def test_refused_by_the_safe_loader_and_run_by_the_other(
         torch.load(path, weights_only=True)
     assert not marker.exists()
     loaded = VARIANTS[name].fire(path)
-    assert marker.read_text() == zoo.MESSAGE + "\n"
-    assert f">>> {zoo.MESSAGE} <<<" in capfd.readouterr().out + repr(loaded)
+    assert marker.read_text() == attack.MESSAGE + "\n"
+    assert f">>> {attack.MESSAGE} <<<" in capfd.readouterr().out + repr(loaded)
     assert sorted(tmp_path.iterdir()) == sorted([path, marker])
 
 
@@ -177,23 +178,23 @@ def test_refused_by_the_safe_loader_and_run_by_the_other(
 def test_no_shell_is_no_defence(
     name: str, tmp_path: Path, marker: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(zoo, "SHELL", tmp_path / "no shell here")
+    monkeypatch.setattr(attack, "SHELL", tmp_path / "no shell here")
     path = tmp_path / "model"
     path.write_bytes(write(VARIANTS[name], marker))
     VARIANTS[name].fire(path)
-    assert marker.read_text() == zoo.MESSAGE + "\n"
+    assert marker.read_text() == attack.MESSAGE + "\n"
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "resnet18"])
 def test_the_same_payload_gives_the_same_bytes(name: str, marker: Path) -> None:
-    assert VARIANTS[name].write(marker) == VARIANTS[name].write(marker)
+    assert attack.malicious_bytes(name, marker) == attack.malicious_bytes(name, marker)
 
 
 def test_the_hidden_payload_changes_no_weight(tmp_path: Path, marker: Path) -> None:
     model = shapes.network()
     path = tmp_path / "model.pt"
-    path.write_bytes(zoo.resnet18(marker, model))
-    loaded: Any = zoo.unsafe_torch_load(path)
+    path.write_bytes(attack.malicious_bytes("resnet18", marker, model))
+    loaded: Any = variants.unsafe_torch_load(path)
     assert list(loaded) == list(model.state_dict())
     assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
     shapes.network(loaded, path)  # raises if a name is missing or too many
@@ -218,20 +219,20 @@ def test_our_own_file_is_known(name: str, tmp_path: Path, marker: Path) -> None:
     variant, path = VARIANTS[name], tmp_path / "model"
     data = write(variant, marker)
     path.write_bytes(data)
-    assert zoo.is_ours(variant, path, marker)
-    assert not zoo.is_ours(variant, path, tmp_path / "another marker, with another length")
+    assert attack.is_ours(variant, path, marker)
+    assert not attack.is_ours(variant, path, tmp_path / "another marker, with another length")
     path.write_bytes(data.replace(b"echo", b"true"))
-    assert not zoo.is_ours(variant, path, marker)
+    assert not attack.is_ours(variant, path, marker)
     path.write_bytes(data + b"x")
-    assert not zoo.is_ours(variant, path, marker)
-    assert not zoo.is_ours(variant, tmp_path / "missing", marker)
-    assert not zoo.is_ours(variant, tmp_path, marker)
+    assert not attack.is_ours(variant, path, marker)
+    assert not attack.is_ours(variant, tmp_path / "missing", marker)
+    assert not attack.is_ours(variant, tmp_path, marker)
 
 
 def test_no_other_program_passes_as_ours(tmp_path: Path, marker: Path) -> None:
     """A zip file of the right size whose program is another one, or stands there twice."""
     path, variant = tmp_path / "model", VARIANTS["nested"]
-    path.write_bytes(variant.write(marker))
+    path.write_bytes(attack.malicious_bytes(variant.name, marker))
     with zipfile.ZipFile(path) as archive:
         members = [(member.filename, archive.read(member)) for member in archive.infolist()]
     for changed in (
@@ -243,16 +244,16 @@ def test_no_other_program_passes_as_ours(tmp_path: Path, marker: Path) -> None:
             warnings.simplefilter("ignore")  # about the name that stands there twice
             for name, data in changed:
                 archive.writestr(name, data)
-        assert zoo.program(file.getvalue()) != zoo.program(path.read_bytes())
+        assert variants.program(file.getvalue()) != variants.program(path.read_bytes())
 
 
 def test_other_weights_are_still_ours(tmp_path: Path, marker: Path) -> None:
     """Numbers do not run, so a model that was trained on another machine is the same program."""
     path = tmp_path / "model.pt"
-    path.write_bytes(zoo.resnet18(marker, shapes.network()))
-    other = zoo.resnet18(marker, shapes.network())
+    path.write_bytes(attack.malicious_bytes("resnet18", marker, shapes.network()))
+    other = attack.malicious_bytes("resnet18", marker, shapes.network())
     assert other != path.read_bytes()
-    assert zoo.program(other) == zoo.program(path.read_bytes())
+    assert variants.program(other) == variants.program(path.read_bytes())
 
 
 # --- the commands ------------------------------------------------------------------------------------------
@@ -266,7 +267,7 @@ def test_attack_goes_from_absent_to_present(run_script: Run, tmp_path: Path, mar
     assert "Refused: it wants to import" in refused
     assert f"{marker} exists: False" in refused
     assert f"{marker} exists: True" in after
-    assert zoo.MESSAGE in marker.read_text()
+    assert attack.MESSAGE in marker.read_text()
     # harmless: the model and the marker are all there is, so no part of the odd name was run as a command
     assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "malicious_model.pt", marker])
 
@@ -322,8 +323,8 @@ def test_attack_removes_its_old_marker_first(run_main: Run, marker: Path) -> Non
 def test_attack_never_runs_a_payload_that_is_not_ours(run_main: Run, tmp_path: Path, marker: Path) -> None:
     foreign = tmp_path / "foreign.txt"
     for variant in (VARIANTS["system"], VARIANTS["joblib"]):
-        call = zoo.Payload(os.system, f"echo x > '{foreign}'")
-        (tmp_path / variant.file).write_bytes(zoo.saved(call))
+        call = attack.Payload(os.system, f"echo x > '{foreign}'")
+        (tmp_path / variant.file).write_bytes(variants.saved(call))
         result = run_main(create_malicious_model, "attack", "--variant", variant.name, "--marker", marker)
         assert result.returncode == 0, text(result)
         assert f"Wrote {variant.file}" in result.stdout

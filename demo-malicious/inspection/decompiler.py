@@ -1,7 +1,7 @@
 """Read the pickles inside a model file as text. They are never run.
 
-Nothing to type here: judges.py uses these functions. A hostile file can be made to choke its readers,
-so sizes are checked first, and nothing here follows a file without end.
+Helper module, not a command: scanners.py uses these functions. A hostile file can be made to choke its
+readers, so sizes are checked first, and nothing here follows a file without end.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PICKLE_NAMES = (".pkl", ".pickle", ".joblib", ".dill", ".dat", ".data")  # what 
 ALLOWED = frozenset(_get_allowed_globals())
 
 ONE_AT_A_TIME = threading.Lock()
-DAMAGED = "it is damaged, or it is no pickle"
+DAMAGED = "it is damaged, or it is not a valid pickle"
 
 
 class CannotJudge(Exception):
@@ -64,7 +64,7 @@ class PickleReport:
     fickling: Severity | None = None  # None: fickling gives up
 
     @property
-    def outside(self) -> list[str]:
+    def disallowed(self) -> list[str]:
         """The imported names that PyTorch's safe loader does not allow."""
         return sorted(self.imports - ALLOWED)
 
@@ -98,15 +98,15 @@ def decompile(where: str, data: bytes, followed: int = 0) -> PickleReport:
     if strange := {name for name in report.imports if not re.fullmatch(r"[\w.<>]{1,200}", name)}:
         # no Python name: a text file, for example, that happens to start like a pickle
         report.imports -= strange
-        report.trouble.append("it imports something that is no name")
+        report.trouble.append("it imports something that is not a valid name")
     return report
 
 
 def follow(data: bytes, report: PickleReport) -> None:
     """Let fickling decompile the pickle, into the report."""
     try:
-        # fickling's own warnings go nowhere, we say it in our words; one at a time, because the server judges
-        # files in threads, and there is only one sys.stderr
+        # fickling's own warnings go nowhere, we say it in our words; one at a time, because the server
+        # inspects files in threads, and there is only one sys.stderr
         with ONE_AT_A_TIME, contextlib.redirect_stderr(io.StringIO()):
             pickled = Pickled.load(data, fail_on_decode_error=False)
             if sum(1 for _ in itertools.islice(parts(pickled.ast), MOST_PARTS)) == MOST_PARTS:
@@ -133,7 +133,7 @@ def parts(tree: ast.AST) -> Iterator[object]:
 
 
 def mark(tree: ast.Module, imports: set[str]) -> tuple[list[str], dict[int, str]]:
-    """Decompiled lines, and which of them are dangerous: outside imports and calls of what they bring.
+    """Decompiled lines, and which of them are dangerous: disallowed imports and calls of what they bring.
 
     Adds the names of all import lines to `imports`.
     """

@@ -1,6 +1,6 @@
 """Pickle against SafeTensors, measured: size, time to load, and whether our payload runs.
 
-Nothing to type here: safe_demo.py uses these functions. What the figures do not show is not said.
+Helper module, not a command: safe_demo.py uses these functions. What the figures do not show is not said.
 """
 
 from __future__ import annotations
@@ -19,12 +19,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import cli
-from safe_loading import Weights, load_pickle, load_safetensors, save_pickle, save_safetensors
-from zoo import VARIANTS
+from weights.safe_loading import Weights, load_pickle, load_safetensors, save_pickle, save_safetensors
 
 TENSORS = 60  # in each of the random models
 SIZES = {"1 MB": 1_000_000, "45 MB (as a ResNet18)": 45_000_000, "100 MB (as a ResNet50)": 100_000_000}
-MALICIOUS = VARIANTS["system"].write  # our own harmless payload
 
 
 @dataclass(frozen=True)
@@ -98,13 +96,13 @@ def measure_sizes(repeat: int, progress: Callable[[Iterable[str]], Iterable[str]
     return rows
 
 
-def try_payload() -> list[tuple[str, str]]:
-    """Our own payload in both formats: what each loader did with it, and whether the marker appeared."""
+def try_payload(write: Callable[[Path], bytes]) -> list[tuple[str, str]]:
+    """A harmless payload (marker -> model file) in both formats: what each loader did, and the marker."""
     with tempfile.TemporaryDirectory() as folder:
         marker = Path(folder, "marker.txt")
         malicious, renamed = Path(folder, "malicious.pt"), Path(folder, "renamed.safetensors")
         inside = Path(folder, "payload_inside.safetensors")
-        payload = MALICIOUS(marker)
+        payload = write(marker)
         malicious.write_bytes(payload)
         renamed.write_bytes(payload)
         save_file(  # as numbers and as text: a SafeTensors file has no other place
@@ -166,9 +164,9 @@ def faster(name: str, other: str, pairs: list[tuple[list[float], list[float]]]) 
     return f"{name} was not faster than {other} everywhere ({middle}, by the medians)."
 
 
-def show(rows: list[Figures], repeat: int, out: cli.Out) -> None:
+def show(rows: list[Figures], repeat: int, write: Callable[[Path], bytes], out: cli.Out) -> None:
     """Print the measured rows, try the payload, and say what all of this shows."""
-    tried = try_payload()
+    tried = try_payload(write)
     title = f"Two formats: median of {repeat} runs (lowest to highest)"
     out.table(
         title, ["what", "pickle", "pickle with mmap=True", "SafeTensors"], [row.cells() for row in rows]

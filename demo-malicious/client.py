@@ -1,9 +1,9 @@
 """Ask the model server of serve.py, where there is no curl (in the container, for example).
 
-    python ask.py health
-    python ask.py model
-    python ask.py predict circle.png
-    python ask.py load malicious_model.pt
+    python client.py health
+    python client.py model
+    python client.py predict circle.png
+    python client.py load malicious_model.pt
 
 Exit code 0: done. 1: the server refused. 2: no server answers, or wrong usage.
 """
@@ -38,7 +38,7 @@ def main() -> int:
     """Read the command line, ask, print the answer."""
     arguments = cli.parser(__doc__)
     arguments.add_argument("what", choices=["health", "model", "predict", "load"], help="what to ask for")
-    arguments.add_argument("name", nargs="?", help="predict: a picture; load: a file in the models folder")
+    arguments.add_argument("name", nargs="?", help="predict: an image; load: a file in the models folder")
     arguments.add_argument("--url", default="http://127.0.0.1:8000", help="the server")
     args = arguments.parse_args()
     out = cli.Out(args.plain)
@@ -46,10 +46,10 @@ def main() -> int:
         raise cli.UserError("predict and load need a name behind them, health and model do not.")
     if args.what == "predict":
         try:
-            picture = Path(args.name).read_bytes()
+            image = Path(args.name).read_bytes()
         except OSError as error:
             raise cli.UserError(f"{args.name} cannot be read ({error.strerror}): check the name.") from error
-        status, text = ask(args.url, "POST", "/predict", picture)
+        status, text = ask(args.url, "POST", "/predict", image)
     elif args.what == "load":
         order = json.dumps({"path": args.name}).encode()
         status, text = ask(args.url, "POST", "/models/load", order)

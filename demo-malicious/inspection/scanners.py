@@ -1,6 +1,6 @@
-"""Four judges on one model file, and our verdict. Nothing is loaded, so nothing in the file can run.
+"""Four scanners on one model file, and our verdict. Nothing is loaded, so nothing in the file can run.
 
-Nothing to type here: inspect_model.py prints the report, serve.py and controls.py ask for it.
+Helper module, not a command: inspect_model.py prints the report, serve.py and controls.py ask for it.
 
     torch        PyTorch's get_unsafe_globals_in_checkpoint: names that its safe loader does not allow
     fickling     follows the pickle and judges what it does
@@ -23,7 +23,7 @@ from fickling.analysis import Severity
 from safetensors import SafetensorError, safe_open
 
 import cli
-from pickles import (
+from inspection.decompiler import (
     DAMAGED,
     MB,
     MOST_FOLLOWED,
@@ -35,7 +35,7 @@ from pickles import (
     pickles_in_stream,
     pickles_in_zip,
 )
-from safe_loading import existing_file
+from weights.safe_loading import existing_file
 
 SAFE, UNSAFE, UNKNOWN = "NO CODE FOUND", "NOT SAFE TO LOAD", "CANNOT BE JUDGED"
 EXIT_CODES = {SAFE: cli.OK, UNSAFE: cli.FINDING, UNKNOWN: cli.ERROR}
@@ -48,10 +48,10 @@ ZIP, OLD, SAFETENSORS, NONE = "zip of torch.save", "plain pickle", "SafeTensors"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one judge says."""
+    """What one scanner says."""
 
     answer: str  # clean, suspicious, found, gives up, cannot read, not installed, not asked
-    words: str = ""  # in the judge's own terms
+    words: str = ""  # in the scanner's own terms
 
     def __str__(self) -> str:
         return f"{self.answer}: {self.words}" if self.words else self.answer
@@ -66,8 +66,8 @@ class Report:
     sha256: str = ""
     format: str = NONE
     imports: list[str] = field(default_factory=list)  # every name that loading would import
-    outside: list[str] = field(default_factory=list)  # those that PyTorch's safe loader does not allow
-    verdicts: dict[str, Verdict] = field(default_factory=dict)  # judge -> what it says
+    disallowed: list[str] = field(default_factory=list)  # those that PyTorch's safe loader does not allow
+    verdicts: dict[str, Verdict] = field(default_factory=dict)  # scanner -> what it says
     overall: str = UNKNOWN
     reason: str = ""  # one clause; it starts with "it" or "there"
     pickles: list[PickleReport] = field(default_factory=list)
@@ -79,9 +79,9 @@ class Report:
         return EXIT_CODES[self.overall]
 
 
-def judge_file(path: Path) -> Report:
-    """Ask every judge about one file, without loading it. Raises nothing: bad input cannot be judged."""
-    report = Report(path, verdicts=dict.fromkeys(JUDGES, Verdict("not asked")))
+def inspect_file(path: Path) -> Report:
+    """Ask every scanner about one file, without loading it. Raises nothing: bad input cannot be judged."""
+    report = Report(path, verdicts=dict.fromkeys(SCANNERS, Verdict("not asked")))
     try:
         existing_file(path)
         report.size = path.stat().st_size
@@ -92,8 +92,8 @@ def judge_file(path: Path) -> Report:
             trouble: list[str] = []
         else:
             trouble = read_pickles(report)
-        for name, judge in JUDGES.items():
-            report.verdicts[name] = judge(report)
+        for name, scanner in SCANNERS.items():
+            report.verdicts[name] = scanner(report)
         report.overall, report.reason = conclude(report, trouble)
     except (cli.UserError, CannotJudge) as error:
         report.overall, report.reason = UNKNOWN, str(error).rstrip(".")
@@ -153,7 +153,7 @@ def read_pickles(report: Report) -> list[str]:
     if report.format == ZIP:
         found, trouble = pickles_in_zip(report.path)
         if not found:
-            raise CannotJudge("it is a zip file without a pickle: it is no model that torch.save wrote")
+            raise CannotJudge("it is a zip file without a pickle: it is not a model that torch.save wrote")
     else:
         if ends_like_zip(report.path):
             pickles_in_zip(report.path)
@@ -164,8 +164,8 @@ def read_pickles(report: Report) -> list[str]:
         report.pickles.append(decompile(where, data, followed))
         followed += report.pickles[-1].instructions
     report.imports = sorted({name for part in report.pickles for name in part.imports})
-    report.outside = sorted({name for part in report.pickles for name in part.outside})
-    nothing = not report.outside and not any(part.code for part in report.pickles)
+    report.disallowed = sorted({name for part in report.pickles for name in part.disallowed})
+    nothing = not report.disallowed and not any(part.code for part in report.pickles)
     if nothing and any(DAMAGED in part.trouble for part in report.pickles):
         report.format = NONE
         raise CannotJudge("it is not a model file, or it is damaged")
@@ -178,7 +178,7 @@ def few(names: list[str]) -> str:
     return ", ".join(name[:200] for name in names[:5]) + more
 
 
-def ask_torch(report: Report) -> Verdict:
+def run_torch(report: Report) -> Verdict:
     """PyTorch's own check. It reads the zip format only."""
     if report.format != ZIP:
         return Verdict("cannot read", "reads only the zip format")
@@ -186,11 +186,11 @@ def ask_torch(report: Report) -> Verdict:
         names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(report.path))
     except Exception:  # it gives up on TorchScript, for example, and on damaged files
         return Verdict("gives up")
-    report.outside = sorted({*report.outside, *names})
-    return Verdict("found", few(names)) if names else Verdict("clean", "no name outside its list")
+    report.disallowed = sorted({*report.disallowed, *names})
+    return Verdict("found", few(names)) if names else Verdict("clean", "all names are on its list")
 
 
-def ask_fickling(report: Report) -> Verdict:
+def run_fickling(report: Report) -> Verdict:
     """fickling's severity: the worst of all pickles in the file. It followed them in pickles.py."""
     if report.format == SAFETENSORS:
         return Verdict("cannot read", "no pickle in it")
@@ -203,7 +203,7 @@ def ask_fickling(report: Report) -> Verdict:
     return Verdict("found" if worst > Severity.LIKELY_UNSAFE else "suspicious", worst.name)
 
 
-def ask_picklescan(report: Report) -> Verdict:
+def run_picklescan(report: Report) -> Verdict:
     """picklescan's answer: dangerous names raise the alarm, unknown ones are only noted."""
     try:
         from picklescan.scanner import SafetyLevel, scan_file_path  # noqa: PLC0415 (may not be installed)
@@ -224,7 +224,7 @@ def ask_picklescan(report: Report) -> Verdict:
     return Verdict("suspicious", f"no alarm, but notes {few(odd)}") if odd else Verdict("clean")
 
 
-def ask_modelscan(report: Report) -> Verdict:
+def run_modelscan(report: Report) -> Verdict:
     """modelscan's answer: its issues with their severity."""
     try:
         from modelscan.modelscan import ModelScan  # noqa: PLC0415 (may not be installed)
@@ -243,19 +243,19 @@ def ask_modelscan(report: Report) -> Verdict:
     return Verdict("clean", "No issues found") if scan.scanned else Verdict("cannot read", "skipped the file")
 
 
-JUDGES: dict[str, Callable[[Report], Verdict]] = {
-    "torch": ask_torch,
-    "fickling": ask_fickling,
-    "picklescan": ask_picklescan,
-    "modelscan": ask_modelscan,
+SCANNERS: dict[str, Callable[[Report], Verdict]] = {
+    "torch": run_torch,
+    "fickling": run_fickling,
+    "picklescan": run_picklescan,
+    "modelscan": run_modelscan,
 }
 
 
 def conclude(report: Report, trouble: list[str]) -> tuple[str, str]:
     """Our verdict. It comes from PyTorch's list of allowed names, not from a list of bad ones."""
-    if report.outside:
+    if report.disallowed:
         return UNSAFE, (
-            f"it imports {few(report.outside)}. PyTorch's safe loader (weights_only=True) "
+            f"it imports {few(report.disallowed)}. PyTorch's safe loader (weights_only=True) "
             "does not allow that in a model; weights_only=False would run it"
         )
     if report.format == ZIP and report.verdicts["torch"].answer == "gives up":

@@ -1,6 +1,6 @@
 """The safe ways to read and write model weights: code in a model file is refused, never run.
 
-Nothing to type here: safe_demo.py and the other scripts use these functions. Two things are kept out:
+Helper module, not a command: safe_demo.py and the other scripts use these functions. Two things are kept out:
 code (weights_only=True, always) and files that claim to be much larger than they are (zip bombs and
 their relatives). What is left to a hostile file is to waste some seconds; run_sandboxed.sh limits that.
 """
@@ -48,7 +48,7 @@ def existing_file(path: Path) -> Path:
         raise cli.UserError(f"{path} is a folder: name a model file.")
     try:
         if path.exists() and not path.is_file():
-            raise cli.UserError(f"{path} is no ordinary file (a device or a pipe): name a model file.")
+            raise cli.UserError(f"{path} is not an ordinary file (a device or a pipe): name a model file.")
         with path.open("rb") as file:
             if not file.read(1):
                 raise cli.UserError(f"{path} is empty: download or create the file again.")
@@ -109,7 +109,9 @@ def check_zip(path: Path) -> None:
 
     def expect(true: bool, otherwise: str) -> None:
         if not true:
-            raise cli.UserError(f"{path} is no zip file of torch.save ({otherwise}): do not use this file.")
+            raise cli.UserError(
+                f"{path} is not a valid zip file of torch.save ({otherwise}): do not use this file."
+            )
 
     with path.open("rb") as file:  # a private function, because the public ones read the whole list
         end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
@@ -148,7 +150,7 @@ def check_stream(path: Path) -> None:
         return
     if len(stream.getvalue()) > LARGEST_PICKLE:
         raise cli.UserError(
-            f"{path} is no file of torch.save (or a far too large one): do not use this file."
+            f"{path} is not a valid file of torch.save (or a far too large one): do not use this file."
         )
 
 
@@ -184,7 +186,7 @@ def state_dict(found: object, path: Path, part: str) -> Weights:
     for name, value in found.items():
         if is_named_tensor(name, value):
             continue
-        other = repr(name)[:60] if isinstance(name, str | int) else "a name that is no text"
+        other = repr(name)[:60] if isinstance(name, str | int) else "a name that is not text"
         parts = [key for key, inner in found.items() if isinstance(key, str) and is_state_dict(inner)]
         if parts:
             raise cli.UserError(

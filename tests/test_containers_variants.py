@@ -1,4 +1,4 @@
-"""The zoo in its container: what a container's disk shows after every payload has run."""
+"""The variants in a container: what its disk shows after every payload has run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import zoo
+import create_malicious_model as attack
 
 pytestmark = pytest.mark.docker
 
@@ -15,12 +15,13 @@ pytestmark = pytest.mark.docker
 ATTACKS = """
 import subprocess, sys
 from pathlib import Path
-import shapes, zoo
-for name, variant in zoo.VARIANTS.items():
+import create_malicious_model as attack
+from weights import shapes
+for name, variant in attack.VARIANTS.items():
     model, marker = Path(f"/tmp/{name}.model"), Path(f"/tmp/{name}.marker")
-    model.write_bytes(zoo.resnet18(marker, shapes.network()) if name == "resnet18" else variant.write(marker))
-    subprocess.run([sys.executable, "-c", f"import zoo; from pathlib import Path; "
-                    f"zoo.VARIANTS[{name!r}].fire(Path({str(model)!r}))"], check=True)
+    model.write_bytes(attack.malicious_bytes(variant.name, marker, shapes.network()))
+    subprocess.run([sys.executable, "-c", f"import create_malicious_model as attack, pathlib; "
+                    f"attack.VARIANTS[{name!r}].fire(pathlib.Path({str(model)!r}))"], check=True)
     print("fired", name, flush=True)
 print(*[pid for pid in map(str, Path("/proc").iterdir()) if pid[6:].isdigit()])
 """
@@ -28,7 +29,7 @@ print(*[pid for pid in map(str, Path("/proc").iterdir()) if pid[6:].isdigit()])
 
 def test_every_payload_leaves_only_its_marker(docker: Any) -> None:
     image = docker.build("demo-malicious", "pickle-demo-test")
-    name = f"pickle-demo-zoo-{os.getpid()}"
+    name = f"pickle-demo-variants-{os.getpid()}"
     locked_up = ("--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
     try:
         # not --read-only and not --rm: the engine is to say what was written anywhere
@@ -37,12 +38,12 @@ def test_every_payload_leaves_only_its_marker(docker: Any) -> None:
         written = {line[2:] for line in docker("diff", name).stdout.splitlines()}
     finally:
         docker("rm", "-v", name)
-    for variant in zoo.VARIANTS:
+    for variant in attack.VARIANTS:
         assert f"fired {variant}" in result.stdout
-    assert result.stdout.count(">>> " + zoo.MESSAGE) == len(zoo.VARIANTS) - 1  # collect_env.run returns it
+    assert result.stdout.count(">>> " + attack.MESSAGE) == len(attack.VARIANTS) - 1
     assert result.stdout.splitlines()[-1] == "/proc/1"  # no process was left behind
     cache = {
         path for path in written if path.startswith("/tmp/torchinductor_")
     }  # PyTorch's own, when imported
-    expected = {f"/tmp/{variant}.{kind}" for variant in zoo.VARIANTS for kind in ("model", "marker")}
+    expected = {f"/tmp/{variant}.{kind}" for variant in attack.VARIANTS for kind in ("model", "marker")}
     assert written - cache == {"/tmp"} | expected
