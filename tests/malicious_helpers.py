@@ -41,8 +41,9 @@ def type_here(line: list[str], folder: Path) -> Result:
             finally:
                 os.chdir(before[0])
                 signal.signal(signal.SIGTERM, before[1])
-        said = [stream.seek(0) or stream.read().decode() for stream in (out, err)]
-    return Result(line, code, *said)
+        for stream in (out, err):
+            stream.seek(0)
+        return Result(line, code, out.read().decode(), err.read().decode())
 
 
 @contextmanager

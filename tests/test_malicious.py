@@ -195,7 +195,7 @@ def without_figures(line: str) -> str:
     How much faster one format was depends on the run, too: test_safe_demo.py checks those sentences.
     """
     if ", by the medians)" in line:
-        line = line.split(" was ")[0]
+        line = line.split(" was ", maxsplit=1)[0]
     return re.sub(r"[0-9a-f]{12,64}|\d+(\.\d+)?", "N", line)
 
 

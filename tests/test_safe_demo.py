@@ -77,7 +77,7 @@ def torch_zip(program: bytes, packed: bool = False, **numbers: bytes) -> bytes:
 def test_create_load_and_convert(safe_here: Run, tmp_path: Path) -> None:
     created = safe_here("--repeat", 2)
     assert created.returncode == 0, created
-    right = re.search(r"shape right on ([\d.]+)% of 300 new images", created.stdout)
+    right = re.search(r"It classifies ([\d.]+)% of 300 new images correctly", created.stdout)
     assert right
     assert float(right[1]) > 95
     assert "All 122 tensors are the same, bit for bit." in created.stdout
@@ -489,7 +489,7 @@ def names(count: int) -> bytes:
         ("a tensor of one number", "claim 4000000000000"),
         ("a large bytearray", "memory"),
         ("large texts", "memory"),
-        ("tuples in tuples", "no text"),
+        ("tuples in tuples", "not text"),
         ("two of one name", "two things of one name"),
         ("two zip files", "beginning"),
         ("many names", "list of contents"),

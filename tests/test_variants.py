@@ -293,7 +293,7 @@ def test_a_working_model_with_a_payload_predicts_the_same(run_main: Run, marker:
     assert result.returncode == 0, text(result)
     assert "came back with 122 tensors, the weights of a working model" in result.stdout
     assert "Largest difference to the scores of the clean model: 0.0." in result.stdout
-    accuracy = float(result.stdout.split("it names ")[1].split("%")[0])
+    accuracy = float(result.stdout.split("it classifies ")[1].split("%")[0])
     assert accuracy > 95
 
 
