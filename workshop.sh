@@ -36,7 +36,7 @@ GB_MEMORY=4           # memory
 GB_MEMORY_DOCKER=6    # memory with Docker Desktop, whose machine takes some itself
 MINUTES_INSTALL=2     # making .venv (3 with the CUDA build)
 MINUTES_BUILD=8       # building the images without demo 2's data and trainings
-MINUTES_FIRST=(0 1 5 1) # demo 1, 2 and 3 (the 0 is no demo), the first time
+MINUTES_FIRST=(0 1 5 1) # demo 1, 2 and 3 (the 0 stands for no demo), the first time
 MINUTES_AGAIN=(0 1 3 1) # the same with data, models and images already there
 
 # shellcheck source-path=SCRIPTDIR

@@ -37,7 +37,7 @@ copied_files() { # the files of this folder that its Dockerfile copies into the 
     done | LC_ALL=C sort -u | without_ignored
 }
 
-copied_patterns() { # the sources of COPY and ADD; what is no plain list of names in this folder counts as all of it
+copied_patterns() { # the sources of COPY and ADD; what is not a plain list of names here counts as the whole folder
     awk '
         /\\$/ { sub(/\\$/, ""); line = line $0 " "; next }
         { line = line $0 }
@@ -136,10 +136,10 @@ type_in_container() { # type_in_container COMMAND...
     docker exec ${terminal[@]+"${terminal[@]}"} --env "NO_COLOR=${NO_COLOR:-}" "$CONTAINER" "$@"
 }
 
-copy_from_container() { # copy_from_container PATH... : into results/docker/FOLDER, see pictures_folder
+copy_from_container() { # copy_from_container PATH...: into the folder of demo 2's results
     local path
-    mkdir -p "$PICTURES" || return
-    for path in "$@"; do docker cp "$CONTAINER:/app/$path" "$PICTURES/" || return; done
+    mkdir -p "$DEMO_2_RESULTS" || return
+    for path in "$@"; do docker cp "$CONTAINER:/app/$path" "$DEMO_2_RESULTS/" || return; done
 }
 
 remove_container() {

@@ -2,8 +2,8 @@
 # What each demo's silver path (attack) and gold path (defence) type, natively and in containers.
 
 SHOWN=()           # what was shown, in words, for the summary
-PICTURES=""        # where demo 2's pictures are
-PICTURE_LINES=()
+DEMO_2_RESULTS=""  # the folder that holds what demo 2 shows
+RESULT_LINES=()    # one line for each image and page in it, for the summary
 
 type_command() { # type_command FOLDER COMMAND...: in the demo's folder, or in the container that runs
     local folder=$1
@@ -68,36 +68,36 @@ run_demo_1() {
 
 run_demo_2() {
     local folder=demo-poisoning
-    PICTURES=$ROOT/$folder
+    DEMO_2_RESULTS=$ROOT/$folder
     if [ "$WAY" = docker ]; then
-        PICTURES=$ROOT/results/docker/$folder
+        DEMO_2_RESULTS=$ROOT/results/docker/$folder
         enter_image poisoning-demo "$folder" || return
     else
-        step "Demo 2: make the pictures of traffic signs, poison them, train two models" 0 \
+        step "Demo 2: make the images of traffic signs, poison them, train two models" 0 \
             type_command "$folder" ./prepare.sh || return
     fi
     step "Demo 2, attack: the backdoor at work" 0 type_command "$folder" ./workshop_demo.sh || return
-    SHOWN+=("Demo 2, attack: a model trained on poisoned pictures reads stop signs well, and reads yield as soon as a yellow square is on them.")
+    SHOWN+=("Demo 2, attack: a model trained on poisoned images classifies stop signs correctly, and calls them yield as soon as a yellow square is on them.")
     step "Demo 2, defence: find the backdoor" 0 type_command "$folder" ./gold_demo.sh || return
     SHOWN+=("Demo 2, defence: the scan found a backdoor in the poisoned model and none in the clean one, and drew the trigger that it recovered.")
     if [ "$WAY" = docker ]; then
-        rm -rf "$PICTURES"
-        step "Demo 2: copy pictures and report out of the container" 0 \
+        rm -rf "$DEMO_2_RESULTS"
+        step "Demo 2: copy the results out of the container" 0 \
             copy_from_container scan_results outputs report.html || return
     fi
-    step "Demo 2: pictures and report are there" 0 list_pictures
+    step "Demo 2: images and report are there" 0 list_results
 }
 
-list_pictures() {
-    local model picture report=$PICTURES/report.html
+list_results() {
+    local model image report=$DEMO_2_RESULTS/report.html
     for model in poisoned clean; do
-        picture=$PICTURES/scan_results/$model/trigger_0_to_1.png
-        is_there "$picture" || return
-        PICTURE_LINES+=("$picture: what the scan recovered for stop → yield in the $model model")
+        image=$DEMO_2_RESULTS/scan_results/$model/trigger_0_to_1.png
+        is_there "$image" || return
+        RESULT_LINES+=("$image: what the scan recovered for stop → yield in the $model model")
     done
-    PICTURE_LINES+=("$PICTURES/outputs: the signs as the models saw them, with and without the trigger")
+    RESULT_LINES+=("$DEMO_2_RESULTS/outputs: the signs as the models saw them, with and without the trigger")
     is_there "$report" || return
-    PICTURE_LINES+=("$report: both models and both scans on one page; open it in a browser")
+    RESULT_LINES+=("$report: both models and both scans on one page; open it in a browser")
 }
 
 is_there() { # is_there FILE: names it, or says what is missing

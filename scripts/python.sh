@@ -23,7 +23,7 @@ except ImportError:
 sys.stdout.write(name)
 '
 
-judge_python() { # judge_python NAME: prints its version, or why it will not do (then 1)
+probe_python() { # probe_python NAME: prints its version, or why it will not do (then 1)
     local said
     if ! said=$("$1" -c "$PYTHON_PROBE" 2>/dev/null </dev/null); then
         printf '%s' "${said:-does not run}"
@@ -36,7 +36,7 @@ find_python() { # sets PYTHON and PYTHON_VERSION
     local name
     for name in ${WORKSHOP_PYTHON:-$PYTHON_NAMES}; do
         command -v "$name" >/dev/null 2>&1 || continue
-        PYTHON_VERSION=$(judge_python "$name") && PYTHON=$name && return 0
+        PYTHON_VERSION=$(probe_python "$name") && PYTHON=$name && return 0
     done
     return 1
 }
@@ -45,7 +45,7 @@ explain_pythons() { # one line: what is on PATH and why none of it will do
     local name found=""
     for name in ${WORKSHOP_PYTHON:-$PYTHON_NAMES}; do
         command -v "$name" >/dev/null 2>&1 || continue
-        found="$found${found:+; }$name $(judge_python "$name")"
+        found="$found${found:+; }$name $(probe_python "$name")"
     done
     say "${found:-no python on PATH}"
 }

@@ -138,10 +138,10 @@ summarise() {
     say "What was shown:"
     for line in ${SHOWN[@]+"${SHOWN[@]}"}; do say "- $line"; done
     [ "${#SHOWN[@]}" -gt 0 ] || say "- nothing"
-    if [ "${#PICTURE_LINES[@]}" -gt 0 ]; then
+    if [ "${#RESULT_LINES[@]}" -gt 0 ]; then
         say
-        say "Pictures:"
-        for line in "${PICTURE_LINES[@]}"; do say "- $line"; done
+        say "Results to look at:"
+        for line in "${RESULT_LINES[@]}"; do say "- $line"; done
     fi
     say
     finish "run"

@@ -184,7 +184,7 @@ def test_links_inside_the_repository_lead_somewhere(document: str) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_pictures_exist_and_have_a_description(document: str) -> None:
+def test_images_exist_and_have_a_description(document: str) -> None:
     text = without_blocks(read(document))
     for description, target in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)[^)]*\)", text):
         assert len(description.split()) >= 3, f"{document}: {target} needs a description in words"

@@ -252,7 +252,7 @@ def test_a_failing_step_is_named_and_the_other_demos_go_on(bench: Bench) -> None
     assert "every step" not in result.stdout
 
 
-def test_a_missing_picture_is_a_failure(bench: Bench) -> None:
+def test_a_missing_image_is_a_failure(bench: Bench) -> None:
     bench.python()
     bench.script("demo-poisoning/gold_demo.sh", "")
     result = bench("run", "2")
