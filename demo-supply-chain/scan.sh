@@ -16,43 +16,43 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$HERE/container.sh"
 
 results_folder() {  # prints the folder that the arguments name with --results, else results/
-  local folder=$HERE/results
-  while [ $# -gt 0 ]; do
-    case $1 in
-      --results) folder=${2:-$folder} ;;
-      --results=*) folder=${1#--results=} ;;
-    esac
-    shift
-  done
-  printf '%s\n' "$folder"
+    local folder=$HERE/results
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --results) folder=${2:-$folder} ;;
+            --results=*) folder=${1#--results=} ;;
+        esac
+        shift
+    done
+    printf '%s\n' "$folder"
 }
 
 without_grype() {  # PYTHON WHY [ARGUMENT...]: one sentence and the recorded scans
-  local python=$1 why=$2
-  shift 2
-  if [ -n "$python" ]; then exec "$python" "$HERE/scan.py" "$@" --no-scanner "$why"; fi
-  say "error: No live scan: $why; here are recorded scans instead."
-  cat "$HERE/recorded/summary.txt"
-  exit 2
+    local python=$1 why=$2
+    shift 2
+    if [ -n "$python" ]; then exec "$python" "$HERE/scan.py" "$@" --no-scanner "$why"; fi
+    say "error: No live scan: $why; here are recorded scans instead."
+    cat "$HERE/recorded/summary.txt"
+    exit 2
 }
 
 main() {
-  local python=''
-  python=$(find_python) || true
-  case " $* " in
-    *' --help '* | *' -h '*)
-      if [ -n "$python" ]; then exec "$python" "$HERE/scan.py" "$@"; fi
-      exec sed -n '2,11s/^# \{0,1\}//p' "$0" ;;
-    *' --recorded '*)  # needs no Grype
-      if [ -n "$python" ]; then exec "$python" "$HERE/scan.py" "$@"; fi
-      exec cat "$HERE/recorded/summary.txt" ;;
-  esac
-  if [ -n "$python" ] && command -v grype >/dev/null 2>&1; then
-    exec "$python" "$HERE/scan.py" "$@"
-  fi
-  has_docker || without_grype "$python" "neither Grype nor a Docker engine is here" "$@"
-  build_image || without_grype "$python" "the image $IMAGE could not be built (is there internet?)" "$@"
-  run_in_container bridge "$(results_folder "$@")" '' scan.py "$@" --results results
+    local python=''
+    python=$(find_python) || true
+    case " $* " in
+        *' --help '* | *' -h '*)
+            if [ -n "$python" ]; then exec "$python" "$HERE/scan.py" "$@"; fi
+            exec sed -n '2,11s/^# \{0,1\}//p' "$0" ;;
+        *' --recorded '*)  # needs no Grype
+            if [ -n "$python" ]; then exec "$python" "$HERE/scan.py" "$@"; fi
+            exec cat "$HERE/recorded/summary.txt" ;;
+    esac
+    if [ -n "$python" ] && command -v grype >/dev/null 2>&1; then
+        exec "$python" "$HERE/scan.py" "$@"
+    fi
+    has_docker || without_grype "$python" "neither Grype nor a Docker engine is here" "$@"
+    build_image || without_grype "$python" "the image $IMAGE could not be built (is there internet?)" "$@"
+    run_in_container bridge "$(results_folder "$@")" '' scan.py "$@" --results results
 }
 
 main "$@"

@@ -121,6 +121,13 @@ def test_scripts_use_no_newer_bash_than_3_2(root: Path, tracked: list[Path]) -> 
             assert not found, f"{path} uses {what}: {found and found.group()}"
 
 
+def test_scripts_are_indented_by_four_spaces(root: Path, tracked: list[Path]) -> None:
+    for path in filter(is_shell, tracked):
+        for line in (root / path).read_text().splitlines():
+            blank = re.match(r"\s*", line)
+            assert blank and set(blank.group()) <= {" "} and len(blank.group()) % 4 == 0, f"{path}: {line}"
+
+
 def test_every_list_in_bash_is_safe_when_it_is_empty(root: Path, tracked: list[Path]) -> None:
     """With `set -u`, bash 3.2 takes "${list[@]}" of an empty list for an error.
 
