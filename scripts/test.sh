@@ -10,7 +10,7 @@ test_command() {
     step "ruff: layout" 0 ruff format --check .
     step "mypy: types" 0 check_types
     step "shellcheck: shell scripts" 0 check_scripts
-    step "hadolint: Dockerfiles" 0 hadolint demo-*/Dockerfile
+    step "hadolint: Dockerfiles" 0 check_dockerfiles
     # two tests at a time, one thread each: threads that wait for each other on busy cores lose most of their time
     export OMP_NUM_THREADS=1
     step "pytest" 0 python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder "$@"
@@ -44,9 +44,11 @@ check_types() { # each demo folder stands alone: what it imports, also from its 
 }
 
 check_scripts() { # the parts in scripts/ are checked where workshop.sh reads them
-    local script scripts=(workshop.sh)
+    local script scripts=(workshop.sh scripts/checker.sh)
     for script in .ci/run $(find demo-* .devcontainer -name '*.sh' 2>/dev/null | LC_ALL=C sort); do
         [ ! -f "$script" ] || scripts+=("$script")
     done
     shellcheck --external-sources --check-sourced --source-path=SCRIPTDIR "${scripts[@]}"
 }
+
+check_dockerfiles() { hadolint demo-*/Dockerfile; }

@@ -15,7 +15,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMOS = ("demo-malicious", "demo-poisoning", "demo-supply-chain")
-DOCUMENTS = ("README.md", "WORKSHOP.md", *(f"{demo}/README.md" for demo in DEMOS))
+DOCUMENTS = (
+    "README.md",
+    "WORKSHOP.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+    *(f"{demo}/README.md" for demo in DEMOS),
+)
 IMAGES = dict(zip(("pickle-demo", "poisoning-demo", "grype-demo"), DEMOS))
 SKELETON = [
     "Story",
@@ -32,6 +39,7 @@ SKELETON = [
 IN_CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 FILE_NAME = re.compile(r"[\w.-]+(/[\w.-]+)*\.(py|sh|md|txt|in|toml|yml|json|jpg|png)")
 COMMAND = re.compile(r"(\w+=(\"[^\"]*\"|\S*) +)*(python \S+\.py|\./\S+\.sh|docker run )")
+SETTING = re.compile(r"WORKSHOP_[A-Z_]+")
 OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 
 # prints the help of each script that is named, after a line with its name
@@ -103,6 +111,8 @@ def script_of(line: str, folder: str) -> Typed | None:
     if words[0] == "python":
         return folder, words[1], words[2:]
     script = words[0].removeprefix("./")
+    if script == "workshop.sh" and words[1:2] == ["test"]:
+        words = words[:2]  # the rest is for pytest
     return ("" if script == "workshop.sh" else folder), script, words[1:]
 
 
@@ -237,10 +247,27 @@ def test_workshop_commands_are_in_its_help(document: str) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_settings_that_are_named_exist(document: str) -> None:
-    files = [ROOT / "workshop.sh", *ROOT.glob("scripts/*.sh"), *ROOT.glob("demo-*/*.py")]
-    code = "".join(path.read_text(encoding="utf-8") for path in files)
-    for name in set(re.findall(r"WORKSHOP_[A-Z_]+", read(document))):
-        assert name in code, f"{document} names {name}"
+    for name in set(SETTING.findall(read(document))):
+        assert name in settings(), f"{document} names {name}"
+
+
+def settings() -> set[str]:
+    """The environment variables of ours that any code reads."""
+    patterns = (
+        "workshop.sh",
+        ".ci/run",
+        "scripts/*.sh",
+        "tests/conftest.py",
+        "demo-*/**/*.py",
+        "demo-*/*.sh",
+    )
+    files = [path for pattern in patterns for path in ROOT.glob(pattern)]
+    return {name for path in files for name in SETTING.findall(path.read_text(encoding="utf-8"))}
+
+
+def test_every_setting_is_explained() -> None:
+    explained = set(re.findall(r"^\| `(WORKSHOP_[A-Z_]+)` \|", read("CONTRIBUTING.md"), flags=re.MULTILINE))
+    assert explained == settings()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
