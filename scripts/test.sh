@@ -34,7 +34,7 @@ prepare_tests() {
 
 check_types() { # each demo folder stands alone: what it imports, also from its own folders, is found from inside it
     local folder failed=0
-    for folder in demo-* benchmarks tests; do
+    for folder in demo-* benchmarks docs tests; do
         [ -n "$(find "$folder" -name '*.py' 2>/dev/null)" ] || continue
         say "$folder"
         # one cache for all: PyTorch's own types are read once, which is most of the work

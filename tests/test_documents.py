@@ -181,7 +181,7 @@ def shell_help(folder: str, script: str) -> str:
     return "\n".join(line for line in text.splitlines() if line.startswith("#"))
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", [*DOCUMENTS, "docs/map.md"])
 def test_links_inside_the_repository_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", without_blocks(read(document))):
         if re.match(r"[a-z]+:", target):
@@ -193,7 +193,7 @@ def test_links_inside_the_repository_lead_somewhere(document: str) -> None:
             assert anchor in heading_links(file.read_text()), f"{document} links to {target}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", [*DOCUMENTS, "docs/map.md"])
 def test_images_exist_and_have_a_description(document: str) -> None:
     text = without_blocks(read(document))
     for description, target in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)[^)]*\)", text):
@@ -203,7 +203,7 @@ def test_images_exist_and_have_a_description(document: str) -> None:
         assert re.search(r'alt="[^"]+ [^"]+"', tag), f"{document}: {tag}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", [*DOCUMENTS, "docs/map.md"])
 def test_files_that_are_named_exist_or_are_made_by_a_demo(document: str) -> None:
     for name in IN_CODE.findall(without_blocks(read(document))):
         if FILE_NAME.fullmatch(name):

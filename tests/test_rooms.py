@@ -1,0 +1,152 @@
+"""The rooms of the house: what stands where, what may import what, and the map that shows it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "docs"))
+import make_map
+
+ROOT = make_map.ROOT
+DEMOS = tuple(make_map.DEMOS)
+NOT_YET = {  # to be resolved: this list only becomes shorter
+    "check imports policy",
+    "check imports create_malicious_model",
+    "check imports safe_demo",
+    "check imports sign_model",
+    "check imports train",
+    "controls imports create_malicious_model",
+    "controls imports make_table",
+    "controls imports policy",
+    "controls imports sign_model",
+    "evidence imports train",
+    "make_table imports create_malicious_model",
+    "mitigate imports train",
+    "policy imports sign_model",
+    "report imports train",
+    "safe_demo imports create_malicious_model",
+    "serve imports create_malicious_model",
+    "serve imports policy",
+    "serve imports sign_model",
+}
+HAS_ROOMS = (make_map.ROOT / "demo-poisoning/scanner").is_dir()
+
+
+@pytest.fixture(autouse=True)
+def checkout() -> None:
+    """The rooms are read from what git tracks."""
+    if subprocess.run(["git", "rev-parse"], cwd=ROOT, check=False, capture_output=True).returncode != 0:
+        pytest.skip("not a git checkout")
+
+
+def imports_of(demo: str) -> dict[str, set[str]]:
+    """Each module of a demo, with the modules of that demo that it imports."""
+    known = make_map.modules(ROOT / demo)
+    return {name: make_map.imported(path) & known.keys() for name, path in known.items()}
+
+
+def commands_of(demo: str) -> set[str]:
+    """The modules of a demo that people type."""
+    return {name for name, path in make_map.modules(ROOT / demo).items() if make_map.is_command(path)}
+
+
+@pytest.mark.parametrize("demo", DEMOS)
+def test_nothing_imports_a_command(demo: str) -> None:
+    """What two files need stands in a room: a command is for people, and holds what its name promises."""
+    commands = commands_of(demo)
+    assert commands
+    found = {
+        f"{name} imports {other}" for name, others in imports_of(demo).items() for other in others & commands
+    }
+    assert sorted(found - NOT_YET) == []
+
+
+@pytest.mark.parametrize("demo", DEMOS)
+def test_no_import_goes_in_a_circle(demo: str) -> None:
+    left = imports_of(demo)
+    while ready := {name for name, others in left.items() if not others & left.keys() - {name}}:
+        left = {name: others for name, others in left.items() if name not in ready}
+    assert sorted(left) == []
+
+
+@pytest.mark.parametrize("demo", DEMOS)
+def test_rooms_hold_no_commands(demo: str) -> None:
+    assert [name for name in commands_of(demo) if "." in name] == []
+
+
+@pytest.mark.parametrize("demo", DEMOS)
+def test_rooms_import_only_from_rooms_below_them(demo: str) -> None:
+    if demo == "demo-poisoning" and not HAS_ROOMS:
+        pytest.skip("demo 2 has no rooms yet")
+    above: list[str] = []
+    for room in make_map.rooms(ROOT / demo):
+        assert room.imports.isdisjoint(above), (
+            f"{demo}: {room.name} imports {sorted(room.imports & set(above))}"
+        )
+        above.append(room.name)
+
+
+@pytest.mark.parametrize("demo", DEMOS)
+def test_no_demo_imports_from_another(demo: str) -> None:
+    """Each demo can be copied away. What they share by name (cli.py) is a copy of its own in each."""
+    own = make_map.modules(ROOT / demo).keys()
+    foreign = {name for other in DEMOS for name in make_map.modules(ROOT / other)} - own
+    for name, path in make_map.modules(ROOT / demo).items():
+        assert make_map.imported(path) & foreign == set(), name
+
+
+def test_the_top_of_demo_2_holds_commands_and_three_files_more() -> None:
+    if not HAS_ROOMS:
+        pytest.skip("demo 2 has no rooms yet")
+    top = {name for name in make_map.modules(ROOT / "demo-poisoning") if "." not in name}
+    assert top - commands_of("demo-poisoning") == {"trigger", "signs", "cli"}
+    assert len(top) <= 16
+
+
+def test_the_map_is_current() -> None:
+    result = subprocess.run(
+        [sys.executable, ROOT / "docs/make_map.py", "--check"], check=False, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_map_names_every_room_and_file() -> None:
+    picture, page = make_map.PICTURE.read_text("utf-8"), make_map.PAGE.read_text("utf-8")
+    for demo in DEMOS:
+        for room in make_map.rooms(ROOT / demo):
+            assert room.name in page, f"{demo}: {room.name}"
+            for name in (room.name, *room.files):
+                assert name in picture, f"{demo}: {name}"
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A demo of four files in a repository of its own."""
+    for name, text in {
+        "scan.py": 'from scanner import search\nif __name__ == "__main__":\n    search.go()\n',
+        "cli.py": "",
+        "scanner/search.py": "import scanner.norms\nimport cli\n",
+        "scanner/norms.py": "def go():\n    from cli import run\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def test_imports_are_found_in_all_their_forms(small: Path) -> None:
+    floors = make_map.rooms(small)
+    assert [(room.name, room.files, sorted(room.imports)) for room in floors] == [
+        ("typed commands", ["scan.py"], ["scanner/"]),
+        ("scanner/", ["norms", "search"], ["cli.py"]),
+        ("cli.py", [], []),
+    ]
+    assert make_map.described({"small": floors}).endswith(
+        "small, from top to bottom: typed commands, which imports from scanner/; "
+        "scanner/, which imports from cli.py; cli.py."
+    )
