@@ -16,7 +16,7 @@ from html import escape
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PICTURE, PAGE = ROOT / "docs/map.svg", ROOT / "docs/map.md"
+DRAWING, PAGE = ROOT / "docs/map.svg", ROOT / "docs/map.md"
 DEMOS = {
     "demo-malicious": "1: a model file that runs code",
     "demo-poisoning": "2: a model that learned one lie",
@@ -97,7 +97,7 @@ def room_of(module: str, path: Path) -> str:
 
 
 def described(houses: dict[str, list[Room]]) -> str:
-    """The picture in words."""
+    """The drawing in words."""
     parts = []
     for demo, floors in houses.items():
         said = [
@@ -118,7 +118,7 @@ def and_list(names: list[str]) -> str:
 
 
 def drawn(houses: dict[str, list[Room]]) -> str:
-    """The picture, as SVG."""
+    """The drawing, as SVG."""
     shapes: list[str] = []
     bottoms = []
     for number, (demo, floors) in enumerate(houses.items()):
@@ -158,7 +158,7 @@ def text(x: int, y: int, words: str, style: str = "") -> str:
 
 
 def page(houses: dict[str, list[Room]], old: str) -> str:
-    """The page with the description of the picture put into its place."""
+    """The page with the description of the drawing put into its place."""
     before, rest = old.split(START, 1)
     return f"{before}{START}\n![{described(houses)}](map.svg)\n{END}{rest.split(END, 1)[1]}"
 
@@ -170,7 +170,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; say whether the map is current")
     args = parser.parse_args()
     houses = {demo: rooms(ROOT / demo) for demo in DEMOS}
-    wanted = {PICTURE: drawn(houses), PAGE: page(houses, PAGE.read_text(encoding="utf-8"))}
+    wanted = {DRAWING: drawn(houses), PAGE: page(houses, PAGE.read_text(encoding="utf-8"))}
     old = [path for path, new in wanted.items() if not path.is_file() or path.read_text("utf-8") != new]
     for path in old:
         name = path.relative_to(ROOT)

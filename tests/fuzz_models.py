@@ -397,7 +397,7 @@ class Fuzzer:
         if file.suffix.endswith(".sig"):
             shutil.copy(self.worker.out / f"signed{model.stem[7:]}", model.with_suffix(""))
             return [model.stem, model.name]
-        # a mutation can write what was there before; with that signature it would rightly be verified
+        # a mutation can write what was there before; with that signature it is verified, as it should be
         if target == "verify" and all(file.data != seed.data for seed in self.seeds):
             signature = self.worker.out / f"{model.name}.sig"
             signature.write_bytes(self.signatures[0].data)

@@ -44,9 +44,9 @@ python serve.py --model malicious_model.pt; [ $? -eq 1 ]
 CODES = ["1" if "; [ $? -eq 1 ]" in line else "0" for line in DOCUMENTED.strip().splitlines()]
 SERVED = """
 python serve.py --model safe_model.safetensors &
-until python ask.py health; do sleep 1; done
-python ask.py predict circle.png
-python ask.py load malicious_model.pt; [ $? -eq 1 ]
+until python client.py health; do sleep 1; done
+python client.py predict circle.png
+python client.py load malicious_model.pt; [ $? -eq 1 ]
 """
 ONLINE = """
 import socket

@@ -32,10 +32,10 @@ DOCKERIGNORE = """\
 !*.html
 !*.json
 !requirements.txt
-!pictures
+!images
 !scanner/*.py
 !deep/**/*.txt
-pictures/draft*
+images/draft*
 """
 IN_THE_IMAGE = (
     "detect.py",
@@ -45,8 +45,8 @@ IN_THE_IMAGE = (
     "scans.json",
     ".hidden.py",
     "requirements.txt",
-    "pictures/stop.png",
-    "pictures/small/stop.png",
+    "images/stop.png",
+    "images/small/stop.png",
     "scanner/search.py",
     "deep/a.txt",
     "deep/er/still/a.txt",
@@ -55,7 +55,7 @@ NOT_IN_THE_IMAGE = (
     "README.md",
     "scanner/notes.md",
     "scanner/deeper/search.py",
-    "pictures/draft.png",
+    "images/draft.png",
     "data/train/1.png",
     "__pycache__/detect.cpython-312.pyc",
     "requirements.in",
@@ -139,7 +139,7 @@ def test_names_rights_and_build_arguments_count(folder: Path) -> None:
 @pytest.mark.parametrize(
     "line", ['COPY ["detect.py", "/app/"]', "COPY $FILES /app/", "ADD . /app", "COPY ./ /app", "copy / /app"]
 )
-def test_a_copy_that_names_no_plain_files_counts_as_the_whole_folder(folder: Path, line: str) -> None:
+def test_a_copy_that_names_no_plain_files_counts_as_all_of_the_folder(folder: Path, line: str) -> None:
     (folder / "Dockerfile").write_text(f"FROM python\n{line}\n")
     assert copied(folder) == sorted(IN_THE_IMAGE)
 

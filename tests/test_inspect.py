@@ -220,7 +220,7 @@ def test_many_names_stay_one_short_line(tmp_path: Path) -> None:
     assert " and 295 more" in report.reason
 
 
-def test_says_when_it_cannot_judge(run_main: Run, assert_refused: Refused, tmp_path: Path) -> None:
+def test_says_when_it_cannot_be_judged(run_main: Run, assert_refused: Refused, tmp_path: Path) -> None:
     """A harmless pickle with instructions that PyTorch's safe loader does not know: no verdict."""
     path = dump({"a": 1}, tmp_path / "model.pkl", "4")
     result = run_main(inspect_model, path)

@@ -115,12 +115,12 @@ def test_the_map_is_current() -> None:
 
 
 def test_the_map_names_every_room_and_file() -> None:
-    picture, page = make_map.PICTURE.read_text("utf-8"), make_map.PAGE.read_text("utf-8")
+    drawing, page = make_map.DRAWING.read_text("utf-8"), make_map.PAGE.read_text("utf-8")
     for demo in DEMOS:
         for room in make_map.rooms(ROOT / demo):
             assert room.name in page, f"{demo}: {room.name}"
             for name in (room.name, *room.files):
-                assert name in picture, f"{demo}: {name}"
+                assert name in drawing, f"{demo}: {name}"
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 Helper module, not a command: inspect_model.py prints the report, serve.py and controls.py ask for it.
 
     torch        PyTorch's get_unsafe_globals_in_checkpoint: names that its safe loader does not allow
-    fickling     follows the pickle and judges what it does
+    fickling     follows the pickle and rates what it does
     picklescan   looks for names on a list of dangerous ones
     modelscan    looks for names on another such list
 """
