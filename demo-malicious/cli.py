@@ -1,4 +1,4 @@
-"""What every command of this demo shares: printing, one-sentence errors, files written whole or not at all.
+"""What every command of this demo shares: printing for people, one-sentence errors, files written atomically.
 
 On a terminal the output is coloured by rich. When it is piped, when NO_COLOR is set, or with --plain,
 the same words come as linear text that a screen reader can follow: no boxes, no colour, and each
