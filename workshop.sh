@@ -3,7 +3,7 @@
 #
 #   ./workshop.sh check                             is this machine ready? one line each, with what to do
 #   ./workshop.sh run [1|2|3] [--docker|--native]   all three demos, or one: attack and defence
-#   ./workshop.sh test [pytest arguments]           checkers and tests
+#   ./workshop.sh test [pytest arguments]           checkers and tests; with --install it only makes .venv for them
 #   ./workshop.sh reset [1|2|3] [--yes]             removes what the demos made, puts back what the exercises changed;
 #                                                   asks before it removes an image or discards a change of yours
 #   ./workshop.sh help                              this text

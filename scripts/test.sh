@@ -4,6 +4,7 @@
 test_command() {
     [ "${1:-}" != --plain ] || { use_plain_text && shift; }
     prepare_tests || fail "the test tools could not be installed; the output above says why."
+    [ "${1:-}" != --install ] || { say "$VENV is ready." && return; }
     export PATH=$VENV/bin:$PATH
     cd "$ROOT" || return 1
     step "ruff: mistakes" 0 ruff check .

@@ -194,6 +194,7 @@ def test_the_dev_container_can_run_all_demos() -> None:
     size = {name: int(machine["hostRequirements"][name].removesuffix("gb")) for name in ("memory", "storage")}
     assert size["memory"] >= needed["GB_MEMORY_DOCKER"]
     assert size["storage"] >= needed["GB_DISK_CUDA"]
+    assert machine["postCreateCommand"] == "./workshop.sh test --install"
     script, command = machine["postAttachCommand"].split()
     assert (ROOT / script).is_file() and f"        {command})" in text
     (port,) = machine["forwardPorts"]

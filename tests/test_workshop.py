@@ -419,6 +419,19 @@ def test_test_runs_every_checker_and_names_those_that_failed(bench: Bench) -> No
     assert bench("test").returncode == 0
 
 
+def test_install_makes_venv_and_checks_nothing(bench: Bench) -> None:
+    bench.python()
+    result = bench("test", "--install")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith(f"{bench.home}/.venv is ready.\n")
+    log = bench.logged()
+    assert f"-r {bench.home}/requirements-dev.txt" in log
+    assert "-m pytest" not in log
+    assert bench("test", "--install", FAKE_PIP="1").returncode == 0  # it is there: nothing to install
+    (bench.home / "requirements-dev.txt").write_text("pytest==2\n")
+    assert bench("test", "--install", FAKE_PIP="1").returncode == 1
+
+
 def check(bench: Bench, root: Path, function: str) -> Result:
     """Call one of test.sh's checkers, with the real tools, in the bench."""
     shutil.copy(root / "pyproject.toml", bench.home)
@@ -542,6 +555,16 @@ def test_continuous_integration_prefers_the_variables_to_what_lies_beside(bench:
 def settings(bench: Bench, root: Path, **env: str) -> list[str]:
     lines = continuous_integration(bench, root, **env).stdout.splitlines()
     return [line for line in lines if line.startswith(("starter: ", "data: ", "engine: "))]
+
+
+def test_continuous_integration_installs_while_the_engine_starts(bench: Bench, root: Path) -> None:
+    bench.script("workshop.sh", f'echo "$*" >>"{bench.home}/typed"')
+    starter = engine_starter(bench, bench.home.parent / "lent")
+    seen = f'until grep -q install "{bench.home}/typed"; do sleep 0.05; done'  # would wait for ever otherwise
+    bench.executable(starter, f"#!/bin/sh\n{seen}\n")
+    result = continuous_integration(bench, root)
+    assert result.returncode == 0, result.stderr
+    assert (bench.home / "typed").read_text() == "test --install\ntest\n"
 
 
 def test_an_engine_that_does_not_start_stops_continuous_integration(bench: Bench, root: Path) -> None:
