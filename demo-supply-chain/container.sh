@@ -64,6 +64,6 @@ fetch_results() {  # RESULTS: takes whole files of ours; models that we handed o
     local new
     new=$(mktemp -d "$1/.unfinished.XXXXXX")
     docker cp "$CONTAINER:/app/results/." "$new" >/dev/null 2>&1 || true
-    find "$new" -maxdepth 1 -type f \( -name '*.json' -o -name 'example.*' \) -exec mv -f {} "$1/" \;
+    find "$new" -maxdepth 1 -type f \( -name '*.json' -o -name 'comparison.*' -o -name 'example.*' \) -exec mv -f {} "$1/" \;
     rm -rf "$new"
 }

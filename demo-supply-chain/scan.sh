@@ -27,6 +27,17 @@ results_folder() {  # prints the folder that the arguments name with --results, 
     printf '%s\n' "$folder"
 }
 
+names_a_path() {  # [ARGUMENT...]: is there something that only this machine has?
+    local word
+    for word in "$@"; do
+        case $word in
+            dir:* | file:* | sbom:* | docker-archive:* | oci-archive:* | oci-dir:* | singularity:* | docker:*:* | podman:*) return 0 ;;
+            --vex | --vex=* | --diff) return 0 ;;
+        esac
+    done
+    return 1
+}
+
 without_grype() {  # PYTHON WHY [ARGUMENT...]: one sentence and the recorded scans
     local python=$1 why=$2
     shift 2
@@ -46,9 +57,15 @@ main() {
         *' --recorded '*)  # needs no Grype
             if [ -n "$python" ]; then exec "$python" "$HERE/scan.py" "$@"; fi
             exec cat "$HERE/recorded/summary.txt" ;;
+        *' --diff '*)
+            if [ -n "$python" ]; then exec "$python" "$HERE/scan.py" "$@"; fi ;;
     esac
     if [ -n "$python" ] && command -v grype >/dev/null 2>&1; then
         exec "$python" "$HERE/scan.py" "$@"
+    fi
+    if names_a_path "$@"; then
+        say "error: A container cannot see the files of this machine: install Grype and Python 3.10 or newer for that."
+        exit 2
     fi
     has_docker || without_grype "$python" "neither Grype nor a Docker engine is here" "$@"
     build_image || without_grype "$python" "the image $IMAGE could not be built (is there internet?)" "$@"

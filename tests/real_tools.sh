@@ -15,43 +15,43 @@ TOOLS=${WORKSHOP_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/ml-pipeline-security/bin
 export GOFLAGS=-mod=mod CGO_ENABLED=0
 
 have_all() {
-  local name
-  for name in grype syft crane grype-db-build; do [ -x "$TOOLS/$name" ] || return 1; done
-  ! [ "$HERE/grype_db/main.go" -nt "$TOOLS/grype-db-build" ]
+    local name
+    for name in grype syft crane grype-db-build; do [ -x "$TOOLS/$name" ] || return 1; done
+    ! [ "$HERE/grype_db/main.go" -nt "$TOOLS/grype-db-build" ]
 }
 
 install_tool() {  # PACKAGE VERSION: built aside, so that a run that is stopped leaves nothing half-made
-  local name=${1##*/} work
-  [ ! -x "$TOOLS/$name" ] || return 0
-  echo "Building $name $2 with Go." >&2
-  work=$(mktemp -d "$TOOLS/.work.XXXXXX")
-  # the version is what Grype's own reports carry; `go install` alone leaves it open
-  GOBIN=$work go install -trimpath -ldflags "-s -w -X main.version=${2#v}" "$1@$2"
-  mv "$work/$name" "$TOOLS/$name" && rmdir "$work"
+    local name=${1##*/} work
+    [ ! -x "$TOOLS/$name" ] || return 0
+    echo "Building $name $2 with Go." >&2
+    work=$(mktemp -d "$TOOLS/.work.XXXXXX")
+    # the version is what Grype's own reports carry; `go install` alone leaves it open
+    GOBIN=$work go install -trimpath -ldflags "-s -w -X main.version=${2#v}" "$1@$2"
+    mv "$work/$name" "$TOOLS/$name" && rmdir "$work"
 }
 
 install_builder() {  # our own program, with Grype as its library
-  local work
-  [ "$HERE/grype_db/main.go" -nt "$TOOLS/grype-db-build" ] || return 0
-  echo "Building grype-db-build with Go." >&2
-  work=$(mktemp -d "$TOOLS/.work.XXXXXX")
-  cp "$HERE/grype_db/main.go" "$work/"
-  (cd "$work" && go mod init grype-db-build && go get "github.com/anchore/grype@$GRYPE" &&
-    go build -trimpath -ldflags "-s -w" -o grype-db-build .) >&2
-  mv "$work/grype-db-build" "$TOOLS/grype-db-build" && rm -rf "$work"
+    local work
+    [ "$HERE/grype_db/main.go" -nt "$TOOLS/grype-db-build" ] || return 0
+    echo "Building grype-db-build with Go." >&2
+    work=$(mktemp -d "$TOOLS/.work.XXXXXX")
+    cp "$HERE/grype_db/main.go" "$work/"
+    (cd "$work" && go mod init grype-db-build && go get "github.com/anchore/grype@$GRYPE" &&
+        go build -trimpath -ldflags "-s -w" -o grype-db-build .) >&2
+    mv "$work/grype-db-build" "$TOOLS/grype-db-build" && rm -rf "$work"
 }
 
 main() {
-  if ! have_all; then
-    [ "${1:-}" != --have ] || exit 1
-    command -v go >/dev/null 2>&1 || { echo "error: Go is missing: install it from https://go.dev/dl/ first." >&2; exit 2; }
-    mkdir -p "$TOOLS"
-    install_tool github.com/anchore/grype/cmd/grype "$GRYPE"
-    install_tool github.com/anchore/syft/cmd/syft "$SYFT"
-    install_tool github.com/google/go-containerregistry/cmd/crane "$CRANE"
-    install_builder
-  fi
-  printf '%s\n' "$TOOLS"
+    if ! have_all; then
+        [ "${1:-}" != --have ] || exit 1
+        command -v go >/dev/null 2>&1 || { echo "error: Go is missing: install it from https://go.dev/dl/ first." >&2; exit 2; }
+        mkdir -p "$TOOLS"
+        install_tool github.com/anchore/grype/cmd/grype "$GRYPE"
+        install_tool github.com/anchore/syft/cmd/syft "$SYFT"
+        install_tool github.com/google/go-containerregistry/cmd/crane "$CRANE"
+        install_builder
+    fi
+    printf '%s\n' "$TOOLS"
 }
 
 main "$@"

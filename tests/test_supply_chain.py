@@ -1,5 +1,7 @@
 """Demo 3 without a container: scan, compare, recorded scans, ML-BOM. Grype is a stand-in (stand_in.py)."""
 
+# ruff: noqa: F811, F401 (fixtures are imported, and then named as arguments)
+
 from __future__ import annotations
 
 import hashlib
@@ -23,9 +25,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-DEMO = ROOT / "demo-supply-chain"
 sys.path.append(str(Path(__file__).resolve().parent))
-sys.path.append(str(DEMO))
+from scan_helpers import DEMO, Result, errors, row, typed  # noqa: E402, I001
 import check_mlbom  # noqa: E402
 import compare  # noqa: E402
 import console  # noqa: E402
@@ -33,9 +34,8 @@ import make_mlbom  # noqa: E402
 import scan  # noqa: E402
 import stand_in  # noqa: E402
 from mlbom import models  # noqa: E402
-from reports import grype_report  # noqa: E402
+from reports import failures, grype_report, table  # noqa: E402
 
-Result = subprocess.CompletedProcess[str]
 TOOLS = (
     "bash",
     "env",
@@ -101,46 +101,12 @@ def shell(demo: Path, tools: Path) -> Callable[..., Result]:
 
 
 @pytest.fixture
-def typed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Result]]:
-    """typed(compare, "a.json", "b.json") is like typing it in tmp_path, in this process: that is faster."""
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.chdir(tmp_path)
-
-    def run(command: ModuleType, *args: object) -> Result:
-        monkeypatch.setattr("sys.argv", [f"{command.__name__}.py", *map(str, args)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ending:
-            console.run(command.main)
-        said = capfd.readouterr()
-        code = ending.value.code
-        assert isinstance(code, int)
-        return Result([command.__name__], code, said.out, said.err)
-
-    yield run
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture
 def scanned(
     typed: Callable[..., Result], tools: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Result]:
     """scanned("python:3.11") is what ./scan.sh does where Grype and Python are here, in tmp_path."""
     monkeypatch.setenv("PATH", str(tools))
     return lambda *args: typed(scan, "--results", "results", *args)
-
-
-def errors(result: Result) -> list[str]:
-    """The lines on stderr that are errors; the others tell about progress."""
-    assert "Traceback" not in result.stderr, result.stderr
-    return [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-
-
-def row(result: Result, image: str) -> dict[str, str]:
-    """The table row of an image, in the plain layout."""
-    (line,) = [line for line in result.stdout.splitlines() if line.startswith(f"- image: {image};")]
-    return dict(part.split(": ", 1) for part in line.removeprefix("- ").split("; "))
 
 
 # --- scan ---
@@ -460,6 +426,332 @@ def test_real_reports_are_counted(
     assert scan.digest.startswith("sha256:")
 
 
+# --- what a reader must not be misled about ---
+
+
+def written(folder: Path, **reports: dict[str, Any]) -> list[str]:
+    """Write reports; gives the names of their files."""
+    for name, document in reports.items():
+        (folder / f"{name}.json").write_text(json.dumps(document))
+    return [f"{name}.json" for name in reports]
+
+
+def with_packages(folder: Path, name: str, *packages: tuple[str, str]) -> None:
+    """The SBOM beside a report."""
+    components = [
+        {"type": "library", "name": one, "version": version, "purl": f"pkg:deb/debian/{one}@{version}"}
+        for one, version in packages
+    ]
+    (folder / f"{name}.cdx.json").write_text(json.dumps({"bomFormat": "CycloneDX", "components": components}))
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"type": "directory", "target": "/srv/app"}, "directory /srv/app"),
+        ({"type": "file", "target": "/srv/requirements.txt"}, "file /srv/requirements.txt"),
+        ({"type": "sbom", "target": "list.json"}, "sbom list.json"),
+        ({"type": "unknown", "target": "unknown"}, "unknown unknown"),
+        ({"type": "something-new", "target": {"name": "x"}}, "something-new not recorded"),
+        (None, "not recorded not recorded"),
+    ],
+)
+def test_whatever_was_scanned_can_be_compared(
+    source: Any, words: str, typed: Callable[..., Result], tmp_path: Path
+) -> None:
+    (name,) = written(tmp_path, a=stand_in.report("x:1", stand_in.match("CVE-1", "Low", "p"), source=source))
+    result = typed(compare, name, name)
+    assert result.returncode == 0, result.stderr
+    assert f"; scanned: {words}; " in result.stdout
+    assert "Still there: 1\n" in result.stdout
+
+
+def test_reports_from_a_windows_shell_are_read(typed: Callable[..., Result], tmp_path: Path) -> None:
+    text = json.dumps(stand_in.report("x:1", stand_in.match("CVE-1", "Low", "p")))
+    for number, encoding in enumerate(("utf-16", "utf-8-sig")):
+        (tmp_path / f"{number}.json").write_bytes(text.encode(encoding))
+    assert "Still there: 1\n" in typed(compare, "0.json", "1.json").stdout
+
+
+def test_old_names_of_one_vulnerability_are_one(typed: Callable[..., Result], tmp_path: Path) -> None:
+    known = stand_in.match("GHSA-1111-2222-3333", "High", "lib", cve="CVE-2020-1")
+    bare = stand_in.match("GHSA-1111-2222-3333", "High", "lib")
+    cve = stand_in.match("CVE-2020-1", "High", "lib")
+    two = {**bare, "relatedVulnerabilities": [{"id": "CVE-2020-1"}, {"id": "CVE-2020-2"}]}
+    names = written(
+        tmp_path,
+        known=stand_in.report("x", known),
+        bare=stand_in.report("x", bare),
+        cve=stand_in.report("x", cve),
+    )
+    for before, after in (
+        (names[0], names[1]),
+        (names[1], names[0]),
+        (names[0], names[2]),
+        (names[2], names[0]),
+    ):
+        result = typed(compare, before, after)
+        assert "Still there: 1\n  CVE-2020-1 (High)" in result.stdout and "New: 0" in result.stdout
+    assert "New: 1" in typed(compare, names[1], names[2]).stdout  # nobody says that these two are one
+    written(tmp_path, two=stand_in.report("x", two))
+    result = typed(compare, "known.json", "two.json")  # an advisory for two CVEs is neither of them
+    assert "  GHSA-1111-2222-3333 (High)" in result.stdout
+
+
+def test_why_a_vulnerability_is_no_longer_listed(typed: Callable[..., Result], tmp_path: Path) -> None:
+    ignored = {
+        **stand_in.match("CVE-3", "High", "hushed"),
+        "appliedIgnoreRules": [{"namespace": "", "reason": "we do not use it", "vulnerability": "CVE-3"}],
+    }
+    names = ("left", "newer", "hushed", "same", "kept")
+    before = [stand_in.match(f"CVE-{number}", "High", name) for number, name in enumerate(names, 1)]
+    written(
+        tmp_path,
+        before=stand_in.report("x:1", *before),
+        after=stand_in.report("x:2", before[4], ignoredMatches=[ignored], digit="2"),
+    )
+    with_packages(tmp_path, "before", *((name, "1.0") for name in names))
+    with_packages(tmp_path, "after", ("newer", "1.1"), ("hushed", "1.0"), ("same", "1.0"), ("kept", "1.0"))
+    assert typed(compare, "before.json", "after.json").stdout.splitlines()[3:] == [
+        "Gone, the package is no longer there: 1",
+        "  CVE-1 (High): left 1.0 (deb)",
+        "Fixed, the package is newer: 1",
+        "  CVE-2 (High): newer 1.0 to 1.1",
+        "Suppressed, not fixed: 1",
+        "  CVE-3 (High): hushed 1.0 (deb): rule: we do not use it",
+        "No longer reported, although the package is the same: 1",
+        "  CVE-4 (High): same 1.0 (deb)",
+        "Still there: 1",
+        "  CVE-5 (High): kept 1.0 (deb)",
+        "New: 0",
+    ]
+
+
+def test_what_is_not_like_for_like_is_said_first(typed: Callable[..., Result], tmp_path: Path) -> None:
+    one = stand_in.report("x:1")
+    image = {**one["source"]["target"], "architecture": "arm64", "os": "linux"}
+    later = {"built": "2001-02-09T00:00:00Z"}
+    descriptor = {
+        "name": "grype",
+        "version": "0.0.1",
+        "db": {"status": later},
+        "timestamp": "2001-02-10T00:00:00Z",
+    }
+    other = stand_in.report("x:1", source={"type": "image", "target": image}, descriptor=descriptor)
+    eol = [{"package": {}, "alerts": [{"type": "distro-eol", "message": "no more data"}]}]
+    other |= {"distro": {"name": "alpine", "version": "3"}, "alertsByPackage": eol * 2}
+    written(tmp_path, one=one, other=other)
+    lines = typed(compare, "one.json", "other.json").stdout.splitlines()
+    assert [line for line in lines if line.startswith("Not like for like: ")] == lines[:6]
+    for number, words in enumerate(
+        ("databases", "versions", "days", "platforms", "distributions", "after may be")
+    ):
+        assert words in lines[number]
+    assert "no more data (packages: 2)" in lines[5]
+    assert not typed(compare, "one.json", "one.json").stdout.startswith("Not")
+
+
+def test_known_exploited_is_above_every_severity(
+    scanned: Callable[..., Result], grype: Callable[..., Path]
+) -> None:
+    known = stand_in.match("CVE-1", "Negligible", "p")
+    known["vulnerability"]["knownExploited"] = [{"cve": "CVE-1"}]
+    related = stand_in.match("GHSA-1", "Low", "q", cve="CVE-2")  # known by its CVE's record
+    related["relatedVulnerabilities"][0]["knownExploited"] = [{"cve": "CVE-2"}]
+    harmless = stand_in.match("CVE-3", "Low", "q")
+    grype(
+        {
+            "a:1": stand_in.answer(stand_in.report("a:1", known)),
+            "b:1": stand_in.answer(stand_in.report("b:1", related)),
+            "c:1": stand_in.answer(stand_in.report("c:1", harmless)),
+        }
+    )
+    for level in ("known-exploited", "critical", "high"):
+        for image, code in (("a:1", 1), ("b:1", 1), ("c:1", 0)):
+            assert scanned(image, "--fail-on", level).returncode == code, (image, level)
+    assert "a:1: CVE-1 (Negligible) is known to be exploited.\n" in scanned("a:1", "--fail-on", "high").stdout
+
+
+def test_many_ignored_ones_are_one_note(scanned: Callable[..., Result], grype: Callable[..., Path]) -> None:
+    rule = {"package": {"name": "linux(-.*)?-headers-.*", "upstream-name": "linux.*"}, "vulnerability": ""}
+    ignored = [
+        {**stand_in.match(f"CVE-{number}", "High", "linux-libc-dev"), "appliedIgnoreRules": [rule]}
+        for number in range(300)
+    ]
+    grype({"x:1": stand_in.answer(stand_in.report("x:1", ignoredMatches=ignored))})
+    result = scanned("x:1")
+    assert row(result, "x:1")["ignored"] == "300"
+    notes = [line for line in result.stdout.splitlines() if line.startswith("- x:1: ignored")]
+    assert len(notes) == 1 and notes[0].endswith(" and 297 more")
+
+
+def test_an_unknown_distribution_is_a_warning(
+    scanned: Callable[..., Result], grype: Callable[..., Path]
+) -> None:
+    grype(
+        {"x:1": stand_in.answer(stand_in.report("x:1", distro={"name": "", "version": "", "idLike": None}))}
+    )
+    assert "- x:1: warning: no known distribution" in scanned("x:1").stdout
+
+
+def test_two_images_never_share_a_report() -> None:
+    alike = [
+        "a/b:1",
+        "a_b:1",
+        "a:b_1",
+        "a/b_1",
+        "A/b:1",
+        "a/B:1",
+        "a@b:1",
+        "a:b:1",
+        "a/b",
+        "a/b:1.",
+        "dir:a/b",
+    ]
+    long = ["registry.example/" + "x" * 300 + tail for tail in ("/a:1", "/b:1")]
+    names = {grype_report.report_name(name).casefold() for name in [*alike, *long]}
+    assert len(names) == len(alike) + len(long)
+    assert all(len(name) < 200 for name in names)
+    assert (
+        grype_report.report_name("cgr.dev/chainguard/python:latest")
+        == "cgr.dev_chainguard_python_latest.json"
+    )
+
+
+@pytest.mark.parametrize(
+    ("typed_name", "source"),
+    [
+        ("python:3.11", "registry:python:3.11"),
+        ("docker:24", "registry:docker:24"),
+        ("docker:dind", "registry:docker:dind"),
+        ("registry:2", "registry:registry:2"),
+        ("docker:mine:1", "docker:mine:1"),
+        ("docker:team/app", "docker:team/app"),
+        ("registry:localhost:5000/x:1", "registry:localhost:5000/x:1"),
+        ("docker", "registry:docker"),
+        ("dir:/x", "dir:/x"),
+        ("sbom:x.json", "sbom:x.json"),
+        ("sbomtool:1", "registry:sbomtool:1"),
+    ],
+)
+def test_a_name_says_where_the_image_is(typed_name: str, source: str) -> None:
+    assert scan.source_of(typed_name) == source
+
+
+# --- Grype's errors ---
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "reason"),
+    [
+        ("", 137, "Grype was killed by the system"),
+        ("", -9, "Grype was killed by the system"),
+        ("", -11, "Grype was ended by SIGSEGV"),
+        ("", 139, "Grype was ended by SIGSEGV"),
+        ("", 1, "Grype ended with 1 and gave no reason"),
+        ("\x1b[31m\n \n", 1, "Grype ended with 1 and gave no reason"),
+        (
+            "[0009] ERROR write /tmp/x: no space left on device",
+            1,
+            "the disk is full (no space left on device)",
+        ),
+        (
+            "[0003] ERROR GET https://r/v2/x: UNAUTHORIZED: authentication required; [map[Type:repository]]",
+            1,
+            "the registry refuses access (UNAUTHORIZED: authentication required; [map[Type:repository]])",
+        ),
+        (
+            "[0001] ERROR x: DENIED: requested access to the resource is denied",
+            1,
+            "the registry refuses access (DENIED",
+        ),
+        ("[0001] ERROR y: MANIFEST_UNKNOWN: manifest unknown", 1, "the registry has no such image or tag"),
+        (
+            '[0001] ERROR Get "https://r/": dial tcp: lookup r: no such host',
+            1,
+            "the registry cannot be reached",
+        ),
+        ('[0001] ERROR Get "https://r/": net/http: TLS handshake timeout', 1, "the transfer was cut off"),
+        (
+            "[0001] ERROR unexpected status code 502 Bad Gateway: <html>",
+            1,
+            "the registry has trouble of its own",
+        ),
+        (
+            "[0001] ERROR x509: certificate signed by unknown authority",
+            1,
+            "the registry's certificate is not trusted",
+        ),
+        (
+            "[0000] ERROR 2 errors occurred:\n\t* failed to load vulnerability db: database does not exist\n"
+            "\t* failed to catalog: GET http://r/v2/none/manifests/1: NAME_UNKNOWN: Unknown name\n",
+            1,
+            "there is no vulnerability database (failed to load vulnerability db: database does not exist",
+        ),
+        (
+            "[0000] ERROR the vulnerability database was built 6 days ago (max allowed age is 5 days)",
+            1,
+            "the vulnerab",
+        ),
+        ("[0000]  WARN no such host\n[0001] ERROR something of its own", 1, "something of its own"),
+        ("panic: runtime error\n\ngoroutine 1 [running]:\nmain.main()", 2, "main.main()"),
+        ("[0001] ERROR " + "long: " * 200 + "the reason", 1, "... long: "),
+    ],
+)
+def test_why_grype_gave_up(said: str, code: int, reason: str) -> None:
+    failure = failures.explain(said, code)
+    assert failure.reason.startswith(reason)
+    assert len(failure.reason) < 500 and "\n" not in failure.reason and "\x1b" not in failure.reason
+    if said.endswith("the reason"):
+        assert failure.reason.endswith("long: the reason")
+
+
+def test_a_network_that_fails_once_is_tried_again(
+    scanned: Callable[..., Result], grype: Callable[..., Path]
+) -> None:
+    broken = {"error": "[0001] ERROR read: connection reset by peer", "code": 1}
+    good = stand_in.answer(stand_in.report("x:1"))
+    grype(
+        {
+            "x:1": [broken, good],
+            "y:1": [broken, broken, good],
+            "z:1": [{"error": "[0] ERROR odd", "code": 1}, good],
+        }
+    )
+    result = scanned("x:1")
+    assert result.returncode == 0 and "Scanning 1 of 1: x:1, try 2\n" in result.stderr
+    assert scanned("y:1").returncode == 2  # twice is enough
+    assert scanned("y:1", "--retries", "3").returncode == 0
+    assert scanned("z:1").returncode == 2  # nothing says that it would pass
+
+
+def test_killed_grype_leaves_the_others_alone(
+    scanned: Callable[..., Result], grype: Callable[..., Path]
+) -> None:
+    grype({"x:1": {"signal": 9}, "y:1": stand_in.answer(stand_in.report("y:1"))})
+    result = scanned("x:1", "y:1")
+    assert result.returncode == 2
+    assert "- x:1: not scanned: Grype was killed by the system: most likely memory ran out" in result.stdout
+    assert row(result, "y:1")["all"] == "0"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--jobs", "0"), ("--retries", "-1"), ("--timeout", "0"), ("--vex", "nosuch")]
+)
+def test_impossible_options_are_refused(
+    arguments: tuple[str, str], scanned: Callable[..., Result], grype: Callable[..., Path]
+) -> None:
+    grype(stand_in.THREE)
+    result = scanned(*arguments)
+    assert (result.returncode, result.stdout, len(errors(result))) == (2, "", 1)
+
+
+def test_a_cell_is_no_formula_and_no_markup() -> None:
+    rows = (["image"], [["=cmd()|x"]])
+    assert table.as_csv(rows) == "image\n'=cmd()|x\n"
+    assert "=cmd()\\|x" in table.as_markdown(rows, [])
+
+
 # --- compare ---
 
 
@@ -476,11 +768,12 @@ def test_compare_names_what_disappeared(
     )
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
-    assert lines[:2] == [
+    assert lines[:3] == [
         "Not like for like: different versions of the scanner: Grype 0.0.0 and Grype of unknown version.",
+        "Not like for like: different distributions, and each judges for itself: debian and wolfi.",
         "Before and after (2 rows)",
     ]
-    assert lines[4:] == [
+    assert lines[5:] == [
         "Gone, the package is no longer there: 3",
         "  CVE-2001-0001 (Critical): one 1.0 (deb), two 1.0 (deb)",
         "  CVE-2001-0002 (Medium): pip 1.0 (deb)",

@@ -43,17 +43,23 @@ def unlike(before: Scan, after: Scan) -> list[str]:
         ("different versions of the scanner", before.tool, after.tool),
         ("different days", before.scanned[:10], after.scanned[:10]),
         ("different platforms", before.platform, after.platform),
+        ("different distributions, and each judges for itself", name_of(before), name_of(after)),
         ("different kinds of source", before.source, after.source),
     ):
         if one != two:
             said.append(f"{word}: {one} and {two}")
-        elif one == NOT_RECORDED and "platform" not in word:
+        elif one == NOT_RECORDED and word in ("different databases", "different days"):
             said.append(f"{word} are possible: not recorded in either report")
     if before.only_fixed != after.only_fixed:
         said.append("one counts only what has a fix")
     for name, scan in (("before", before), ("after", after)):
         said += [f"{name} may be incomplete: {warning}" for warning in scan.warnings]
     return said
+
+
+def name_of(scan: Scan) -> str:
+    """The distribution without its version."""
+    return scan.distro.partition(" ")[0] if scan.distro != NOT_RECORDED else NOT_RECORDED
 
 
 def named(packages: dict[tuple[str, str], str]) -> str:

@@ -9,7 +9,7 @@ import re
 import signal
 from dataclasses import dataclass
 
-LONGEST = 400  # characters of a message that we do not know; its beginning is cut, for the reason comes last
+LONGEST = 400  # characters of a program's own words
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,12 @@ def last_error(errors: str) -> str:
     return " ".join(lines).rstrip(".")
 
 
-def shorten(message: str) -> str:
-    """At most LONGEST characters, cut at a colon or, without one, at a space; the end stays whole."""
+def shorten(message: str, keep_end: bool = False) -> str:
+    """At most LONGEST characters. What is cut is the end; or else the beginning, at a colon or a space."""
     if len(message) <= LONGEST:
         return message
+    if not keep_end:
+        return message[:LONGEST].rpartition(" ")[0] + " ..."
     tail = message[-LONGEST:]
     return "... " + (tail.partition(": ")[2] or tail.partition(" ")[2] or tail)
 
@@ -129,4 +131,6 @@ def explain(errors: str, code: int, program: str = "Grype") -> Failure:
         number = -code if code < 0 else code - 128
         name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
         return Failure(f"{program} was ended by {name}", "try again", passing=True)
-    return Failure(shorten(said) or f"{program} ended with {code} and gave no reason", "try again")
+    return Failure(
+        shorten(said, keep_end=True) or f"{program} ended with {code} and gave no reason", "try again"
+    )

@@ -139,11 +139,34 @@ def severity_of(vulnerability: dict[str, Any]) -> str:
     return word if word in SEVERITIES else "Unknown"
 
 
-def reason_of(rules: list[dict[str, Any]]) -> str:
+Statements = Mapping[tuple[str, str], str]  # vulnerability and status -> justification, from VEX documents
+
+
+def read_statements(paths: Iterable[str]) -> Statements:
+    """The reasons in OpenVEX documents that are still there: Grype's report names the documents only."""
+    found: dict[tuple[str, str], str] = {}
+    for path in paths:
+        try:
+            statements = read_json(Path(path)).get("statements") or []
+            for one in statements:
+                named = one["vulnerability"]  # a name in old documents, later a record
+                names = (
+                    [named] if isinstance(named, str) else [named.get("name"), *(named.get("aliases") or [])]
+                )
+                why = [str(one[key]) for key in ("justification", "impact_statement") if one.get(key)]
+                found.update({(str(name), str(one["status"])): ": ".join(why) for name in names if why})
+        except (UserError, KeyError, TypeError, AttributeError):
+            continue  # another format, or gone: then no reason is known
+    return found
+
+
+def reason_of(rules: list[dict[str, Any]], names: Iterable[str], statements: Statements) -> str:
     """Why Grype ignored a match, in words."""
     words = []
     for rule in rules:
-        status, why = rule.get("vex-status"), rule.get("vex-justification") or rule.get("reason")
+        status = str(rule.get("vex-status") or "")
+        why = rule.get("vex-justification") or rule.get("reason")
+        why = why or next((statements[key] for name in names if (key := (name, status)) in statements), "")
         fix = rule.get("fix-state")
         if status:
             words.append(f"VEX: {status}" + (f", {why}" if why else ""))
@@ -151,12 +174,14 @@ def reason_of(rules: list[dict[str, Any]]) -> str:
             words.append(f"rule: {why}")
         elif fix and not rule.get("vulnerability"):
             words.append(f"left out: {fix}")
+        elif upstream := (rule.get("package") or {}).get("upstream-name"):
+            words.append(f"rule: a package of {upstream}, which is reported itself where it is there")
         else:
             words.append("a rule without a reason")
     return ", ".join(dict.fromkeys(words)) or "a rule without a reason"
 
 
-def match_of(entry: dict[str, Any]) -> Match:
+def match_of(entry: dict[str, Any], statements: Statements) -> Match:
     """One entry of matches[] or ignoredMatches[]. Raises KeyError, TypeError, AttributeError for others."""
     vulnerability, artifact = entry["vulnerability"], entry["artifact"]
     related = [
@@ -164,19 +189,20 @@ def match_of(entry: dict[str, Any]) -> Match:
         *(vulnerability.get("relatedVulnerabilities") or []),
     ]
     scores = [item for one in (vulnerability, *related) for item in one.get("epss") or []]
+    names = [str(one["id"]) for one in (vulnerability, *related)]
     fix = vulnerability.get("fix") or {}
     versions = [str(version) for version in fix.get("versions") or []]
     fixed = fix.get("state") == "fixed" or (not fix.get("state") and versions)
     return Match(
-        name=str(vulnerability["id"]),
-        cves=frozenset(str(one["id"]) for one in related if str(one["id"]).startswith("CVE-")),
+        name=names[0],
+        cves=frozenset(name for name in names[1:] if name.startswith("CVE-")),
         severity=severity_of(vulnerability),
         package=(kind_of(artifact.get("purl") or "", artifact.get("type") or ""), str(artifact["name"])),
         version=str(artifact.get("version") or ""),
         fixed_in=", ".join(versions) if fixed else None,
         known_exploited=any(one.get("knownExploited") for one in (vulnerability, *related)),
         epss=max((float(item["epss"]) for item in scores), default=None),
-        reason=reason_of(entry["appliedIgnoreRules"]) if entry.get("appliedIgnoreRules") else "",
+        reason=reason_of(rules, names, statements) if (rules := entry.get("appliedIgnoreRules")) else "",
     )
 
 
@@ -218,6 +244,8 @@ def summarize(image: str, report: dict[str, Any], packages: Packages | None) -> 
     details = target if isinstance(target, dict) else {}  # a folder, a file and an SBOM have a path there
     distro = report.get("distro") or {}
     published = details.get("repoDigests") or []
+    options = descriptor.get("configuration") or {}
+    statements = read_statements(options.get("vex-documents") or [])
     scan = Scan(
         image=image,
         source=str(source.get("type") or NOT_RECORDED),
@@ -232,9 +260,9 @@ def summarize(image: str, report: dict[str, Any], packages: Packages | None) -> 
         database=database_of(descriptor),
         tool=f"Grype {descriptor.get('version') or 'of unknown version'}",
         scanned=str(descriptor.get("timestamp") or NOT_RECORDED),
-        only_fixed=bool((descriptor.get("configuration") or {}).get("only-fixed")),
-        matches=tuple(match_of(entry) for entry in report["matches"]),
-        ignored=tuple(match_of(entry) for entry in report.get("ignoredMatches") or []),
+        only_fixed=bool(options.get("only-fixed")),
+        matches=tuple(match_of(entry, statements) for entry in report["matches"]),
+        ignored=tuple(match_of(entry, statements) for entry in report.get("ignoredMatches") or []),
         warnings=warnings_of(report),
         packages=packages,
     )

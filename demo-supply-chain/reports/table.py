@@ -15,6 +15,7 @@ import console
 from reports.grype_report import NOT_RECORDED, SEVERITIES, Scan
 
 OLD = timedelta(days=5)  # what Grype itself takes for too old
+SYSTEM = {"apk", "deb", "rpm", "alpm"}  # kinds of packages that only their distribution can tell about
 SIDE_BY_SIDE = 4  # images in one table on a terminal
 COLORS = ("#7f0000", "#d7301f", "#fc8d59", "#fdcc8a", "#cccccc", "#969696")  # for SEVERITIES, dark to light
 
@@ -106,9 +107,9 @@ def notes_of(scans: dict[str, Scan]) -> list[str]:
                 f"{name}: scanned {scan.digest} for {scan.platform}, one of the images of {scan.index}"
             )
         notes += [f"{name}: warning: {warning}" for warning in scan.warnings]
-        notes += [
-            f"{name}: ignored {one.name} ({one.severity}), {one.reason}" for one in scan.suppressed.values()
-        ]
+        notes += [f"{name}: ignored {words}" for words in ignored_of(scan)]
+        if scan.distro == NOT_RECORDED and scan.packages and SYSTEM & set(scan.packages.by_kind()):
+            notes.append(f"{name}: warning: no known distribution, so its packages were not looked at")
         if scan.only_fixed:
             notes.append(f"{name}: only what has a fix was counted")
         if age := age_of(scan):
@@ -117,6 +118,18 @@ def notes_of(scans: dict[str, Scan]) -> list[str]:
     if len(databases) > 1:
         notes.append(f"Not like for like: several databases were used ({', '.join(sorted(databases))})")
     return notes
+
+
+def ignored_of(scan: Scan) -> list[str]:
+    """What was ignored, by reason: how many, why, and the first names."""
+    reasons: dict[str, list[str]] = {}
+    for one in scan.suppressed.values():
+        reasons.setdefault(one.reason, []).append(f"{one.name} ({one.severity})")
+    return [
+        f"{len(names)}, {reason}: {', '.join(names[:3])}"
+        + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        for reason, names in reasons.items()
+    ]
 
 
 def age_of(scan: Scan) -> timedelta | None:
