@@ -118,7 +118,9 @@ def test_commands_in_a_hardened_container(docker: Any, image: str) -> None:
     result = docker.run(image, "-c", script, flags=("--entrypoint", "/bin/sh"))
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.startswith("65532\n")
-    assert "; built on: debian 12; " in result.stdout and "; Critical: 1; High: 0; Medium: 1;" in result.stdout
+    assert (
+        "; built on: debian 12; " in result.stdout and "; Critical: 1; High: 0; Medium: 1;" in result.stdout
+    )
     assert "\ncgr.dev_chainguard_python_latest.json\n" in result.stdout
     assert "Gone, the package is no longer there: 3\n" in result.stdout
     assert "example.safetensors: CHANGED\n" in result.stdout

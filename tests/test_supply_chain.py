@@ -973,18 +973,6 @@ def test_only_the_list_needs_a_library(demo: Path, grype: Callable[..., Path], t
     )
 
 
-# --- the folder ---
-
-
-def test_nothing_imports_a_command() -> None:
-    commands = {path.stem for path in DEMO.glob("*.py")} - {"console"}
-    for path in DEMO.rglob("*.py"):
-        imported = set(
-            re.findall(r"^(?:from|import) (\w+)", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-        )
-        assert imported & commands == set(), path
-
-
 # --- the paths as documented ---
 
 
