@@ -42,15 +42,23 @@ COMMAND = re.compile(r"(\w+=(\"[^\"]*\"|\S*) +)*(python \S+\.py|\./\S+\.sh|docke
 SETTING = re.compile(r"WORKSHOP_[A-Z_]+")
 OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
 
-# prints the help of each script that is named, after a line with its name
+# Prints the help of each script, FOLDER/SCRIPT, after a line with its name. One process for all: importing
+# PyTorch takes seconds. What a folder holds itself is forgotten between the folders, which stand alone.
 SHOW_HELP = """
-import contextlib, runpy, sys
-sys.path.insert(0, ".")
-for script in sys.argv[1:]:
-    print("===", script, flush=True)
+import contextlib, os, runpy, sys
+root, path = os.getcwd(), list(sys.path)
+for name in sys.argv[1:]:
+    folder, _, script = name.partition("//")
+    os.chdir(os.path.join(root, folder))
+    sys.path[:] = [os.path.dirname(os.path.abspath(script)), *path]
+    print("===", name, flush=True)
     sys.argv = [script, "--help"]
     with contextlib.suppress(SystemExit):
         runpy.run_path(script, run_name="__main__")
+    for module, loaded in list(sys.modules.items()):
+        file = getattr(loaded, "__file__", None) or ""
+        if file.startswith(root + os.sep) and "site-packages" not in file:
+            del sys.modules[module]
 """
 
 Typed = tuple[str, str, list[str]]  # folder, script, arguments
@@ -149,23 +157,24 @@ def known_options() -> dict[tuple[str, str], set[str]]:
         for folder, script, words in typed(document)
         if any(word.startswith("-") for word in words) and (ROOT / folder / script).is_file()
     }
+    pythons = sorted(f"{folder}//{script}" for folder, script in used if script.endswith(".py"))
+    said = subprocess.run(
+        [sys.executable, "-c", SHOW_HELP, *pythons],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=120,
+    ).stdout
     options = {}
-    for folder in sorted({folder for folder, _ in used}):
-        here = sorted(script for place, script in used if place == folder)
-        pythons = [script for script in here if script.endswith(".py")]
-        said = subprocess.run(
-            [sys.executable, "-c", SHOW_HELP, *pythons],
-            cwd=ROOT / folder,
-            check=True,
-            capture_output=True,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            timeout=120,
-        ).stdout
-        for part in said.split("=== ")[1:]:
-            script, _, text = part.partition("\n")
-            options[folder, script] = set(OPTION.findall(text))
-        for script in set(here) - set(pythons):
+    for part in said.split("=== ")[1:]:
+        name, _, text = part.partition("\n")
+        folder, _, script = name.partition("//")
+        options[folder, script] = set(OPTION.findall(text))
+    assert len(options) == len(pythons)
+    for folder, script in used:
+        if not script.endswith(".py"):
             options[folder, script] = set(OPTION.findall(shell_help(folder, script)))
     return options
 
