@@ -359,6 +359,7 @@ def test_the_run_of_show_adds_up() -> None:
 
 @pytest.mark.parametrize("document", ["demo-poisoning/README.md", "WORKSHOP.md"])
 def test_the_threshold_is_the_one_in_the_code(document: str) -> None:
-    (threshold,) = re.findall(r"^THRESHOLD = ([\d.]+)", read("demo-poisoning/judge.py"), flags=re.MULTILINE)
+    code = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("demo-poisoning/**/*.py"))
+    (threshold,) = re.findall(r"^THRESHOLD = ([\d.]+)", code, flags=re.MULTILINE)
     said = re.findall(r"(?:uses a threshold of|flags a pair if its index is above) (\S+)", read(document))
     assert said == [threshold]
