@@ -97,15 +97,15 @@ def room_of(module: str, path: Path) -> str:
 
 
 def described(houses: dict[str, list[Room]]) -> str:
-    """The drawing in words."""
-    parts = []
+    """The drawing in words, as a list."""
+    lines = []
     for demo, floors in houses.items():
-        said = [
-            room.name + (f", which imports from {and_list(names_of(room, floors))}" if room.imports else "")
-            for room in floors
-        ]
-        parts.append(f"{demo}, from top to bottom: {'; '.join(said)}.")
-    return "Three columns of boxes, one for each demo. " + " ".join(parts)
+        lines.append(f"- {demo}, from top to bottom:")
+        for room in floors:
+            files = f": {', '.join(room.files)}" if room.files else ""
+            uses = f" (imports from {and_list(names_of(room, floors))})" if room.imports else ""
+            lines.append(f"  - {room.name}{files}{uses}")
+    return "\n".join(lines)
 
 
 def names_of(room: Room, floors: list[Room]) -> list[str]:
@@ -160,7 +160,8 @@ def text(x: int, y: int, words: str, style: str = "") -> str:
 def page(houses: dict[str, list[Room]], old: str) -> str:
     """The page with the description of the drawing put into its place."""
     before, rest = old.split(START, 1)
-    return f"{before}{START}\n![{described(houses)}](map.svg)\n{END}{rest.split(END, 1)[1]}"
+    image = "![Three columns of boxes, one for each demo. The list below says the same in words.](map.svg)"
+    return f"{before}{START}\n{image}\n\n{described(houses)}\n{END}{rest.split(END, 1)[1]}"
 
 
 def main() -> int:
