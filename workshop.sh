@@ -13,6 +13,7 @@
 # missing, 2 wrong usage. Environment, all optional:
 #   WORKSHOP_BUILD_ARGS   more arguments for every `docker build`, for example "--build-arg TORCH_INDEX="
 #   WORKSHOP_PYTHON       the Python that makes .venv
+#   WORKSHOP_TEST_DATA    a folder with data for tests that are skipped without it; CONTRIBUTING.md says what
 set -u -o pipefail
 unset CDPATH PYTHONHOME PYTHONPATH
 
@@ -49,7 +50,7 @@ MINUTES_AGAIN=(0 1 3 1) # the same with data, models and images already there
 . "$ROOT/scripts/test.sh"
 . "$ROOT/scripts/reset.sh"
 
-show_help() { sed -n '2,17s/^# \{0,1\}//p' "$ROOT/workshop.sh"; }
+show_help() { sed -n '2,18s/^# \{0,1\}//p' "$ROOT/workshop.sh"; }
 
 main() {
     local command=${1:-help}
