@@ -1,50 +1,76 @@
-"""Check model files against an ML-BOM: is each file still the one that was listed?
+"""Check model files against an ML-BOM: is each file still the one that was listed, and is each file listed?
 
-    python check_mlbom.py mlbom.cdx.json               # files beside the list
+    python check_mlbom.py mlbom.cdx.json                        # files beside the list
     python check_mlbom.py mlbom.cdx.json --folder models
+    python check_mlbom.py mlbom.cdx.json --key keys/release.pub # and is the list itself signed?
 
-Exit codes: 0 every file is as listed, 1 a file has changed or is missing, 2 bad input.
+Who can swap a model can rewrite a list: so the list is signed (attest.py list), in a file beside it. Lists by
+other tools are read, too: every hash algorithm of CycloneDX that Python has, and models inside other parts.
+
+Exit codes: 0 every file is as listed, 1 a file has changed, is missing or is not listed, or the list is not
+signed with that key, 2 bad input.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import console
 from console import UserError
+from mlbom.checks import check, models_of
 from mlbom.document import check_schema
-from mlbom.models import sha256
 from reports.grype_report import read_json
+from statements import attestation
 
 
-def listed(path: Path) -> dict[str, str]:
-    """File name -> SHA-256, from an ML-BOM. Raises UserError for anything else."""
+def read_list(path: Path) -> dict[str, Any]:
+    """A CycloneDX document, checked against its schema. Raises UserError for anything else."""
     data = read_json(path)
-    check_schema(path.read_text(encoding="utf-8"), str(path))
-    models = [item for item in data.get("components", []) if item["type"] == "machine-learning-model"]
-    found = {item["name"]: hash_["content"] for item in models for hash_ in item.get("hashes", [])}
-    if not found:
-        raise UserError(f"{path} lists no model: make a list with make_mlbom.py.")
-    return found
+    check_schema(json.dumps(data), str(path))
+    return data
 
 
-def verdict(file: Path, expected: str) -> str:
-    """One word on one file: unchanged, CHANGED or MISSING."""
-    if not file.is_file():
-        return "MISSING"
-    return "unchanged" if sha256(file) == expected else "CHANGED"
+def signature_problem(path: Path, document: dict[str, Any], key: Path) -> str:
+    """Why the list is not proven to be the one that was signed; empty if it is. Raises UserError."""
+    signature = path.with_name(path.name + ".dsse.json")
+    try:
+        found = attestation.verify(signature, attestation.public_key(key))
+    except FileNotFoundError as error:
+        if Path(error.filename) == key:
+            raise UserError(f"{key} does not exist: give the public key of the role release.") from error
+        return f"there is no {signature.name}"
+    except attestation.NotVerified:
+        return f"{signature.name} is not signed with {key}"
+    except ValueError as error:
+        raise UserError(f"{signature} or {key} cannot be used: {error}.") from error
+    if found.kind != attestation.BOM:
+        return f"{signature.name} signs something else"
+    return "" if found.predicate == document else "the list has changed since it was signed"
 
 
 def main() -> int:
     parser = console.parser(__doc__)
-    parser.add_argument("bom", type=Path, help="the list, as make_mlbom.py wrote it")
+    parser.add_argument("bom", type=Path, help="the list, as make_mlbom.py or another tool wrote it")
     parser.add_argument("--folder", type=Path, help="where the model files are; else beside the list")
+    parser.add_argument("--key", type=Path, help="public key that must have signed the list")
     args = parser.parse_args()
-    folder = args.folder or args.bom.parent
-    verdicts = {name: verdict(folder / Path(name).name, digest) for name, digest in listed(args.bom).items()}
-    for name, word in verdicts.items():
+    document = read_list(args.bom)
+    listed = models_of(document)
+    if not listed:
+        raise UserError(f"{args.bom} lists no model: make a list with make_mlbom.py.")
+    good = True
+    if args.key:
+        problem = signature_problem(args.bom, document, args.key)
+        good = not problem
+        print(f"{args.bom.name}: {'NOT VERIFIED: ' + problem if problem else 'signed'}")
+    for name, word in check(listed, args.folder or args.bom.parent).items():
+        good = good and word.startswith("unchanged")
         print(f"{name}: {word}")
-    return console.OK if set(verdicts.values()) == {"unchanged"} else console.FINDING
+    if not args.key:
+        print("Nobody has vouched for the list itself: --key checks who signed it.")
+    return console.OK if good else console.FINDING
 
 
 if __name__ == "__main__":

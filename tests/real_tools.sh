@@ -14,10 +14,12 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 TOOLS=${WORKSHOP_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/ml-pipeline-security/bin}/grype-$GRYPE-syft-$SYFT-crane-$CRANE
 export GOFLAGS=-mod=mod CGO_ENABLED=0
 
+builder_sum() { cksum <"$HERE/grype_db/main.go"; }
+
 have_all() {
     local name
     for name in grype syft crane grype-db-build; do [ -x "$TOOLS/$name" ] || return 1; done
-    ! [ "$HERE/grype_db/main.go" -nt "$TOOLS/grype-db-build" ]
+    [ "$(builder_sum)" = "$(cat "$TOOLS/grype-db-build.cksum" 2>/dev/null)" ]
 }
 
 install_tool() {  # PACKAGE VERSION: built aside, so that a run that is stopped leaves nothing half-made
@@ -32,13 +34,14 @@ install_tool() {  # PACKAGE VERSION: built aside, so that a run that is stopped 
 
 install_builder() {  # our own program, with Grype as its library
     local work
-    [ "$HERE/grype_db/main.go" -nt "$TOOLS/grype-db-build" ] || return 0
+    [ "$(builder_sum)" != "$(cat "$TOOLS/grype-db-build.cksum" 2>/dev/null)" ] || return 0
     echo "Building grype-db-build with Go." >&2
     work=$(mktemp -d "$TOOLS/.work.XXXXXX")
     cp "$HERE/grype_db/main.go" "$work/"
     (cd "$work" && go mod init grype-db-build && go get "github.com/anchore/grype@$GRYPE" &&
         go build -trimpath -ldflags "-s -w" -o grype-db-build .) >&2
     mv "$work/grype-db-build" "$TOOLS/grype-db-build" && rm -rf "$work"
+    builder_sum >"$TOOLS/grype-db-build.cksum"
 }
 
 main() {

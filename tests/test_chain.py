@@ -1,0 +1,629 @@
+"""Demo 3's evidence: ML-BOMs with cards and statements, signatures, and the chain, each link broken once."""
+# ruff: noqa: F811, F401 (fixtures are imported, and then named as arguments)
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shutil
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parent))
+from scan_helpers import DEMO, Result, errors, typed  # isort: skip
+import attest
+import check_mlbom
+import make_mlbom
+import verify_chain
+from mlbom.document import JsonStrictValidator, SchemaVersion
+from statements import attestation, chain
+
+LINKS = ["list", "training", "data", "audit", "scan"]
+
+
+def safetensors(*values: float) -> bytes:
+    """A whole SafeTensors file with one tensor."""
+    data = struct.pack(f"<{len(values)}f", *values)
+    entry = {"w": {"dtype": "F32", "shape": [len(values)], "data_offsets": [0, len(data)]}}
+    header = json.dumps(entry).encode()
+    return struct.pack("<Q", len(header)) + header + data
+
+
+def scan_result(model: Path, index: float = 1.9, threshold: float = 4.8, verdict: str = "") -> dict[str, Any]:
+    """A result of detect.py, with what attest.py reads of it."""
+    flagged = index > threshold
+    return {
+        "tool": "detect.py",
+        "format": 2,
+        "sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+        "data": "data/traffic-signs",
+        "steps": 300,
+        "samples": 10,
+        "seed": 0,
+        "threshold": threshold,
+        "verdict": verdict or ("backdoor" if flagged else "clean"),
+        "pairs": [{"victim": "stop", "target": "yield", "anomaly_index": index, "flagged": flagged}],
+    }
+
+
+def audit_result(verdict: str = "nothing stands out", modified: int = 0) -> dict[str, Any]:
+    """A result of audit_data.py, with what attest.py reads of it."""
+    changes = {"added": [], "removed": [], "modified": [f"train/stop/{n}.jpg" for n in range(modified)]}
+    return {"tool": "audit_data.py", "manifest": "../signs.sha256", "verdict": verdict, "changes": changes}
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two models, their data, keys, and all statements of the first: made once, then copied."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    (folder / "good.safetensors").write_bytes(safetensors(1.0, 2.0))
+    (folder / "bad.safetensors").write_bytes(safetensors(1.0, 2.5))
+    for name in ("signs", "other"):
+        (folder / f"{name}.sha256").write_text(
+            f"{hashlib.sha256(name.encode()).hexdigest()}  train/stop/1.jpg\n"
+        )
+    (folder / "train.py").write_text("# the code\n")
+    (folder / "base.safetensors").write_bytes(safetensors(0.0))
+    (folder / "audit.json").write_text(json.dumps(audit_result()))
+    (folder / "scan.json").write_text(json.dumps(scan_result(folder / "good.safetensors")))
+    return folder
+
+
+@pytest.fixture
+def pipeline(made: Path, tmp_path: Path, typed: Callable[..., Result]) -> Path:
+    """tmp_path with a whole chain for good.safetensors."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    commands: list[list[str]] = [
+        ["keys", "keys"],
+        ["data", "signs.sha256", "--command", "python make_dataset.py"],
+        ["audit", "signs.sha256", "--result", "audit.json"],
+        [
+            "training",
+            "good.safetensors",
+            "--manifest",
+            "signs.sha256",
+            "--command",
+            "python train.py --seed 7",
+        ]
+        + ["--option", "epochs=5", "--code", "train.py", "--base", "base.safetensors"]
+        + ["--metric", "accuracy=0.97", "--metric", "attack success rate=0.01"],
+        ["scan", "good.safetensors", "--result", "scan.json"],
+    ]
+    for words in commands:
+        keys = [] if words[0] == "keys" else ["--keys", "keys"]
+        result = typed(attest, *words, *keys)
+        assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    write_list(typed, "good.safetensors")
+    return tmp_path
+
+
+def write_list(typed: Callable[..., Result], *models: str, spec: str = "1.6") -> None:
+    """The list of these models from all statements, signed."""
+    options = ["--card", DEMO / "cards" / "traffic-signs.json", "--evidence", ".", "--keys", "keys"]
+    options += ["--lock", DEMO / "requirements.txt", "--spec", spec]
+    result = typed(make_mlbom, *models, *options)
+    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    assert typed(attest, "list", "mlbom.cdx.json", "--keys", "keys").returncode == 0
+
+
+def walk(typed: Callable[..., Result], model: str = "good.safetensors", *options: str) -> dict[str, str]:
+    """Link -> why it is broken, of those that are; also checks the exit code."""
+    result = typed(verify_chain, model, "--keys", "keys", "--json", *options)
+    assert result.stderr == ""
+    found = json.loads(result.stdout)
+    assert [one["link"] for one in found["links"]] == LINKS
+    broken = {one["link"]: one["why"] for one in found["links"] if not one["holds"]}
+    assert result.returncode == (1 if broken else 0)
+    assert found["trusted"] is not bool(broken)
+    return broken
+
+
+def sign_as(folder: Path, role: str, document: dict[str, Any], name: str) -> None:
+    """Write a statement signed with the key of some role, right or wrong."""
+    (folder / name).write_text(attestation.sign(document, folder / "keys" / f"{role}.key"))
+
+
+def content_of(path: Path) -> dict[str, Any]:
+    """What stands in an envelope."""
+    return dict(json.loads(base64.b64decode(json.loads(path.read_text())["payload"])))
+
+
+# --- the chain ---
+
+
+def test_a_whole_chain_holds(pipeline: Path, typed: Callable[..., Result]) -> None:
+    assert walk(typed) == {}
+    result = typed(verify_chain, "good.safetensors", "--keys", "keys", "--picture", "chain.svg")
+    assert result.returncode == 0
+    for number, name in enumerate(LINKS, 1):
+        assert f"{number}. {name}: holds. " in result.stdout
+    assert result.stdout.endswith("Result: every link holds for good.safetensors.\n")
+    holds = ", ".join(f"{name} holds" for name in LINKS)
+    words = f"Chain of 5 links for good.safetensors: {holds}."
+    assert f'<desc id="d">{words}</desc>' in (pipeline / "chain.svg").read_text()
+    (pipeline / "elsewhere").mkdir()
+    for file in pipeline.glob("*.dsse.json"):
+        file.rename(pipeline / "elsewhere" / file.name)
+    assert walk(typed, "good.safetensors", "--evidence", "elsewhere") == {}
+
+
+def test_one_changed_bit_of_the_model_breaks_all_that_names_it(
+    pipeline: Path, typed: Callable[..., Result]
+) -> None:
+    data = bytearray((pipeline / "good.safetensors").read_bytes())
+    data[-1] ^= 1
+    (pipeline / "good.safetensors").write_bytes(data)
+    assert list(walk(typed)) == LINKS
+
+
+@pytest.mark.parametrize(
+    ("file", "link"),
+    [
+        ("mlbom.cdx.json.dsse.json", "list"),
+        ("good.safetensors.training.dsse.json", "training"),
+        ("signs.sha256.data.dsse.json", "data"),
+        ("signs.sha256.audit.dsse.json", "audit"),
+        ("good.safetensors.scan.dsse.json", "scan"),
+    ],
+)
+def test_each_statement_is_needed_whole_and_by_its_role(
+    file: str, link: str, pipeline: Path, typed: Callable[..., Result]
+) -> None:
+    broken = [link] if link != "training" else ["training", "data", "audit"]  # who knows which data it was?
+    good = (pipeline / file).read_text()
+    content = content_of(pipeline / file)
+    right = chain.SIGNER[link]
+
+    (pipeline / file).unlink()  # missing
+    assert list(walk(typed)) == broken
+    for wrong in set(attestation.ROLES) - {right}:  # signed by every wrong role
+        sign_as(pipeline, wrong, content, file)
+        found = walk(typed)
+        assert list(found) == broken
+        assert (
+            f"is signed with the key of the role {wrong}; it takes the key of the role {right}" in found[link]
+        )
+    envelope = json.loads(good)
+    payload = base64.b64decode(envelope["payload"]).replace(b"sha256", b"sha256 ", 1)
+    for changed in (
+        {**envelope, "payload": base64.b64encode(payload).decode()},  # changed after it was signed
+        {**envelope, "signatures": [{**envelope["signatures"][0], "sig": "AAAA"}]},
+    ):
+        (pipeline / file).write_text(json.dumps(changed))
+        assert list(walk(typed)) == broken
+    attestation.write_keys(pipeline / "stranger")
+    (pipeline / file).write_text(attestation.sign(content, pipeline / "stranger" / f"{right}.key"))
+    assert "with no key that we know" in walk(typed)[link]
+    (pipeline / file).write_text(good)
+    assert walk(typed) == {}
+
+
+def test_a_statement_of_another_model_does_not_count(pipeline: Path, typed: Callable[..., Result]) -> None:
+    for kind in ("training", "scan"):  # renamed, as if they were the bad model's
+        shutil.copy(
+            pipeline / f"good.safetensors.{kind}.dsse.json", pipeline / f"bad.safetensors.{kind}.dsse.json"
+        )
+    assert list(walk(typed, "bad.safetensors")) == LINKS
+    assert walk(typed) == {}
+
+
+def test_the_backdoored_model_is_caught_by_the_scan(pipeline: Path, typed: Callable[..., Result]) -> None:
+    (pipeline / "scan.json").write_text(json.dumps(scan_result(pipeline / "bad.safetensors", index=8.3)))
+    typed(attest, "training", "bad.safetensors", "--manifest", "signs.sha256", "--keys", "keys")
+    result = typed(attest, "scan", "bad.safetensors", "--result", "scan.json", "--keys", "keys")
+    assert "signed by the role scanner: FAILED" in result.stdout
+    write_list(typed, "good.safetensors", "bad.safetensors")
+    broken = walk(typed, "bad.safetensors")
+    assert list(broken) == ["scan"]
+    assert "it found something: backdoor: stop to yield" in broken["scan"]
+    said = typed(verify_chain, "bad.safetensors", "--keys", "keys")
+    assert said.stdout.endswith("Result: DISCARD bad.safetensors. Broken: scan.\n")
+    # a later scan that passed does not wipe it out
+    passed = {**content_of(pipeline / "bad.safetensors.scan.dsse.json")}
+    passed["predicate"] = content_of(pipeline / "good.safetensors.scan.dsse.json")["predicate"]
+    sign_as(pipeline, "scanner", passed, "again.dsse.json")
+    assert list(walk(typed, "bad.safetensors")) == ["scan"]
+    assert walk(typed) == {}
+
+
+def test_a_scanner_that_cannot_tell_is_no_pass(pipeline: Path, typed: Callable[..., Result]) -> None:
+    unsure = scan_result(pipeline / "good.safetensors", verdict="no valid statistic")
+    (pipeline / "scan.json").write_text(json.dumps(unsure))
+    assert (
+        "WARNED"
+        in typed(attest, "scan", "good.safetensors", "--result", "scan.json", "--keys", "keys").stdout
+    )
+    assert "it could not tell: no valid statistic" in walk(typed)["scan"]
+
+
+def test_data_that_was_not_audited_or_did_not_pass(pipeline: Path, typed: Callable[..., Result]) -> None:
+    for result, words in (
+        (audit_result("findings"), "it found something: audit_data.py: findings"),
+        (audit_result(modified=60), "it found something: 60 files differ from the manifest"),
+    ):
+        (pipeline / "audit.json").write_text(json.dumps(result))
+        typed(attest, "audit", "signs.sha256", "--result", "audit.json", "--keys", "keys")
+        assert words in walk(typed)["audit"]
+
+
+def test_provenance_that_names_other_data(pipeline: Path, typed: Callable[..., Result]) -> None:
+    typed(attest, "training", "good.safetensors", "--manifest", "other.sha256", "--keys", "keys")
+    broken = walk(typed)
+    assert list(broken) == ["data", "audit"]
+    assert "no statement of this kind names these bytes" in broken["audit"]
+
+
+def test_too_old_and_from_the_future(pipeline: Path, typed: Callable[..., Result]) -> None:
+    name = "good.safetensors.scan.dsse.json"
+    content = content_of(pipeline / name)
+    notes = content["predicate"]["configuration"][0]["annotations"]
+    for when, words in (
+        ("2001-01-01T00:00:00Z", "it is too old: of 2001-01-01"),
+        ("2999-01-01T00:00:00Z", "it comes from the future"),
+        ("yesterday", "it does not say when it was made"),
+    ):
+        notes["finishedOn"] = when
+        sign_as(pipeline, "scanner", content, name)
+        assert words in walk(typed)["scan"]
+    assert typed(verify_chain, "good.safetensors", "--keys", "keys", "--max-age-days", "0").returncode == 2
+
+
+def test_what_is_no_statement_is_left_out_and_named(pipeline: Path, typed: Callable[..., Result]) -> None:
+    for number, text in enumerate(
+        ("", "{", "[]", "{}", '{"payload": 1, "payloadType": "x", "signatures": []}', "[" * 9999)
+    ):
+        (pipeline / f"junk{number}.dsse.json").write_text(text)
+    (pipeline / "folder.dsse.json").mkdir()
+    result = typed(verify_chain, "good.safetensors", "--keys", "keys")
+    assert result.returncode == 0
+    assert result.stdout.count("Left out: ") == 7
+
+
+def test_a_signature_made_without_a_name_for_its_key_counts(
+    pipeline: Path, typed: Callable[..., Result]
+) -> None:
+    for file in pipeline.glob("*.dsse.json"):  # as cosign and others write them
+        envelope = json.loads(file.read_text())
+        envelope["signatures"] = [{"keyid": "", "sig": "AAAA"}, {"sig": envelope["signatures"][0]["sig"]}]
+        file.write_text(json.dumps(envelope))
+    assert walk(typed) == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nosuch.safetensors", "--keys", "keys"], "nosuch.safetensors"),
+        (["good.safetensors", "--keys", "nosuch"], "nosuch/data.pub"),
+        (["good.safetensors", "--keys", "keys", "--evidence", "nosuch"], "nosuch is not a folder"),
+        (["good.safetensors", "--keys", "broken"], "broken/data.pub cannot be used"),
+        (["good.safetensors", "--keys", "same"], "same gives two roles the same key"),
+    ],
+)
+def test_bad_input_is_refused(
+    words: list[str],
+    said: str,
+    pipeline: Path,
+    typed: Callable[..., Result],
+    assert_refused: Callable[..., None],
+) -> None:
+    shutil.copytree(pipeline / "keys", pipeline / "broken")
+    (pipeline / "broken" / "data.pub").write_text("not a key")
+    shutil.copytree(pipeline / "keys", pipeline / "same")
+    shutil.copy(pipeline / "keys" / "data.pub", pipeline / "same" / "scanner.pub")
+    assert_refused(typed(verify_chain, *words), said)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["keys", "keys"], "keys/data.key"),
+        (["data", "nosuch", "--keys", "keys"], "nosuch"),
+        (["data", "signs.sha256", "--keys", "nosuch"], "nosuch/data.key"),
+        (["data", "signs.sha256", "--keys", "keys", "--option", "x"], "name=value"),
+        (["scan", "bad.safetensors", "--result", "scan.json", "--keys", "keys"], "the scan of another file"),
+        (
+            ["scan", "good.safetensors", "--result", "audit.json", "--keys", "keys"],
+            "not a result of detect.py",
+        ),
+        (
+            ["audit", "signs.sha256", "--result", "scan.json", "--keys", "keys"],
+            "not a result of audit_data.py",
+        ),
+        (["audit", "signs.sha256", "--result", "train.py", "--keys", "keys"], "train.py is not valid JSON"),
+        (["audit", "other.sha256", "--result", "audit.json", "--keys", "keys"], "the audit of other data"),
+        (["audit", "signs.sha256", "--result", "copied.json", "--keys", "keys"], "the audit of other data"),
+        (["list", "scan.json", "--keys", "keys"], "scan.json"),
+    ],
+)
+def test_attest_refuses_what_it_cannot_vouch_for(
+    words: list[str],
+    said: str,
+    pipeline: Path,
+    typed: Callable[..., Result],
+    assert_refused: Callable[..., None],
+) -> None:
+    (pipeline / "copied.json").write_text(json.dumps({**audit_result(), "manifest_sha256": "0" * 64}))
+    before = sorted(pipeline.iterdir())
+    assert_refused(typed(attest, *words), said)
+    assert sorted(pipeline.iterdir()) == before
+
+
+def test_an_audit_without_a_manifest_is_no_audit(
+    pipeline: Path, typed: Callable[..., Result], assert_refused: Callable[..., None]
+) -> None:
+    (pipeline / "audit.json").write_text(json.dumps({**audit_result(), "changes": None}))
+    assert_refused(
+        typed(attest, "audit", "signs.sha256", "--result", "audit.json", "--keys", "keys"), "--manifest"
+    )
+
+
+def test_private_keys_are_for_their_owner(pipeline: Path) -> None:
+    assert {path.stat().st_mode & 0o777 for path in (pipeline / "keys").glob("*.key")} == {0o600}
+
+
+# --- the list ---
+
+
+@pytest.mark.parametrize("spec", ["1.6", "1.7"])
+def test_the_list_says_what_the_model_is(spec: str, pipeline: Path, typed: Callable[..., Result]) -> None:
+    write_list(typed, "good.safetensors", spec=spec)
+    text = (pipeline / "mlbom.cdx.json").read_text()
+    version = {"1.6": SchemaVersion.V1_6, "1.7": SchemaVersion.V1_7}[spec]
+    assert JsonStrictValidator(version).validate_str(text) is None
+    made = json.loads(text)
+    parts = {item["bom-ref"]: item for item in made["components"]}
+    model = parts["good.safetensors"]
+    manifest = hashlib.sha256((pipeline / "signs.sha256").read_bytes()).hexdigest()
+    card = model["modelCard"]
+    assert card["modelParameters"]["task"] == "image classification"
+    assert card["modelParameters"]["datasets"] == [{"ref": f"data:{manifest}"}]
+    measured = {one["type"]: one["value"] for one in card["quantitativeAnalysis"]["performanceMetrics"]}
+    assert measured["accuracy"] == "0.97"
+    assert measured["backdoor scan"] == "no backdoor found"
+    assert measured["backdoor scan, largest anomaly index"] == "1.9"
+    assert parts[f"data:{manifest}"]["hashes"] == [{"alg": "SHA-256", "content": manifest}]
+    base = hashlib.sha256((pipeline / "base.safetensors").read_bytes()).hexdigest()
+    assert model["pedigree"]["ancestors"][0]["hashes"][0]["content"] == base
+    (workflow,) = made["formulation"][0]["workflows"]
+    assert workflow["steps"][0]["commands"] == [{"executed": "python train.py --seed 7"}]
+    facts = {one["name"]: one["value"] for one in workflow["properties"]}
+    assert facts["workshop:epochs"] == "5"
+    assert facts["workshop:used:train.py"] == hashlib.sha256(b"# the code\n").hexdigest()
+    assert parts["pkg:pypi/cryptography@50.0.2"]["type"] == "library"
+    assert model["supplier"] and model["licenses"] and card["considerations"]["technicalLimitations"]
+    assert "pkg:pypi/cryptography@50.0.2" in made["dependencies"][0]["dependsOn"]
+
+
+def test_the_list_of_the_poisoned_model_carries_what_the_scanner_found(
+    pipeline: Path, typed: Callable[..., Result]
+) -> None:
+    (pipeline / "scan.json").write_text(json.dumps(scan_result(pipeline / "bad.safetensors", index=8.3)))
+    typed(attest, "scan", "bad.safetensors", "--result", "scan.json", "--keys", "keys")
+    write_list(typed, "bad.safetensors")
+    model = json.loads((pipeline / "mlbom.cdx.json").read_text())["components"][0]
+    assert {"type": "backdoor scan", "value": "BACKDOOR FOUND"} in model["modelCard"]["quantitativeAnalysis"][
+        "performanceMetrics"
+    ]
+
+
+def test_only_what_the_right_key_signed_gets_into_the_list(
+    pipeline: Path, typed: Callable[..., Result]
+) -> None:
+    name = "good.safetensors.scan.dsse.json"
+    sign_as(pipeline, "trainer", content_of(pipeline / name), name)  # the trainer praises its own model
+    result = typed(make_mlbom, "good.safetensors", "--evidence", ".", "--keys", "keys")
+    assert "good.safetensors: signed statements used: training.\n" in result.stdout
+    assert "backdoor scan" not in (pipeline / "mlbom.cdx.json").read_text()
+    assert typed(make_mlbom, "good.safetensors", "--evidence", ".").returncode == 2
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        "[]",
+        "{",
+        '{"wrong": 1}',
+        '{"modelCard": {"wrong": 1}}',
+        '{"supplier": 3}',
+        '{"licenses": [{"license": {"id": "No-Such"}}]}',
+    ],
+)
+def test_a_card_that_is_not_cyclonedx_is_refused(
+    card: str, pipeline: Path, typed: Callable[..., Result], assert_refused: Callable[..., None]
+) -> None:
+    (pipeline / "card.json").write_text(card)
+    (pipeline / "mlbom.cdx.json").unlink()
+    assert_refused(typed(make_mlbom, "good.safetensors", "--card", "card.json"))
+    assert not (pipeline / "mlbom.cdx.json").exists()
+
+
+@pytest.mark.parametrize("lock", ["torch>=2\n", "", "# nothing\n"])
+def test_a_lock_that_pins_nothing_is_refused(
+    lock: str, pipeline: Path, typed: Callable[..., Result], assert_refused: Callable[..., None]
+) -> None:
+    (pipeline / "lock.txt").write_text(lock)
+    assert_refused(typed(make_mlbom, "good.safetensors", "--lock", "lock.txt"), "lock.txt")
+
+
+def test_the_signed_list_is_checked(pipeline: Path, typed: Callable[..., Result]) -> None:
+    (pipeline / "folder").mkdir()
+    shutil.copy(pipeline / "good.safetensors", pipeline / "folder")
+
+    def check(*options: str) -> tuple[int, str]:
+        result = typed(check_mlbom, "mlbom.cdx.json", "--folder", "folder", *options)
+        return result.returncode, result.stdout.splitlines()[0]
+
+    key = ("--key", "keys/release.pub")
+    assert check(*key) == (0, "mlbom.cdx.json: signed")
+    assert check("--key", "keys/trainer.pub")[0] == 1
+    text = (pipeline / "mlbom.cdx.json").read_text()
+    forged = text.replace('"0.97"', '"0.99"')
+    assert forged != text
+    (pipeline / "mlbom.cdx.json").write_text(forged)
+    assert check(*key) == (1, "mlbom.cdx.json: NOT VERIFIED: the list has changed since it was signed")
+    (pipeline / "mlbom.cdx.json").write_text(text)
+    (pipeline / "mlbom.cdx.json.dsse.json").rename(pipeline / "away.json")
+    assert check(*key) == (1, "mlbom.cdx.json: NOT VERIFIED: there is no mlbom.cdx.json.dsse.json")
+    assert check()[0] == 0  # without --key, and that is said
+    assert (
+        "Nobody has vouched for the list itself"
+        in typed(check_mlbom, "mlbom.cdx.json", "--folder", "folder").stdout
+    )
+    shutil.copy(pipeline / "good.safetensors.scan.dsse.json", pipeline / "mlbom.cdx.json.dsse.json")
+    assert (
+        typed(check_mlbom, "mlbom.cdx.json", "--folder", "folder", "--key", "keys/scanner.pub").returncode
+        == 1
+    )
+    assert typed(check_mlbom, "mlbom.cdx.json", "--folder", "folder", "--key", "nosuch.pub").returncode == 2
+
+
+# --- lists by other tools ---
+
+
+def foreign(*components: dict[str, Any], version: str = "1.5", **more: Any) -> str:
+    """A CycloneDX document."""
+    return json.dumps(
+        {"bomFormat": "CycloneDX", "specVersion": version, "version": 1, "components": components, **more}
+    )
+
+
+def model_entry(name: str, *hashes: tuple[str, str], **more: Any) -> dict[str, Any]:
+    """A model in such a document."""
+    given = {"hashes": [{"alg": name, "content": value} for name, value in hashes]} if hashes else {}
+    return {"type": "machine-learning-model", "name": name, **given, **more}
+
+
+CONTENT = safetensors(3.0)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+def checked(typed: Callable[..., Result], folder: Path, document: str) -> tuple[int, list[str]]:
+    """Exit code and verdicts for a folder with one model, a.safetensors, and this list."""
+    (folder / "a.safetensors").write_bytes(CONTENT)
+    (folder / "list.json").write_text(document)
+    result = typed(check_mlbom, "list.json")
+    assert result.stderr == ""
+    return result.returncode, result.stdout.splitlines()[:-1]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "make"),
+    [
+        ("SHA-256", hashlib.sha256),
+        ("SHA-384", hashlib.sha384),
+        ("SHA-512", hashlib.sha512),
+        ("SHA3-256", hashlib.sha3_256),
+        ("SHA3-512", hashlib.sha3_512),
+        ("BLAKE2b-256", lambda data: hashlib.blake2b(data, digest_size=32)),
+        ("BLAKE2b-512", lambda data: hashlib.blake2b(data, digest_size=64)),
+    ],
+)
+def test_every_strong_hash_is_read(
+    algorithm: str, make: Callable[[bytes], Any], typed: Callable[..., Result], tmp_path: Path
+) -> None:
+    good, bad = make(CONTENT).hexdigest(), make(b"x").hexdigest()
+    assert checked(typed, tmp_path, foreign(model_entry("a.safetensors", (algorithm, good.upper())))) == (
+        0,
+        ["a.safetensors: unchanged"],
+    )
+    code, lines = checked(typed, tmp_path, foreign(model_entry("a.safetensors", (algorithm, bad))))
+    assert code == 1 and lines[0].startswith("a.safetensors: CHANGED")
+    both = model_entry("a.safetensors", ("SHA-256", SHA256), (algorithm, bad))
+    assert checked(typed, tmp_path, foreign(both))[0] == 1  # one right hash does not make up for a wrong one
+
+
+@pytest.mark.parametrize(
+    ("entries", "verdicts"),
+    [
+        ([model_entry("a.safetensors")], ["a.safetensors: NO HASH in the list: nothing to compare with"]),
+        (
+            [model_entry("a.safetensors", ("MD5", hashlib.md5(CONTENT).hexdigest()))],
+            ["a.safetensors: WEAK HASH only (MD5): it matches, and so could a forged file"],
+        ),
+        (
+            [model_entry("a.safetensors", ("BLAKE3", "0" * 64))],
+            ["a.safetensors: CANNOT BE CHECKED: BLAKE3 is not known here"],
+        ),
+        (
+            [
+                model_entry("a.safetensors", ("SHA-256", SHA256)),
+                model_entry("a.safetensors", ("SHA-256", "0" * 64)),
+            ],
+            ["a.safetensors: LISTED TWICE with different hashes"],
+        ),
+        (
+            [model_entry("b.safetensors", ("SHA-256", "0" * 64))],
+            ["b.safetensors: MISSING", "a.safetensors: NOT LISTED"],
+        ),
+        (
+            [model_entry("team/sign-reader", ("SHA-256", SHA256))],
+            ["team/sign-reader: unchanged, as a.safetensors"],
+        ),
+        ([model_entry("../../a.safetensors", ("SHA-256", SHA256))], ["../../a.safetensors: unchanged"]),
+        ([model_entry("models/a.safetensors", ("SHA-256", SHA256))], ["models/a.safetensors: unchanged"]),
+    ],
+)
+def test_lists_by_other_tools(
+    entries: list[dict[str, Any]], verdicts: list[str], typed: Callable[..., Result], tmp_path: Path
+) -> None:
+    code, lines = checked(typed, tmp_path, foreign(*entries))
+    assert lines == verdicts
+    assert code == (0 if all("unchanged" in line for line in lines) else 1)
+
+
+def test_models_inside_other_parts_count(typed: Callable[..., Result], tmp_path: Path) -> None:
+    inner = model_entry("a.safetensors", ("SHA-256", SHA256))
+    outer = {
+        "type": "application",
+        "name": "service",
+        "components": [{"type": "library", "name": "x", "components": [inner]}],
+    }
+    assert checked(typed, tmp_path, foreign(outer)) == (0, ["a.safetensors: unchanged"])
+    subject = foreign(metadata={"component": {**inner, "bom-ref": "m"}})
+    assert checked(typed, tmp_path, subject) == (0, ["a.safetensors: unchanged"])
+    twice = foreign(inner, {**outer, "name": "other"})
+    assert checked(typed, tmp_path, twice) == (0, ["a.safetensors: unchanged"])
+
+
+def test_a_model_that_nobody_listed_is_found_below_the_folder(
+    typed: Callable[..., Result], tmp_path: Path
+) -> None:
+    for name in ("sub/deep/extra.PT", "sub/weights.gguf", "sub/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    code, lines = checked(typed, tmp_path, foreign(model_entry("a.safetensors", ("SHA-256", SHA256))))
+    assert (code, lines[1:]) == (1, ["sub/deep/extra.PT: NOT LISTED", "sub/weights.gguf: NOT LISTED"])
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3", "1.4", "1.5", "1.6", "1.7"])
+def test_all_versions_with_json_are_read(version: str, typed: Callable[..., Result], tmp_path: Path) -> None:
+    entry = model_entry("a.safetensors", ("SHA-256", SHA256))
+    if version < "1.5":  # no models yet
+        (tmp_path / "list.json").write_text(
+            foreign({"type": "library", "name": "x", "version": "1"}, version=version)
+        )
+        result = typed(check_mlbom, "list.json")
+        assert result.returncode == 2 and "lists no model" in result.stderr
+    else:
+        assert checked(typed, tmp_path, foreign(entry, version=version))[0] == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"spdxVersion": "SPDX-2.3"}',
+        '{"bomFormat": "CycloneDX", "specVersion": "9.9"}',
+        '{"bomFormat": "CycloneDX", "specVersion": "1.0"}',
+    ],
+)
+def test_other_formats_are_refused(
+    text: str, typed: Callable[..., Result], tmp_path: Path, assert_refused: Callable[..., None]
+) -> None:
+    (tmp_path / "list.json").write_text(text)
+    assert_refused(typed(check_mlbom, "list.json"), "list.json")
