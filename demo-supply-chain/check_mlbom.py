@@ -19,17 +19,33 @@ from typing import Any
 
 import console
 from console import UserError
-from mlbom.checks import check, models_of
+from mlbom.checks import Listed, check, models_of
 from mlbom.document import check_schema
 from reports.grype_report import read_json
 from statements import attestation
 
+LARGEST_CHECKED = 500_000  # bytes; the schema check takes minutes for lists of thousands of packages
 
-def read_list(path: Path) -> dict[str, Any]:
-    """A CycloneDX document, checked against its schema. Raises UserError for anything else."""
-    data = read_json(path)
-    check_schema(json.dumps(data), str(path))
-    return data
+
+def read_list(path: Path) -> tuple[dict[str, Any], list[Listed]]:
+    """A CycloneDX document and the models in it. Raises UserError for anything else, and if there are none.
+
+    It is checked against its schema, unless it is very large: then only what is read of it must be in order.
+    """
+    document = read_json(path)
+    if path.stat().st_size <= LARGEST_CHECKED:
+        check_schema(json.dumps(document), str(path))
+    elif document.get("bomFormat") != "CycloneDX":
+        raise UserError(f"{path} is not a CycloneDX document: make it again with make_mlbom.py.")
+    try:
+        listed = models_of(document)
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{path} is not a whole CycloneDX document: make it again with make_mlbom.py."
+        ) from error
+    if not listed:
+        raise UserError(f"{path} lists no model: make a list with make_mlbom.py.")
+    return document, listed
 
 
 def signature_problem(path: Path, document: dict[str, Any], key: Path) -> str:
@@ -56,10 +72,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where the model files are; else beside the list")
     parser.add_argument("--key", type=Path, help="public key that must have signed the list")
     args = parser.parse_args()
-    document = read_list(args.bom)
-    listed = models_of(document)
-    if not listed:
-        raise UserError(f"{args.bom} lists no model: make a list with make_mlbom.py.")
+    document, listed = read_list(args.bom)
     good = True
     if args.key:
         problem = signature_problem(args.bom, document, args.key)

@@ -39,7 +39,7 @@ main() {
         in_container ${models[@]+"${models[@]}"}
         return
     fi
-    say "error: cyclonedx-python-lib is missing: pip install -r $HERE/requirements.txt gets it, or start Docker."
+    say "error: a library is missing: pip install -r $HERE/requirements.txt gets it, or start Docker."
     exit 2
 }
 

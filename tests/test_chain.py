@@ -627,3 +627,23 @@ def test_other_formats_are_refused(
 ) -> None:
     (tmp_path / "list.json").write_text(text)
     assert_refused(typed(check_mlbom, "list.json"), "list.json")
+
+
+@pytest.mark.parametrize("broken", ["", "hash", "name", "list"])
+def test_a_very_large_list_is_read_within_seconds(
+    broken: str, typed: Callable[..., Result], tmp_path: Path, assert_refused: Callable[..., None]
+) -> None:
+    many: list[Any] = [
+        {"type": "library", "name": f"package-{number}", "version": "1", "description": "x" * 100}
+        for number in range(5000)
+    ]
+    entry = model_entry("a.safetensors", ("SHA-256", SHA256))
+    entry |= {"hash": {"hashes": [3]}, "name": {"name": None}, "list": {"components": 3}, "": {}}[broken]
+    if broken == "name":
+        del entry["name"]
+    document = foreign(*many, entry)
+    if not broken:
+        assert checked(typed, tmp_path, document) == (0, ["a.safetensors: unchanged"])
+        return
+    (tmp_path / "list.json").write_text(document)
+    assert_refused(typed(check_mlbom, "list.json"), "list.json")

@@ -337,3 +337,24 @@ def test_a_pull_that_is_cut_off(scanned: Callable[..., Result], troubled: str, t
     assert result.returncode == 2
     assert "the transfer was cut off (unexpected EOF)" in errors(result)[0]
     assert not list((tmp_path / "results").iterdir())
+
+
+@pytest.mark.parametrize("spec", ["1.6", "1.7"])
+def test_grype_and_syft_read_the_list_of_models(
+    spec: str, scanned: Callable[..., Result], typed: Callable[..., Result], real: Grype, tmp_path: Path
+) -> None:
+    pytest.importorskip("cyclonedx")
+    import make_mlbom  # noqa: PLC0415  # needs libraries that the scan does without
+
+    (tmp_path / "m.safetensors").write_bytes(b"\x02\x00\x00\x00\x00\x00\x00\x00{}")
+    (tmp_path / "lock.txt").write_text("torch==2.5.1\npip==25.3\n")
+    options = ("--lock", "lock.txt", "--card", DEMO / "cards" / "traffic-signs.json", "--spec", spec)
+    assert typed(make_mlbom, "m.safetensors", *options).returncode == 0
+    result = scanned("sbom:mlbom.cdx.json")
+    assert result.returncode == 0, result.stderr
+    assert (row(result, "sbom:mlbom.cdx.json")["Critical"], row(result, "sbom:mlbom.cdx.json")["High"]) == (
+        "1",
+        "1",
+    )
+    read = run([str(real.tools / "syft"), "convert", str(tmp_path / "mlbom.cdx.json"), "-o", "syft-json"])
+    assert {one["name"] for one in json.loads(read)["artifacts"]} >= {"torch", "pip"}

@@ -23,7 +23,9 @@ try:
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
 except ImportError as missing:
-    print(f"error: {missing.name} is missing: pip install -r requirements.txt gets it.", file=sys.stderr)
+    print(
+        f"error: {missing.name} is not installed: pip install -r requirements.txt does it.", file=sys.stderr
+    )
     sys.exit(console.ERROR)
 
 VERSIONS = {"1.6": SchemaVersion.V1_6, "1.7": SchemaVersion.V1_7}

@@ -29,7 +29,9 @@ try:
     from securesystemslib.exceptions import FormatError, UnverifiedSignatureError, VerificationError
     from securesystemslib.signer import CryptoSigner, SSlibKey
 except ImportError as missing:
-    print(f"error: {missing.name} is missing: pip install -r requirements.txt gets it.", file=sys.stderr)
+    print(
+        f"error: {missing.name} is not installed: pip install -r requirements.txt does it.", file=sys.stderr
+    )
     sys.exit(2)
 
 STATEMENT = "https://in-toto.io/Statement/v1"
