@@ -10,6 +10,7 @@ from pathlib import Path
 
 import console
 from reports.grype_report import NOT_RECORDED, SEVERITIES, read_json
+from reports.table import SIDE_BY_SIDE
 
 SCANS = Path(__file__).resolve().parent.parent / "recorded" / "scans.json"
 FIGURES = (
@@ -31,9 +32,11 @@ def show(plain: bool) -> str:
     lines = ["RECORDED, not measured now.", recorded["note"], ""]
     if not plain:  # one column a scan; digests are too wide for it and follow below
         figures = [name for name in ("date", "scanner", *FIGURES) if name != "digest"]
-        rows = [[name, *(scan.get(name, NOT_RECORDED) for scan in scans)] for name in figures]
-        columns = ["", *(f"scan {number}" for number in range(1, len(scans) + 1))]
-        lines += [console.table("Recorded scans", columns, rows, plain), ""]
+        for first in range(0, len(scans), SIDE_BY_SIDE):
+            some = scans[first : first + SIDE_BY_SIDE]
+            rows = [[name, *(scan.get(name, NOT_RECORDED) for scan in some)] for name in figures]
+            columns = ["", *(f"scan {first + number}" for number in range(1, len(some) + 1))]
+            lines += [console.table("Recorded scans", columns, rows, plain), ""]
     for number, scan in enumerate(scans, 1):
         lines.append(f"Scan {number}: {scan['image']}, by {scan['scanner']} on {scan['date']}")
         if plain:
