@@ -135,9 +135,10 @@ def broken_chain() -> str:
         evidence = chain.Evidence(folder, chain.read_keys(folder / "keys"), chain.LONG_AGO)
         expect((folder / MODEL).exists(), f"There is no {folder / MODEL}: verify_chain.py needs the model.")
         broken = [link.name for link in chain.walk(folder / MODEL, evidence) if not link.holds]
+        named = ", ".join(broken) or "none"
         expect(
             len(broken) == wanted,
-            f"In {folder} these links are broken: {', '.join(broken) or 'none'}; it must be {wanted} of them.",
+            f"In {folder} these links are broken: {named}; it must be {wanted} of them.",
         )
     return f"The whole chain holds, and in the copy one link is broken: {broken[0]}."
 
