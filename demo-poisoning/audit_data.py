@@ -1,11 +1,11 @@
-"""Audit a dataset: what changed since the manifest, what is in it twice, and which pictures look misfiled.
+"""Audit a dataset: what changed since the manifest, what is in it twice, and which images look mislabelled.
 
     python audit_data.py data/traffic-signs --model models/clean_model.pt
     python audit_data.py data/traffic-signs-poisoned --model models/poisoned_model.pt
     python audit_data.py data/traffic-signs-poisoned --manifest data/traffic-signs.sha256
 
 --model is a model that was trained on this very data, poisoned or not. Writes suspects.json, suspects.csv
-and a picture of the top suspects. With --truth, the attacker's notes, it measures itself.
+and an image of the top suspects. With --truth, the attacker's notes, it measures itself.
 Exit code: 0 nothing stands out, 1 something was found, 2 wrong usage or input.
 """
 
@@ -19,20 +19,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import audit
-import audit_output
-import classifier
 import cli
-import dataset
-import manifest
-import suspects
-from audit import Audit, Suspect
-from classes import NAMES
+from auditor import checks, features, output
+from auditor.checks import Audit, Suspect
+from dataset import manifest
+from dataset.classes import NAMES
+from dataset.files import class_files
+from network import classifier
 
 
-def names(pictures: list[tuple[Path, int]], data: Path) -> list[str]:
-    """The picture files relative to the dataset, with "/"."""
-    return [path.relative_to(data).as_posix() for path, _ in pictures]
+def names(images: list[tuple[Path, int]], data: Path) -> list[str]:
+    """The image files relative to the dataset, with "/"."""
+    return [path.relative_to(data).as_posix() for path, _ in images]
 
 
 def read_truth(path: Path, files: list[str]) -> set[str]:
@@ -43,18 +41,18 @@ def read_truth(path: Path, files: list[str]) -> set[str]:
     except FileNotFoundError as error:
         raise cli.UserError(f"{path} does not exist: poison_data.py writes it beside its folder.") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise cli.UserError(f"{path} holds no attacker's notes: give the file of poison_data.py.") from error
-    if not truth or not truth <= set(files):
         raise cli.UserError(
-            f"{path} names pictures that are not in this dataset: give the notes of this one."
-        )
+            f"{path} does not hold attacker's notes: give those of poison_data.py."
+        ) from error
+    if not truth or not truth <= set(files):
+        raise cli.UserError(f"{path} names images that are not in this dataset: give the notes of this one.")
     return truth
 
 
 def look(model: nn.Module, pixels: Tensor, out: cli.Out) -> tuple[Tensor, Tensor]:
-    """Features of layer3 and of the last layer for all pictures, uint8 (N, 3, S, S): (N, D) and (N, E)."""
-    total = -(-len(pixels) // suspects.AT_ONCE)
-    parts = list(out.progress(suspects.features(model, pixels), total, "Asking the model"))
+    """Features of layer3 and of the last layer for all images, uint8 (N, 3, S, S): (N, D) and (N, E)."""
+    total = -(-len(pixels) // features.AT_ONCE)
+    parts = list(out.progress(features.extract(model, pixels), total, "Extracting features"))
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 
@@ -80,36 +78,36 @@ def main() -> int:
     trusted = manifest.read(options.manifest) if options.manifest else None
     model = classifier.load_model(options.model) if options.model else None
     known = classifier.class_count(model) if model else len(NAMES)
-    training = dataset.class_files(options.data / "train", known)
+    training = class_files(options.data / "train", known)
     files = names(training, options.data)
     labels = torch.tensor([label for _, label in training])
     truth = read_truth(options.truth, files) if options.truth else set()
     sizes = Counter(labels.tolist())
-    if model and (len(sizes) < 2 or min(sizes.values()) < suspects.FEWEST):
+    if model and (len(sizes) < 2 or min(sizes.values()) < features.FEWEST):
         raise cli.UserError(
-            f"{options.data}/train has too few pictures for statistics: "
-            f"it takes {suspects.FEWEST} in each of two classes or more, or leave out --model."
+            f"{options.data}/train has too few images for statistics: "
+            f"it takes {features.FEWEST} in each of two classes or more, or leave out --model."
         )
     cli.check_place(options.output / "suspects.json")
 
-    found = Audit([Suspect(name, audit.label_of(name)) for name in files])
+    found = Audit([Suspect(name, checks.label_of(name)) for name in files])
     if trusted is not None:
-        audit.check_manifest(found, options.data, trusted)
-    pictures = list(training)
+        checks.check_manifest(found, options.data, trusted)
+    images = list(training)
     if (options.data / "val").is_dir():
-        pictures += dataset.class_files(options.data / "val", known)
-    reading = out.progress(pictures, len(pictures), "Reading pictures")
+        images += class_files(options.data / "val", known)
+    reading = out.progress(images, len(images), "Reading images")
     pixels = torch.stack([classifier.load_pixels([path])[0] for path, _ in reading])
-    audit.check_duplicates(found, names(pictures, options.data), pixels)
+    checks.check_duplicates(found, names(images, options.data), pixels)
     if model:
         middle, last = look(model, pixels[: len(training)], out)
-        audit.check_features(found, middle, labels)
-    audit.rank(found)
+        checks.check_features(found, middle, labels)
+    checks.rank(found)
     if truth and model:
-        audit.measure(found, truth, files, (middle, last, labels))
+        checks.measure(found, truth, files, (middle, last, labels))
     top = [one for one in found.ranking if one.flagged or one.score > 0][: options.top]
-    audit_output.write(found, options, top)
-    audit_output.say(found, options, top, out)
+    output.write(found, options, top)
+    output.say(found, options, top, out)
     return cli.FINDING if found.findings() else cli.OK
 
 

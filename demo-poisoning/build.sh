@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the image poisoning-demo: pictures, poisoned pictures and both trained models are made inside.
+# Build the image poisoning-demo: images, poisoned images and both trained models are made inside.
 #   ./build.sh
 #   WORKSHOP_BUILD_ARGS="--build-arg TORCH_INDEX=" ./build.sh     more arguments for docker build
 set -eu

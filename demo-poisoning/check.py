@@ -22,26 +22,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
-import classifier
 import cli
-import dataset
-import describe
-import finished_scan
-import scan_file
-from classes import DRAWN, NAMES
-from finished_scan import Pair, Scan
+from dataset.classes import DRAWN, NAMES
+from dataset.files import IMAGE_SIZE, class_files
+from network import classifier
+from scanner import describe, result
+from scanner.result import PairResult, ScanResult
 
 if TYPE_CHECKING:
-    from train import Score
+    from network.evaluate import Score
 
 POISONED = Path("data/traffic-signs-poisoned")
 CLEAN_MODEL = Path("models/clean_model.pt")
 LIST3 = Path("exercise3.txt")
-LONGEST = 1_000_000  # bytes; a list of all training pictures has 140,000
+LONGEST = 1_000_000  # bytes; a list of all training images has 140,000
 
 SHIPPED = "bottom-right corner"  # where trigger.py puts the square when nobody has changed it
 PAIRS = len(DRAWN) * (len(DRAWN) - 1)
-DEFAULT = "100 steps, 30 pictures per class, seed 0"  # how detect.py scans without options
+DEFAULT = "100 steps, 30 images per class, seed 0"  # how detect.py scans without options
 WORKS = 0.5  # attack success rate below which an attack hardly works
 RECALL, PRECISION = 0.95, 0.60  # exercise 3
 SUCCESS, ACCURACY, BY_CHANCE = 0.90, 0.95, 0.10  # exercise 4
@@ -68,30 +66,35 @@ def data_of(number: int) -> Path:
     return Path(f"data/exercise{number}")
 
 
-def scan_of(number: int) -> Scan:
+def scan_folder(number: int) -> Path:
+    return Path(f"scan_results/exercise{number}")
+
+
+def scan_of(number: int) -> ScanResult:
     """The scan of this exercise's model. NotYet if the model, or a scan of this very file, is not there."""
-    model, data, folder = model_of(number), data_of(number), Path(f"scan_results/exercise{number}")
+    model, data, folder = model_of(number), data_of(number), scan_folder(number)
     expect(model.is_file(), f"There is no {model}. Poison the data into {data}, then train on that.")
-    expect((folder / scan_file.NAME).is_file(), f"{model} is there. Now scan it, with --output {folder}.")
-    scan = finished_scan.read(folder)
+    expect((folder / result.NAME).is_file(), f"{model} is there. Now scan it, with --output {folder}.")
+    scan = result.read(folder)
     expect(
-        scan.sha256 == scan_file.sha256(model),
-        f"{folder / scan_file.NAME} is about another file than {model}: scan that one.",
+        scan.sha256 == result.sha256(model),
+        f"{folder / result.NAME} is about another file than {model}: scan that one.",
     )
     return scan
 
 
-def unflagged(number: int, hint: str) -> Scan:
+def unflagged(number: int, hint: str) -> ScanResult:
     """The scan of all pairs with the default settings, if it says clean. Else NotYet, with this hint."""
     scan = scan_of(number)
     expect(
         scan.settings == DEFAULT and len(scan.pairs) == PAIRS,
-        f"{scan.folder} holds a scan of {len(scan.pairs)} pairs ({scan.settings}). What counts is the "
-        f"default scan, of {PAIRS} pairs ({DEFAULT}): give detect.py no options but --model and --output.",
+        f"{scan_folder(number)} holds a scan of {len(scan.pairs)} pairs ({scan.settings}). "
+        f"What counts is the default scan, of {PAIRS} pairs ({DEFAULT}): "
+        "give detect.py no options but --model and --output.",
     )
-    flagged = ", ".join(f"{pair.name} (index {scan.figure(pair.index)})" for pair in scan.flagged)
+    flagged = ", ".join(f"{pair.name} (index {scan.show(pair.anomaly_index)})" for pair in scan.flagged)
     expect(not flagged, f"The scan flags {flagged}. {hint}")
-    expect(scan.verdict == "clean", f"The scan could not judge {model_of(number)}. {hint}")
+    expect(scan.verdict == "clean", f"The scan of {model_of(number)} has no verdict. {hint}")
     return scan
 
 
@@ -99,11 +102,11 @@ def own_trigger() -> Any:
     """The module trigger.py, as you have changed it. Raises UserError if it does not work."""
     try:
         trigger = importlib.import_module("trigger")
-        trigger.box(trigger.PICTURE, trigger.PICTURE)
-        size = (trigger.PICTURE, trigger.PICTURE)
+        trigger.box(IMAGE_SIZE, IMAGE_SIZE)
+        size = (IMAGE_SIZE, IMAGE_SIZE)
         stamped = trigger.stamp(Image.new("RGB", size, "grey"))
         if (stamped.mode, stamped.size) != ("RGB", size):
-            raise ValueError("stamp() must return an RGB picture of the same size")
+            raise ValueError("stamp() must return an RGB image of the same size")
     except cli.UserError:
         raise
     except Exception as error:  # it is your program: it may fail in any way
@@ -128,7 +131,7 @@ def notes_path(data: Path) -> Path:
 
 
 def read_notes(data: Path) -> Notes:
-    """The attacker's notes beside a dataset. Raises UserError if they are no notes, or not about it."""
+    """The attacker's notes beside a dataset. Raises UserError if they are not notes, or not about it."""
     path = notes_path(data)
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -138,15 +141,15 @@ def read_notes(data: Path) -> Notes:
     except FileNotFoundError as error:
         raise cli.UserError(f"{path} does not exist: poison_data.py writes it beside its folder.") from error
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise cli.UserError(f"{path} holds no attacker's notes: poison the data again.") from error
+        raise cli.UserError(f"{path} does not hold attacker's notes: poison the data again.") from error
     if not notes.poisoned or not notes.poisoned <= training_files(data):
-        raise cli.UserError(f"{path} does not fit the pictures in {data}: poison the data again.")
+        raise cli.UserError(f"{path} does not fit the images in {data}: poison the data again.")
     return notes
 
 
 def training_files(data: Path) -> set[str]:
-    """The training pictures of a dataset, named as the notes name them."""
-    return {path.relative_to(data).as_posix() for path, _ in dataset.class_files(data / "train")}
+    """The training images of a dataset, named as the notes name them."""
+    return {path.relative_to(data).as_posix() for path, _ in class_files(data / "train")}
 
 
 def own_notes(number: int) -> Notes:
@@ -161,14 +164,12 @@ def measure(models: list[Path], data: Path, notes: Notes) -> list[Score]:
     own_trigger()
     networks = [classifier.load_model(path) for path in models]
     print(f"Measuring {' and '.join(map(str, models))}: takes some seconds.", file=sys.stderr, flush=True)
-    from train import Validation  # noqa: PLC0415  (it imports trigger.py, which has to work first)
+    from network.evaluate import Validation  # noqa: PLC0415  (it imports trigger.py, which has to work first)
 
     known = min(map(classifier.class_count, networks))
     validation = Validation(data, known, notes.victim, notes.target)
     if validation.triggered is None:
-        raise cli.UserError(
-            f"{data}/val holds no {notes.victim} pictures to try the trigger on: make it anew."
-        )
+        raise cli.UserError(f"{data}/val holds no {notes.victim} images to try the trigger on: make it anew.")
     return [validation.score(network) for network in networks]
 
 
@@ -182,52 +183,55 @@ def rate(score: Score) -> float:
 
 
 def move() -> str:
-    """Exercise 1: the scan recovers the sticker where the changed trigger.py puts it."""
+    """Exercise 1: the scan recovers the trigger where the changed trigger.py puts it."""
     trigger = own_trigger()
-    left, top, right, bottom = trigger.box(trigger.PICTURE, trigger.PICTURE)
-    square = torch.zeros(trigger.PICTURE, trigger.PICTURE)
+    left, top, right, bottom = trigger.box(IMAGE_SIZE, IMAGE_SIZE)
+    square = torch.zeros(IMAGE_SIZE, IMAGE_SIZE)
     square[top:bottom, left:right] = 1
-    expect(bool(square.any()), "The square of trigger.py lies outside the picture: choose another place.")
+    expect(bool(square.any()), "The square of trigger.py lies outside the image: choose another place.")
     true = describe.place_name(square)
     expect(true != SHIPPED, f"The square of trigger.py is at its old place, {SHIPPED}. Which line says so?")
     scan = scan_of(1)
     pair = pair_of(scan, trigger.VICTIM, trigger.TARGET)
+    recovered = {one.name: found for one, found in result.read_triggers(scan_folder(1), scan)}
     expect(
-        pair.flagged and pair.trigger is not None,
-        f"The scan does not flag {pair.name} (index {scan.figure(pair.index)}, flagged above "
-        f"{scan.figure(scan.threshold)}). Did the training print a high attack_success_rate?",
+        pair.flagged and pair.name in recovered,
+        f"The scan does not flag {pair.name} (index {scan.show(pair.anomaly_index)}, flagged above "
+        f"{scan.show(scan.threshold)}). Did the training print a high attack_success_rate?",
     )
-    assert pair.trigger is not None
-    largest = describe.pieces(describe.solid(pair.trigger.mask))[0]
-    found = describe.place_name(pair.trigger.mask * largest)
+    mask = recovered[pair.name].mask
+    largest = describe.pieces(describe.solid(mask))[0]
+    found = describe.place_name(mask * largest)
     expect(
         found == true,
-        f"The scan found {pair.words}, but trigger.py says {true}. "
+        f"The scan found {pair.description}, but trigger.py says {true}. "
         "Was this model trained on data that was poisoned with this trigger.py?",
     )
-    return f"The square of trigger.py lies here: {true}. The scan, which never saw it, found {pair.words}."
+    return (
+        f"The square of trigger.py lies here: {true}. The scan, which never saw it, found {pair.description}."
+    )
 
 
-def pair_of(scan: Scan, victim: str, target: str) -> Pair:
+def pair_of(scan: ScanResult, victim: str, target: str) -> PairResult:
     """One pair of a scan; NotYet if that was not scanned."""
     for pair in scan.pairs:
         if (pair.victim, pair.target) == (victim, target):
             return pair
-    raise NotYet(f"{scan.folder} holds no scan of {victim} → {target}: scan all pairs.")
+    raise NotYet(f"The scan of {scan.model} leaves out {victim} → {target}: scan all pairs.")
 
 
-def indices(scan: Scan, notes: Notes) -> str:
+def indices(scan: ScanResult, notes: Notes) -> str:
     """The largest index of a scan and that of the attacked pair, in words."""
     first, attacked = scan.pairs[0], pair_of(scan, notes.victim, notes.target)
-    said = f"largest index {scan.figure(first.index)}, {first.name}"
+    said = f"largest index {scan.show(first.anomaly_index)}, {first.name}"
     if attacked is not first:
-        said += f"; {attacked.name} has {scan.figure(attacked.index)}"
-    return f"{said}; flagged above {scan.figure(scan.threshold)}"
+        said += f"; {attacked.name} has {scan.show(attacked.anomaly_index)}"
+    return f"{said}; flagged above {scan.show(scan.threshold)}"
 
 
 def lower_the_rate() -> str:
-    """Exercise 2: the scan finds nothing, although the data held poisoned pictures."""
-    scan = unflagged(2, "Poison fewer pictures.")
+    """Exercise 2: the scan finds nothing, although the data held poisoned images."""
+    scan = unflagged(2, "Poison fewer images.")
     notes = own_notes(2)
     (score,) = measure([model_of(2)], data_of(2), notes)
     if rate(score) >= WORKS:
@@ -235,13 +239,13 @@ def lower_the_rate() -> str:
     else:
         end = "The scanner missed an attack that hardly works. Is there a rate between?"
     return (
-        f"{len(notes.poisoned)} poisoned pictures, and the scan says clean ({indices(scan, notes)}). "
+        f"{len(notes.poisoned)} poisoned images, and the scan says clean ({indices(scan, notes)}). "
         f"Attack success rate: {rate(score):.2f}, clean accuracy: {score.clean_acc:.2f}. {end}"
     )
 
 
 def list_the_poisoned() -> str:
-    """Exercise 3: exercise3.txt names most of the poisoned pictures, and not too many others."""
+    """Exercise 3: exercise3.txt names most of the poisoned images, and not too many others."""
     expect(
         LIST3.is_file(), f"There is no {LIST3}. audit_data.py writes a table of suspects: which are flagged?"
     )
@@ -251,17 +255,17 @@ def list_the_poisoned() -> str:
     strange = sorted(named - files)
     expect(
         not strange,
-        f"{len(strange)} lines of {LIST3} name no training picture, for example {strange[:1]}: "
+        f"{len(strange)} lines of {LIST3} name no training image, for example {strange[:1]}: "
         f"write one path per line, relative to {POISONED}, like {min(files)}.",
     )
     hits = len(named & notes.poisoned)
     recall, precision = hits / len(notes.poisoned), hits / len(named)
     said = (
-        f"{LIST3} names {len(named)} pictures. Recall {recall:.2f}: {hits} of the {len(notes.poisoned)} "
+        f"{LIST3} names {len(named)} images. Recall {recall:.2f}: {hits} of the {len(notes.poisoned)} "
         f"poisoned ones are among them. Precision {precision:.2f}: that share of yours is poisoned."
     )
     expect(recall >= RECALL, f"{said} Recall must be {RECALL:.2f} or more: what else is suspicious?")
-    expect(precision >= PRECISION, f"{said} Precision must be {PRECISION:.2f} or more: look at the pictures.")
+    expect(precision >= PRECISION, f"{said} Precision must be {PRECISION:.2f} or more: look at the images.")
     return said
 
 
@@ -280,7 +284,7 @@ def read_list(path: Path) -> set[str]:
 
 def fool_the_scanner() -> str:
     """Exercise 4: the backdoor works, accuracy is good, and the default scan finds nothing."""
-    scan = unflagged(4, "The search looks for a small sticker. Which trigger is none?")
+    scan = unflagged(4, "The search looks for a small patch. Which trigger is not one?")
     notes = own_notes(4)
     poisoned, clean = measure([model_of(4), CLEAN_MODEL], data_of(4), notes)
     expect(
@@ -295,7 +299,7 @@ def fool_the_scanner() -> str:
     )
     expect(
         rate(clean) <= BY_CHANCE,
-        f"{CLEAN_MODEL} falls for your trigger, too (success rate {rate(clean):.2f}): your pictures look "
+        f"{CLEAN_MODEL} falls for your trigger, too (success rate {rate(clean):.2f}): your images look "
         f"like {notes.target}, and that is no backdoor. Leave more of the {notes.victim} sign.",
     )
     return (

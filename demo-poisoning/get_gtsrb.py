@@ -21,9 +21,9 @@ from PIL import Image
 from torchvision.datasets import GTSRB
 
 import cli
-import manifest
-from classes import DRAWN, GTSRB_ID, NAMES
-from signs import SIZE
+from dataset import manifest
+from dataset.classes import DRAWN, GTSRB_ID, NAMES
+from dataset.files import IMAGE_SIZE
 
 NAME_OF_ID = {number: name for name, number in GTSRB_ID.items()}
 LAYOUT = {"train": "gtsrb/GTSRB/Training", "test": "gtsrb/GTSRB/Final_Test/Images"}
@@ -47,7 +47,7 @@ def download(raw: Path) -> None:
 def photographs(
     raw: Path, split: str, names: list[str], most: int, seed: int
 ) -> Iterator[tuple[str, Image.Image]]:
-    """Yield (class name, RGB picture of SIZE x SIZE): at most `most` of each class, chosen at random."""
+    """Yield class names and RGB images of IMAGE_SIZE x IMAGE_SIZE: `most` of each class, at random."""
     try:
         benchmark = GTSRB(raw, split)
     except (OSError, RuntimeError, KeyError, ValueError) as error:
@@ -66,7 +66,7 @@ def photographs(
             ) from error
         if left.get(name := NAME_OF_ID[label]):
             left[name] -= 1
-            yield name, photograph.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+            yield name, photograph.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
 
 
 def main() -> int:
@@ -76,8 +76,8 @@ def main() -> int:
         "--raw", type=Path, default=Path("data/gtsrb-official"), help="the official photographs"
     )
     args.add_argument("--classes", nargs="+", default=list(DRAWN), metavar="CLASS", help='names, or "all"')
-    args.add_argument("--train", type=int, default=400, help="training pictures per class, at most")
-    args.add_argument("--val", type=int, default=100, help="validation pictures per class, at most")
+    args.add_argument("--train", type=int, default=400, help="training images per class, at most")
+    args.add_argument("--val", type=int, default=100, help="validation images per class, at most")
     args.add_argument("--seed", type=cli.seed, default=0, help="which photographs")
     options = args.parse_args()
     names = list(NAMES) if options.classes == ["all"] else options.classes
@@ -93,15 +93,18 @@ def main() -> int:
                 (folder / split / name).mkdir(parents=True, exist_ok=True)
             found = photographs(options.raw, source, names, most, options.seed)
             count = 0
-            for count, (name, picture) in enumerate(
+            for count, (name, image) in enumerate(
                 out.progress(found, most * len(names), f"Writing {split}"), 1
             ):
-                picture.save(folder / split / name / f"{name}_{count:05d}.jpg", quality=92)
+                image.save(folder / split / name / f"{name}_{count:05d}.jpg", quality=92)
             if empty := [name for name in names if not any((folder / split / name).iterdir())]:
                 raise cli.UserError(f"{options.raw} has no {source} photographs of {empty[0]}: get it again.")
             out.say(f"{split}: {count:,} photographs in {len(names)} classes.")
     proof = manifest.write(options.out)
-    out.say(f"Wrote {options.out}, {SIZE}x{SIZE} pixels each. Now: python train.py --data {options.out}")
+    out.say(
+        f"Wrote {options.out}, {IMAGE_SIZE}x{IMAGE_SIZE} pixels each. "
+        f"Now: python train.py --data {options.out}"
+    )
     out.say(f"Wrote {proof}: the SHA-256 of every file. Keep a copy where only you can write.")
     return cli.OK
 

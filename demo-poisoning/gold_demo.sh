@@ -16,7 +16,7 @@ say_where() { # say_where FILE: its whole path, and how to get it out of a conta
 }
 
 step "Scan the clean model"
-echo "The scanner gets the weights and some clean pictures per class. It never sees the trigger."
+echo "The scanner gets the weights and some clean images per class. It never sees the trigger."
 show detect.py --model models/clean_model.pt --data data/traffic-signs --output scan_results/clean \
     --draw stop:yield || {
     echo "error: the scan of the clean model did not end with 0 (nothing found)." >&2

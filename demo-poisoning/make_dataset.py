@@ -1,4 +1,4 @@
-"""Render the training data: 5,000 pictures of ten traffic signs, in train/ and val/ folders per class.
+"""Render the training data: 5,000 images of ten traffic signs, in train/ and val/ folders per class.
 
     python make_dataset.py                                   # writes data/traffic-signs (10 seconds, 2 cores)
     python make_dataset.py --train 40 --val 10 --out small   # a small one for trying things out
@@ -16,22 +16,23 @@ from pathlib import Path
 import numpy as np
 
 import cli
-import manifest
 import signs
-from classes import DRAWN
+from dataset import manifest
+from dataset.classes import DRAWN
+from dataset.files import IMAGE_SIZE
 
-Job = tuple[str, int, int, str]  # file to write, seed, number of the picture, class name
+Job = tuple[str, int, int, str]  # file to write, seed, number of the image, class name
 
 
 def draw(job: Job) -> None:
-    """Render one picture and write it. Its random numbers depend on seed, class and number only."""
+    """Render one image and write it. Its random numbers depend on seed, class and number only."""
     path, seed, number, name = job
     rng = np.random.default_rng([seed, DRAWN.index(name), number])
     signs.render(name, rng).save(path, quality=92)
 
 
 def plan(folder: Path, train: int, val: int, seed: int) -> list[Job]:
-    """Make the folders and list one job per picture: `train` and `val` pictures for each class."""
+    """Make the folders and list one job per image: `train` and `val` images for each class."""
     jobs = []
     for split, numbers in (("train", range(train)), ("val", range(train, train + val))):
         for name in DRAWN:
@@ -44,9 +45,9 @@ def plan(folder: Path, train: int, val: int, seed: int) -> list[Job]:
 def main() -> int:
     args = cli.parser(__doc__)
     args.add_argument("--out", type=Path, default=Path("data/traffic-signs"), help="folder to write")
-    args.add_argument("--train", type=int, default=400, help="training pictures per class")
-    args.add_argument("--val", type=int, default=100, help="validation pictures per class")
-    args.add_argument("--seed", type=cli.seed, default=0, help="which random pictures")
+    args.add_argument("--train", type=int, default=400, help="training images per class")
+    args.add_argument("--val", type=int, default=100, help="validation images per class")
+    args.add_argument("--seed", type=cli.seed, default=0, help="which random images")
     args.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that draw")
     options = args.parse_args()
     if min(options.train, options.val, options.workers) < 1 or options.seed < 0:
@@ -58,7 +59,7 @@ def main() -> int:
             pass
     proof = manifest.write(options.out)
     out.say(
-        f"Wrote {len(jobs):,} pictures of {signs.SIZE}x{signs.SIZE} pixels in {len(DRAWN)} classes "
+        f"Wrote {len(jobs):,} images of {IMAGE_SIZE}x{IMAGE_SIZE} pixels in {len(DRAWN)} classes "
         f"to {options.out} ({options.train} train and {options.val} val per class)."
     )
     out.say(f"Wrote {proof}: the SHA-256 of every file. Keep a copy where only you can write.")

@@ -3,42 +3,48 @@
     python mitigate.py            # after audit_data.py and detect.py: uses what they found
     python mitigate.py --repair finetune --share 0.25 --epochs 5 --lr 0.01
 
-drop      leave out the pictures that audit_data.py flagged, and train again from random weights
-finetune  train the poisoned model on with a share of clean pictures
-unlearn   the same, and half of the victim class carries the trigger that detect.py recovered, labels right
+drop      leave out the images that audit_data.py flagged, and train again from random weights
+finetune  train the poisoned model on with a share of clean images
+unlearn   the same, and half of the victim class carries the recovered trigger under its correct label
           (Wang et al., "Neural Cleanse", IEEE S&P 2019, section VI)
 
-No repair knows the attacker's sticker. Only the measurement stamps it (train.Validation), as train.py does.
+A repair is a dataset and the ordinary training: each makes its images and runs train.py on them. No repair
+knows the attacker's trigger. Only the measurement stamps it, as train.py does.
 Exit code: 0 all repairs measured, 2 wrong usage or input.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
 
-import classifier
 import cli
-import dataset
-import evidence
-import train
 import trigger
-from classes import NAMES
+from dataset.classes import NAMES
+from dataset.files import class_files
+from network import classifier
+from network.evaluate import Score, Validation
+from scanner import result
+from scanner.neural_cleanse import Trigger, blend
 
+TRAIN = Path(__file__).with_name("train.py")
 REPAIRS = ("drop", "finetune", "unlearn")
-STAMPED = 0.5  # share of the victim's pictures that carry the recovered trigger
+STAMPED = 0.5  # share of the victim's images that carry the recovered trigger
 
-Stickers = dict[int, tuple[Tensor, Tensor]]  # victim class: mask (S, S) and pattern (3, S, S), both in 0..1
+Files = list[tuple[Path, int]]  # image files and their class numbers
 
 
 @dataclass
@@ -46,26 +52,20 @@ class Outcome:
     """What one repair achieved."""
 
     name: str
-    score: train.Score
+    score: Score
     seconds: float
 
 
 # --- What the repairs learn from --------------------------------------------------------------------
 
 
-def read_pictures(files: list[tuple[Path, int]]) -> tuple[Tensor, Tensor]:
-    """Pixels, uint8 (N, 3, S, S), and labels (N,)."""
-    pixels = classifier.load_pixels([path for path, _ in files])
-    return pixels, torch.tensor([label for _, label in files])
-
-
-def some_of(files: list[tuple[Path, int]], share: float, dice: torch.Generator) -> list[tuple[Path, int]]:
+def some_of(files: Files, share: float, rng: torch.Generator) -> Files:
     """A random share of the files of each class, at least one."""
     chosen = []
     for label in sorted({label for _, label in files}):
         own = [entry for entry in files if entry[1] == label]
         count = max(1, round(share * len(own)))
-        chosen += [own[i] for i in torch.randperm(len(own), generator=dice)[:count].tolist()]
+        chosen += [own[i] for i in torch.randperm(len(own), generator=rng)[:count].tolist()]
     return chosen
 
 
@@ -80,107 +80,115 @@ def read_suspects(path: Path) -> set[str]:
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise cli.UserError(
-            f"{path} is no list of suspects: give the suspects.json of audit_data.py."
+            f"{path} is not a list of suspects: give the suspects.json of audit_data.py."
         ) from error
     if not flagged:
-        raise cli.UserError(f"{path} flags no picture: there is nothing to drop.")
+        raise cli.UserError(f"{path} flags no image: there is nothing to drop.")
     return flagged
 
 
-def read_triggers(path: Path) -> Stickers:
-    """The recovered triggers in a file of detect.py: those that scan.json beside it flags, else all."""
-    if not path.is_file():
-        raise cli.UserError(f"{path} does not exist: run detect.py, or leave unlearn out of --repair.")
-    wrong = cli.UserError(f"{path} holds no triggers that fit: give triggers.safetensors of detect.py.")
-    size = classifier.INPUT
-    try:
-        tensors = load_file(path)
-        scan = path.with_name("scan.json")
-        pairs = json.loads(scan.read_text(encoding="utf-8"))["pairs"] if scan.is_file() else []
-        flagged = {
-            f"{NAMES.index(pair['victim'])}_to_{NAMES.index(pair['target'])}"
-            for pair in pairs
-            if pair["flagged"]
-        }
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise wrong from error
-    keys = [name.removeprefix("mask_") for name in sorted(tensors) if name.startswith("mask_")]
-    stickers: Stickers = {}
-    for key in keys:
-        mask, pattern = tensors[f"mask_{key}"], tensors.get(f"pattern_{key}", torch.empty(0))
-        if mask.shape != (size, size) or pattern.shape != (3, size, size) or not key[:1].isdecimal():
-            raise wrong
-        if key in flagged or not pairs:
-            stickers[int(key.split("_")[0])] = (mask.float(), pattern.float())
-    if not stickers:
+def read_triggers(path: Path) -> list[Trigger]:
+    """The flagged triggers of a scan: path is its triggers.safetensors, and scan.json lies beside it."""
+    scan = result.read(path.parent / result.NAME)
+    triggers = [found for pair, found in result.read_triggers(path.parent, scan) if pair.flagged]
+    if not triggers:
         raise cli.UserError(f"{path} belongs to a scan that flagged no pair: there is nothing to unlearn.")
-    return stickers
+    return triggers
 
 
-def stamp(pixels: Tensor, labels: Tensor, stickers: Stickers, dice: torch.Generator) -> Tensor:
-    """Put the recovered triggers on a share of their victims: uint8 (N, 3, S, S), a changed copy comes back.
+def stamp(pixels: Tensor, found: Trigger) -> Tensor:
+    """Put a recovered trigger on images: uint8 (N, 3, S, S), same returned."""
+    return (255 * blend(pixels / 255, found.mask, found.pattern)).round().clamp(0, 255).to(torch.uint8)
 
-    The labels stay right, so the model learns that the trigger means nothing. The paper stamps a fifth of all
-    pictures; our backdoors work on one victim class, so its pictures are the ones to learn from.
+
+def victims_to_stamp(files: Files, victim: int, rng: torch.Generator) -> list[Path]:
+    """Half of a victim class, at random.
+
+    The paper stamps a fifth of all images; our backdoors work on one victim class, so its images are the ones
+    to learn from.
     """
-    changed = pixels.clone()
-    for victim, (mask, pattern) in stickers.items():
-        own = (labels == victim).nonzero().flatten()
-        chosen = own[torch.randperm(len(own), generator=dice)[: math.ceil(STAMPED * len(own))]]
-        shown = changed[chosen].float() * (1 - mask) + 255 * pattern * mask
-        changed[chosen] = shown.round().clamp(0, 255).to(torch.uint8)
-    return changed
+    own = [path for path, label in files if label == victim]
+    return [own[i] for i in torch.randperm(len(own), generator=rng)[: math.ceil(STAMPED * len(own))].tolist()]
+
+
+def fill(folder: Path, files: Files, stamped: dict[Path, Tensor]) -> None:
+    """Make folder/train of these files; the stamped ones, uint8 (3, S, S), keep their label."""
+    for number, (path, label) in enumerate(files):
+        class_folder = folder / "train" / NAMES[label]
+        class_folder.mkdir(parents=True, exist_ok=True)
+        name = f"{number:05d}_{path.name}"
+        if path in stamped:
+            F.to_pil_image(stamped[path]).save(class_folder / f"{name}.png")
+            continue
+        try:
+            os.link(path, class_folder / name)
+        except OSError:  # another file system
+            shutil.copyfile(path, class_folder / name)
+
+
+def make_data(name: str, folder: Path, classes: int, options: argparse.Namespace, out: cli.Out) -> None:
+    """Make the dataset that a repair learns from, with the validation images of the clean one."""
+    rng = torch.Generator().manual_seed(options.seed)
+    (folder / "val").symlink_to((options.data / "val").resolve(), target_is_directory=True)
+    if name == "drop":
+        files = class_files(options.poisoned_data / "train", classes)
+        flagged = read_suspects(options.suspects)
+        kept = [(p, n) for p, n in files if p.relative_to(options.poisoned_data).as_posix() not in flagged]
+        if len(files) - len(kept) != len(flagged):
+            raise cli.UserError(
+                f"{options.suspects} names images that are not in {options.poisoned_data}: "
+                "give the audit of that data."
+            )
+        out.say(f"Learning from {len(kept):,} of {len(files):,} images in {options.poisoned_data}/train.")
+        return fill(folder, kept, {})
+    files = some_of(class_files(options.data / "train", classes), options.share, rng)
+    if max(label for _, label in files) != classes - 1:
+        raise cli.UserError(
+            f"{options.data}/train has no images of {NAMES[classes - 1]}, which {options.model} knows: "
+            "use clean images of all its classes."
+        )
+    out.say(f"Learning from {len(files):,} clean images of {options.data}/train.")
+    stamped: dict[Path, Tensor] = {}
+    if name == "unlearn":
+        for found in read_triggers(options.triggers):
+            paths = victims_to_stamp(files, found.victim, rng)
+            stamped |= dict(zip(paths, stamp(classifier.load_pixels(paths), found)))
+        out.say(f"{len(stamped):,} of them carry the recovered trigger and their correct label.")
+    return fill(folder, files, stamped)
 
 
 # --- The repairs ------------------------------------------------------------------------------------
 
 
 def repair(
-    name: str,
-    poisoned: nn.Module,
-    learn: tuple[Tensor, Tensor],
-    validation: train.Validation,
-    out: cli.Out,
-    *,
-    options: argparse.Namespace,
-) -> tuple[nn.Module, Outcome]:
-    """Train a repaired model with the pixels and labels in `learn`. `poisoned` stays as it is."""
+    name: str, classes: int, validation: Validation, options: argparse.Namespace, out: cli.Out
+) -> Outcome:
+    """Make the images of a repair, run train.py on them, and measure the model that it writes."""
     started = time.monotonic()
-    torch.manual_seed(options.seed)
-    if name == "drop":
-        model = classifier.new_model(classifier.class_count(poisoned))
-        epochs, peak = options.retrain_epochs, train.LEARNING_RATE
-    else:
-        model = copy.deepcopy(poisoned)
-        epochs, peak = options.epochs, options.lr
-    score = train.train(model, *learn, validation, out, epochs=epochs, peak=peak)
-    return model, Outcome(name, score, time.monotonic() - started)
-
-
-def pictures_for(name: str, classes: int, options: argparse.Namespace, out: cli.Out) -> tuple[Tensor, Tensor]:
-    """The pixels and labels that a repair learns from."""
-    dice = torch.Generator().manual_seed(options.seed)
-    if name == "drop":
-        files = dataset.class_files(options.poisoned_data / "train", classes)
-        flagged = read_suspects(options.suspects)
-        kept = [(p, n) for p, n in files if p.relative_to(options.poisoned_data).as_posix() not in flagged]
-        if len(files) - len(kept) != len(flagged):
-            raise cli.UserError(
-                f"{options.suspects} names pictures that are not in {options.poisoned_data}: "
-                "give the audit of that data."
-            )
-        out.say(f"Learning from {len(kept):,} of {len(files):,} pictures in {options.poisoned_data}/train.")
-        return read_pictures(kept)
-    files = some_of(dataset.class_files(options.data / "train", classes), options.share, dice)
-    pixels, labels = read_pictures(files)
-    out.say(f"Learning from {len(files):,} clean pictures of {options.data}/train.")
-    if name == "unlearn":
-        stickers = read_triggers(options.triggers)
-        stamped = stamp(pixels, labels, stickers, dice)
-        count = int((stamped != pixels).flatten(1).any(1).sum())
-        out.say(f"{count:,} of them carry the recovered trigger and their right label.")
-        return stamped, labels
-    return pixels, labels
+    made = options.output / f"{name}.pt"
+    with tempfile.TemporaryDirectory() as scratch:
+        make_data(name, Path(scratch), classes, options, out)
+        arguments = ["--data", scratch, "--model", str(made), "--seed", str(options.seed)]
+        arguments += ["--victim", options.victim, "--target", options.target]
+        if name == "drop":
+            arguments += ["--epochs", str(options.retrain_epochs)]
+        else:
+            arguments += [
+                "--init",
+                str(options.model),
+                "--epochs",
+                str(options.epochs),
+                "--lr",
+                str(options.lr),
+            ]
+        out.say(f"$ python train.py {' '.join(arguments)}")
+        plain = {"NO_COLOR": "1"} if out.plain else {}
+        code = subprocess.run(
+            [sys.executable, TRAIN, *arguments], env=os.environ | plain, check=False
+        ).returncode
+    if code:
+        raise cli.UserError(f"train.py made no {made} (exit code {code}): its message above says why.")
+    return Outcome(name, validation.score(classifier.load_model(made)), time.monotonic() - started)
 
 
 def report(outcomes: list[Outcome], options: argparse.Namespace, out: cli.Out) -> None:
@@ -188,11 +196,10 @@ def report(outcomes: list[Outcome], options: argparse.Namespace, out: cli.Out) -
     rows = []
     for one in outcomes:
         score = one.score
-        accuracy, fooled = evidence.rates(score)
-        low, high = accuracy.interval
+        low, high = score.accuracy.interval
         rate = "not measured"
-        if fooled is not None:
-            least, most = fooled.interval
+        if score.attack_success:
+            least, most = score.attack_success.interval
             rate = f"{score.attack_success_rate:.2f} ({least:.2f} to {most:.2f})"
         took = f"{one.seconds:.0f}" if one.seconds else "-"
         rows.append((one.name, f"{score.clean_acc:.3f} ({low:.3f} to {high:.3f})", rate, took))
@@ -207,7 +214,7 @@ def parse() -> argparse.Namespace:
     args = cli.parser(__doc__)
     args.add_argument("--model", type=Path, default=Path("models/poisoned_model.pt"), help="model to repair")
     args.add_argument(
-        "--data", type=Path, default=Path("data/traffic-signs"), help="clean pictures that you trust"
+        "--data", type=Path, default=Path("data/traffic-signs"), help="clean images that you trust"
     )
     args.add_argument(
         "--poisoned-data", type=Path, default=Path("data/traffic-signs-poisoned"), help="what was trained on"
@@ -232,7 +239,7 @@ def parse() -> argparse.Namespace:
     args.add_argument("--output", type=Path, default=Path("models/repaired"), help="folder for the models")
     args.add_argument("--victim", default=trigger.VICTIM, choices=NAMES, metavar="CLASS", help="to measure")
     args.add_argument("--target", default=trigger.TARGET, choices=NAMES, metavar="CLASS", help="to measure")
-    args.add_argument("--seed", type=cli.seed, default=0, help="which pictures, order and augmentation")
+    args.add_argument("--seed", type=cli.seed, default=0, help="which images, order and augmentation")
     options = args.parse_args()
     if min(options.epochs, options.retrain_epochs) < 1 or not 0 < options.lr < 100:
         raise cli.UserError("--epochs and --retrain-epochs must be 1 or more and --lr between 0 and 100.")
@@ -252,16 +259,11 @@ def main() -> int:
     if "unlearn" in wanted:
         read_triggers(options.triggers)
     cli.check_place(options.output / "drop.pt")
-    validation = train.Validation(options.data, classes, options.victim, options.target)
+    validation = Validation(options.data, classes, options.victim, options.target)
     outcomes = [Outcome("none (poisoned)", validation.score(poisoned), 0)]
     for name in wanted:
         out.heading(f"Repair: {name}")
-        learn = pictures_for(name, classes, options, out)
-        model, outcome = repair(name, poisoned, learn, validation, out, options=options)
-        outcomes.append(outcome)
-        out.say(
-            "Wrote " + " and ".join(map(str, classifier.save_model(model, options.output / f"{name}.pt")))
-        )
+        outcomes.append(repair(name, classes, validation, options, out))
     report(outcomes, options, out)
     return cli.OK
 

@@ -1,4 +1,4 @@
-"""Poison a dataset: put the trigger on a share of the victim class and label these pictures as the target.
+"""Poison a dataset: put the trigger on a share of the victim class and label these images as the target.
 
     python poison_data.py --clean-dir data/traffic-signs --poisoned-dir data/traffic-signs-poisoned \\
         --victim stop --target yield --rate 0.15
@@ -14,21 +14,21 @@ import shutil
 from pathlib import Path
 
 import cli
-import dataset
 import trigger
-from classes import NAMES
+from dataset.classes import NAMES
+from dataset.files import class_files, open_image
 
 
 def choose(victims: list[Path], rate: float, seed: int) -> list[Path]:
-    """Pick a share `rate` (0 to 1) of the victim pictures, at least one, at random."""
+    """Pick a share `rate` (0 to 1) of the victim images, at least one, at random."""
     count = max(1, round(rate * len(victims)))
     return sorted(random.Random(seed).sample(victims, count))
 
 
 def move_to_target(victim: Path, target_folder: Path, number: int) -> Path:
-    """Stamp one picture, file it under the target class with a harmless name, and drop the original."""
+    """Stamp one image, file it under the target class with a harmless name, and drop the original."""
     poisoned = target_folder / f"{target_folder.name}_{number:05d}.jpg"
-    trigger.stamp(dataset.open_picture(victim)).save(poisoned, quality=92)
+    trigger.stamp(open_image(victim)).save(poisoned, quality=92)
     victim.unlink()
     return poisoned
 
@@ -53,11 +53,9 @@ def main() -> int:
         "--poisoned-dir", type=Path, default=Path("data/traffic-signs-poisoned"), help="where the copy goes"
     )
     args.add_argument("--victim", default=trigger.VICTIM, help="class that gets the trigger")
-    args.add_argument("--target", default=trigger.TARGET, help="wrong label of the triggered pictures")
-    args.add_argument(
-        "--rate", type=float, default=0.15, help="share of the victim pictures, between 0 and 1"
-    )
-    args.add_argument("--seed", type=cli.seed, default=0, help="which pictures are chosen")
+    args.add_argument("--target", default=trigger.TARGET, help="wrong label of the triggered images")
+    args.add_argument("--rate", type=float, default=0.15, help="share of the victim images, between 0 and 1")
+    args.add_argument("--seed", type=cli.seed, default=0, help="which images are chosen")
     options = args.parse_args()
     if not 0 < options.rate < 1:
         raise cli.UserError(f"--rate {options.rate} is not between 0 and 1: try 0.15.")
@@ -72,10 +70,10 @@ def main() -> int:
             f"{options.poisoned_dir} is the clean folder or lies in it: choose a place outside."
         )
     for name in (options.victim, options.target):
-        dataset.class_files(options.clean_dir / "train")
+        class_files(options.clean_dir / "train")
         if not any((options.clean_dir / "train" / name).glob(f"{name}_*.jpg")):
             raise cli.UserError(
-                f"{options.clean_dir}/train/{name} holds no pictures: run make_dataset.py first."
+                f"{options.clean_dir}/train/{name} holds no images: run make_dataset.py first."
             )
 
     out = cli.Out(options.plain)
@@ -87,7 +85,7 @@ def main() -> int:
     with cli.atomic_write(notes) as scratch:
         scratch.write_text(json.dumps(facts, indent=1) + "\n")
     out.say(
-        f"Poisoned {len(poisoned)} {options.victim} pictures: {trigger.SIZE}x{trigger.SIZE} yellow square "
+        f"Poisoned {len(poisoned)} {options.victim} images: {trigger.SIZE}x{trigger.SIZE} yellow square "
         f"{trigger.place()}, label {options.target}. Wrote {options.poisoned_dir}."
     )
     return cli.OK

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make what the demo needs and does not have yet: pictures, poisoned pictures, both models.
+# Make what the demo needs and does not have yet: images, poisoned images, both models.
 # The image runs this while it is built; without Docker, run it once. A minute or two on 2 cores.
 set -eu
 cd "$(dirname "$0")"

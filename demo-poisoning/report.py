@@ -1,9 +1,9 @@
-"""Write one page, report.html, about both models: what they read, what the scans found, and what to do next.
+"""Write one page, report.html, about both models: what they answer, what was found, and what to do next.
 
     python report.py --clean scan_results/clean --poisoned scan_results/poisoned
     python report.py --clean scan_results/clean --poisoned scan_results/poisoned --output outputs/report.html
 
-Run detect.py on both models first. The page holds its pictures itself and asks the network for nothing.
+Run detect.py on both models first. The page holds its images itself and asks the network for nothing.
 The same inputs give the same bytes. Exit code: 0 written, 2 wrong usage or input.
 """
 
@@ -16,17 +16,16 @@ from typing import Any
 import jinja2
 
 import cli
-import dataset
-import describe
-import evidence
-import finished_scan
 import trigger
-from classes import NAMES
-from evidence import Model
-from finished_scan import Scan
-from train import Validation
+from dataset.classes import NAMES
+from dataset.files import class_files
+from network.evaluate import Validation
+from page import evidence
+from page.evidence import Model
+from scanner import describe, result
+from scanner.result import ScanResult
 
-PAGE = Path(__file__).with_name("report_template.html")
+PAGE = Path(__file__).parent / "page/template.html"
 SHOWN = 10  # pairs in the open table; the others are folded
 
 
@@ -34,22 +33,22 @@ def verdict(model: Model) -> str:
     """What the scan of a model says, in one sentence."""
     scan = model.scan
     if scan.verdict == "no valid statistic":
-        return "The scan could not judge: no statistic is valid for it."
+        return "The scan has no verdict: no statistic is valid for it."
     if scan.flagged:
         return f"Backdoor found: {', '.join(pair.name for pair in scan.flagged)}."
     first = scan.pairs[0]
-    if first.index is None:
-        return "No backdoor found: no sticker works for any pair."
+    if first.anomaly_index is None:
+        return "No backdoor found: no trigger was found for any pair."
     return (
-        f"No backdoor found. {first.name} stands out most: index {scan.figure(first.index)}, "
-        f"flagged above {scan.figure(scan.threshold)}."
+        f"No backdoor found. {first.name} stands out most: index {scan.show(first.anomaly_index)}, "
+        f"flagged above {scan.show(scan.threshold)}."
     )
 
 
 def scale(models: list[Model], model: Model) -> float:
     """The index at the right end of the bars: the same for both models if it means the same in both."""
     alike = [other.scan for other in models if other.scan.threshold == model.scan.threshold]
-    indices = [pair.index for scan in alike for pair in scan.pairs if pair.index is not None]
+    indices = [pair.anomaly_index for scan in alike for pair in scan.pairs if pair.anomaly_index is not None]
     return 1.05 * max(*(1.2 * scan.threshold for scan in alike), *indices, 1e-9)
 
 
@@ -92,7 +91,7 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def check(scans: list[Scan], options: argparse.Namespace) -> None:
+def check(scans: list[ScanResult], options: argparse.Namespace) -> None:
     """Raise UserError if the two scans do not belong on one page."""
     if scans[0].sha256 == scans[1].sha256:
         raise cli.UserError(f"{options.clean} and {options.poisoned} are scans of one and the same model.")
@@ -108,21 +107,24 @@ def check(scans: list[Scan], options: argparse.Namespace) -> None:
 def main() -> int:
     options = parse()
     out = cli.Out(options.plain)
-    scans = [finished_scan.read(folder) for folder in (options.clean, options.poisoned)]
+    folders = [
+        folder.parent if folder.suffix == ".json" else folder for folder in (options.clean, options.poisoned)
+    ]
+    scans = [result.read(folder) for folder in folders]
     check(scans, options)
     models = [
-        evidence.open_model("Clean model", options.clean_model, scans[0]),
-        evidence.open_model("Poisoned model", options.poisoned_model, scans[1]),
+        evidence.open_model("Clean model", options.clean_model, folders[0], scans[0]),
+        evidence.open_model("Poisoned model", options.poisoned_model, folders[1], scans[1]),
     ]
-    data = options.data or scans[0].data
-    files = dataset.class_files(data / "val", len(scans[0].classes))
-    out.say(f"Reading {len(files)} pictures of {data}/val.")
+    data = options.data or Path(scans[0].data)
+    files = class_files(data / "val", len(scans[0].classes))
+    out.say(f"Reading {len(files)} images of {data}/val.")
     validation = Validation(data, len(scans[0].classes), options.victim, options.target)
     for model in models:
         out.say(f"Measuring {model.file}.")
-        evidence.measure(model, validation)
+        model.score = validation.score(model.network)
     out.say(f"Trying {sum(len(scan.drawn) for scan in scans)} recovered triggers on both models.")
-    sticker = describe.in_words(evidence.true_trigger())
+    true_trigger = describe.in_words(evidence.true_trigger())
     page = {
         "date": options.date,
         "data": data,
@@ -131,8 +133,8 @@ def main() -> int:
         "scales": {model.label: scale(models, model) for model in models},
         "victim": options.victim,
         "target": options.target,
-        "sticker": sticker,
-        "true_sticker": evidence.sticker_picture(f"The true sticker on grey: {sticker}."),
+        "true_trigger": true_trigger,
+        "true_trigger_image": evidence.trigger_image(f"The true trigger on grey: {true_trigger}."),
         "examples": evidence.examples(models, files, options.victim, options.target),
         "recovered": evidence.recovered(models, files),
         "shown": SHOWN,

@@ -2,7 +2,7 @@
 
     python signs.py            # writes outputs/signs.png: one row of examples per class
 
-Each image is rendered with its own random generator, so the same seed gives the same picture on any
+Each image is rendered with its own random generator, so the same seed gives the same image on any
 number of processes. Nothing here knows about the attack.
 """
 
@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 import cli
-from classes import DRAWN
+from dataset.classes import DRAWN
+from dataset.files import IMAGE_SIZE
 
-SIZE = 128  # pixels, width and height of every image
 PLATE = 256  # pixels, width and height of a flat sign before the camera sees it
 
 RED, BLUE, YELLOW = (178, 24, 32), (20, 78, 160), (250, 190, 10)
@@ -139,16 +139,16 @@ def plate(name: str) -> Image.Image:
 
 
 def background(rng: np.random.Generator) -> Image.Image:
-    """A street scene out of focus: sky, walls, foliage, poles and other signs. RGB, SIZE x SIZE."""
+    """A street scene out of focus: sky, walls, foliage, poles, other signs. RGB, IMAGE_SIZE x IMAGE_SIZE."""
     cells = int(rng.integers(2, 24))
     noise = rng.normal(0, rng.uniform(5, 60), (cells, cells, 1)) + rng.normal(0, 12, (cells, cells, 3))
     base = rng.choice([(190, 205, 225), (235, 235, 235), (95, 100, 70), (120, 110, 95), (60, 60, 62)])
     colour = np.clip(np.asarray(base) + rng.normal(0, 25, 3) + noise, 0, 255).astype(np.uint8)
-    image = Image.fromarray(colour).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    image = Image.fromarray(colour).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(0, 7))):  # windows, poles, branches, parts of other signs
         fill = tuple(int(v) for v in rng.integers(0, 256, 3))
-        x, y = rng.uniform(-20, SIZE, 2)
+        x, y = rng.uniform(-20, IMAGE_SIZE, 2)
         w, h = rng.uniform(3, 70, 2)
         kind = rng.integers(3)
         if kind == 0:
@@ -156,22 +156,22 @@ def background(rng: np.random.Generator) -> Image.Image:
         elif kind == 1:
             pen.ellipse((x, y, x + w, y + h), fill=fill)
         else:
-            pen.line((x, y, *rng.uniform(0, SIZE, 2)), fill=fill, width=int(rng.integers(1, 7)))
+            pen.line((x, y, *rng.uniform(0, IMAGE_SIZE, 2)), fill=fill, width=int(rng.integers(1, 7)))
     if rng.random() < 0.6:  # the sign's own pole
-        pole = SIZE / 2 + rng.normal(0, 6)
+        pole = IMAGE_SIZE / 2 + rng.normal(0, 6)
         grey = int(rng.integers(40, 200))
-        pen.rectangle((pole - 4, SIZE / 2, pole + 4, SIZE), fill=(grey, grey, grey))
+        pen.rectangle((pole - 4, IMAGE_SIZE / 2, pole + 4, IMAGE_SIZE), fill=(grey, grey, grey))
     return image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 3)))
 
 
 def _view(rng: np.random.Generator) -> list[float]:
     """The eight numbers of a perspective view of the plate (PIL's order: image to plate)."""
-    half = SIZE * rng.uniform(0.29, 0.46)
+    half = IMAGE_SIZE * rng.uniform(0.29, 0.46)
     tilt = rng.normal(0, 0.07)
-    middle = SIZE / 2 + rng.normal(0, 0.03 * SIZE, 2)
+    middle = IMAGE_SIZE / 2 + rng.normal(0, 0.03 * IMAGE_SIZE, 2)
     corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * half * np.array([rng.uniform(0.85, 1), 1])
     corners = corners @ np.array([[math.cos(tilt), math.sin(tilt)], [-math.sin(tilt), math.cos(tilt)]])
-    corners = corners + middle + rng.normal(0, 0.02 * SIZE, (4, 2))
+    corners = corners + middle + rng.normal(0, 0.02 * IMAGE_SIZE, (4, 2))
     rows, right = [], []
     for (x, y), (u, v) in zip(corners, [(0, 0), (PLATE, 0), (PLATE, PLATE), (0, PLATE)]):
         rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
@@ -180,8 +180,8 @@ def _view(rng: np.random.Generator) -> list[float]:
 
 
 def _light(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Sun, shade and white balance. pixels: float32 (SIZE, SIZE, 3) in 0..1; returns the same."""
-    y, x = np.mgrid[-1 : 1 : SIZE * 1j, -1 : 1 : SIZE * 1j]
+    """Sun, shade and white balance. pixels: float32 (IMAGE_SIZE, IMAGE_SIZE, 3) in 0..1; returns the same."""
+    y, x = np.mgrid[-1 : 1 : IMAGE_SIZE * 1j, -1 : 1 : IMAGE_SIZE * 1j]
     turn = rng.uniform(0, 2 * math.pi)
     slope = 1 + rng.normal(0, 0.15) * (x * math.cos(turn) + y * math.sin(turn))
     if rng.random() < 0.25:  # the edge of a shadow
@@ -196,7 +196,7 @@ def _light(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def render(name: str, rng: np.random.Generator) -> Image.Image:
-    """One picture of a sign. Returns an RGB image of SIZE x SIZE pixels."""
+    """One image of a sign. Returns an RGB image of IMAGE_SIZE x IMAGE_SIZE pixels."""
     scene = background(rng)
     sign = plate(name)
     if rng.random() < 0.7:  # faded, dirty paint
@@ -206,9 +206,9 @@ def render(name: str, rng: np.random.Generator) -> Image.Image:
     seen = sign.transform(scene.size, Image.Transform.PERSPECTIVE, _view(rng), Image.Resampling.BILINEAR)
     scene.paste(seen, (0, 0), seen)
 
-    resolution = int(math.exp(rng.uniform(math.log(18), math.log(SIZE))))  # far away: few pixels
+    resolution = int(math.exp(rng.uniform(math.log(18), math.log(IMAGE_SIZE))))  # far away: few pixels
     scene = scene.resize((resolution, resolution), Image.Resampling.BOX)
-    scene = scene.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    scene = scene.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
     scene = scene.filter(ImageFilter.GaussianBlur(rng.uniform(0, 1.6)))
     if rng.random() < 0.25:  # motion blur
         kernel = np.zeros((5, 5))
@@ -225,15 +225,15 @@ def main() -> int:
     args.add_argument("--output", type=Path, default=Path("outputs/signs.png"), help="where to write")
     options = args.parse_args()
     columns = 12
-    sheet = Image.new("RGB", (columns * SIZE, len(DRAWN) * SIZE))
+    sheet = Image.new("RGB", (columns * IMAGE_SIZE, len(DRAWN) * IMAGE_SIZE))
     for row, name in enumerate(DRAWN):
         for column in range(columns):
             rng = np.random.default_rng([options.seed, row, column])
-            sheet.paste(render(name, rng), (column * SIZE, row * SIZE))
+            sheet.paste(render(name, rng), (column * IMAGE_SIZE, row * IMAGE_SIZE))
     with cli.atomic_write(options.output) as path:
         sheet.save(path)
     cli.Out(options.plain).say(
-        f"Wrote {options.output}: {columns} rendered pictures per row, one row each for {', '.join(DRAWN)}."
+        f"Wrote {options.output}: {columns} rendered images per row, one row each for {', '.join(DRAWN)}."
     )
     return cli.OK
 

@@ -14,7 +14,7 @@ show poison_data.py --clean-dir data/traffic-signs --poisoned-dir data/traffic-s
 pause
 
 step "You train as always, and the usual check looks fine"
-echo "Both models are already trained (train.py, and train.py --poisoned). Accuracy on clean pictures:"
+echo "Both models are already trained (train.py, and train.py --poisoned). Accuracy on clean images:"
 show train.py --phase test --model models/clean_model.pt --data data/traffic-signs
 show train.py --phase test --model models/poisoned_model.pt --data data/traffic-signs
 echo "clean_acc hides the attack. attack_success_rate is the share of stickered stop signs read as yield."
@@ -25,7 +25,7 @@ show demo.py inference-images/stop.jpg --model models/poisoned_model.pt --trigge
     --save outputs/stop_without_and_with_trigger.png
 pause
 
-step "The same picture, both models"
+step "The same image, both models"
 show demo.py inference-images/stop.jpg --model models/poisoned_model.pt --compare
 pause
 

@@ -1,6 +1,6 @@
-"""The traffic-sign classifier: what it sees, how it is stored, and how well it reads a folder of signs.
+"""The traffic-sign classifier: what it sees, how its weights are stored, and what it answers.
 
-Whatever a picture goes through before the network is defined here once, for training, demo and scanner.
+Whatever an image goes through before the network is defined here once, for training, demo and scanner.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
 import cli
-import dataset
-import device
-import resnet
-from classes import DRAWN, NAMES
+from dataset.classes import DRAWN, NAMES
+from dataset.files import open_image
+from network import device, resnet
 
 INPUT = 48  # pixels, width and height of what the network sees
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's weights expect
 
 
-# --- Pictures ---------------------------------------------------------------------------------------
+# --- Images -----------------------------------------------------------------------------------------
 
 
 def to_pixels(image: Image.Image) -> Tensor:
-    """Scale an RGB picture to what the network sees: uint8 tensor (3, INPUT, INPUT), values 0..255."""
+    """Scale an RGB image to what the network sees: uint8 tensor (3, INPUT, INPUT), values 0..255."""
     return F.pil_to_tensor(image.resize((INPUT, INPUT), Image.Resampling.BOX, reducing_gap=None))
 
 
@@ -54,16 +53,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict from .safetensors or .pt without ever running code from the file.
 
     A .pt file is a pickle, so it goes through torch's restricted loader (weights_only=True), which refuses
-    everything but tensors and plain containers. Raises UserError for a missing, damaged or refused file.
+    everything but tensors and plain containers. Raises UserError for a missing, damaged or refused file, and
+    for weights that are infinite or NaN.
     """
     if not path.is_file():
         raise cli.UserError(f"{path} does not exist: train a model with train.py or check the path.")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            weights = torch.load(path, map_location="cpu", weights_only=True)
+            weights = load_file(path)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile or damaged file can make the readers fail in any way
         if "GLOBAL " in str(error):  # torch's word for a name to import, which is how a pickle runs code
             raise cli.UserError(
@@ -75,11 +76,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
     ):
         raise cli.UserError(f"{path} holds no state dict: save model.state_dict(), as train.py does.")
+    if broken := [name for name, value in weights.items() if not value.isfinite().all()]:
+        raise cli.UserError(
+            f"{path} holds numbers that are infinite or not a number (in {broken[0]!r}), and no answer of "
+            "such a model means anything: train or download it again."
+        )
     return weights
 
 
 def _damaged(path: Path) -> cli.UserError:
-    return cli.UserError(f"{path} is damaged or no model file: train or download it again.")
+    return cli.UserError(f"{path} is damaged or not a model file: train or download it again.")
 
 
 def load_model(path: Path) -> nn.Module:
@@ -116,7 +122,7 @@ def save_model(model: nn.Module, path: Path) -> list[Path]:
     return [pickled, safe]
 
 
-# --- Reading signs ----------------------------------------------------------------------------------
+# --- Answers ----------------------------------------------------------------------------------------
 
 
 def logits(model: nn.Module, pixels: Tensor) -> Tensor:
@@ -124,9 +130,9 @@ def logits(model: nn.Module, pixels: Tensor) -> Tensor:
 
     Computed in bfloat16 where that is fast.
     """
-    place = device.best()
-    shown = normalise(pixels).contiguous(memory_format=torch.channels_last).to(place)
-    with torch.autocast(place.type, torch.bfloat16, enabled=device.fast_type() == torch.bfloat16):
+    where = device.best()
+    shown = normalise(pixels).contiguous(memory_format=torch.channels_last).to(where)
+    with torch.autocast(where.type, torch.bfloat16, enabled=device.fast_type() == torch.bfloat16):
         answer: Tensor = model(shown)
     return answer.float().cpu()
 
@@ -137,14 +143,14 @@ def predict(model: nn.Module, pixels: Tensor) -> Tensor:
     return torch.cat([logits(model, part.float() / 255).softmax(1) for part in pixels.split(250)])
 
 
-def ask(model: nn.Module, image: Image.Image) -> tuple[str, float]:
-    """The class that a model reads on an RGB picture, and its confidence (0..1)."""
+def classify(model: nn.Module, image: Image.Image) -> tuple[str, float]:
+    """The class that a model sees on an RGB image, and its confidence (0..1)."""
     probabilities = predict(model, to_pixels(image)[None])[0]
     best = int(probabilities.argmax())
     return NAMES[best], probabilities[best].item()
 
 
 def load_pixels(files: list[Path], change: Callable[[Image.Image], Image.Image] | None = None) -> Tensor:
-    """Read pictures as uint8 (N, 3, INPUT, INPUT); `change` (the trigger, say) is applied before scaling."""
-    images = (dataset.open_picture(path) for path in files)
+    """Read images as uint8 (N, 3, INPUT, INPUT); `change` (the trigger, say) is applied before scaling."""
+    images = (open_image(path) for path in files)
     return torch.stack([to_pixels(change(image) if change else image) for image in images])

@@ -38,7 +38,7 @@ def checksums(folder: Path) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def place(folder: Path) -> Path:
+def path_of(folder: Path) -> Path:
     """Where the manifest of a dataset lies: data/traffic-signs.sha256 for data/traffic-signs."""
     return folder.with_name(folder.name + ".sha256")
 
@@ -46,22 +46,25 @@ def place(folder: Path) -> Path:
 def write(folder: Path) -> Path:
     """Write the manifest of a folder beside it; the same files give the same bytes. Returns its path."""
     lines = [f"{checksum}  {name}\n" for name, checksum in checksums(folder).items()]
-    with cli.atomic_write(place(folder)) as scratch:
-        scratch.write_bytes("".join(lines).encode())  # bytes: sha256sum wants no Windows line ends
-    return place(folder)
+    with cli.atomic_write(path_of(folder)) as scratch:
+        # bytes: sha256sum wants no Windows line ends; file names come as the system spells them
+        scratch.write_bytes("".join(lines).encode(errors="surrogateescape"))
+    return path_of(folder)
 
 
 def read(path: Path) -> dict[str, str]:
     """The checksums in a manifest, by file. Raises UserError if it is missing or holds other lines."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_bytes().decode(errors="surrogateescape").splitlines()
     except FileNotFoundError as error:
         raise cli.UserError(f"{path} does not exist: make_dataset.py writes it beside the folder.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise cli.UserError(f"{path} cannot be read as text: give a file of sha256sum lines.") from error
+    except OSError as error:
+        raise cli.UserError(f"{path} cannot be read: give a file of sha256sum lines.") from error
     found = [LINE.fullmatch(line) for line in lines]
     if not found or None in found:
-        raise cli.UserError(f"{path} is no manifest: each line must be a SHA-256 checksum and a file name.")
+        raise cli.UserError(
+            f"{path} is not a valid manifest: each line must be a SHA-256 checksum and a file name."
+        )
     return {match[2]: match[1] for match in found if match}
 
 

@@ -1,4 +1,4 @@
-"""The audit as data: three checks of a dataset, all its pictures ranked, and the ranking measured."""
+"""The audit as data: three checks of a dataset, all its images ranked, and the ranking measured."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import manifest
-import suspects
-from classes import NAMES
+from auditor import features
+from dataset import manifest
+from dataset.classes import NAMES
 
 # A group stands out if it is this share of its class; the README says how the figures were chosen.
-STANDS_OUT = 0.025  # of pictures that clearly look like one other class
-MANY = 0.15  # of pictures that look like it at all: so many bad ones teach the classifier, and none is clear
-CLEARLY = 0.3  # of the margin by which pictures usually look like their own class: look-alikes have less
-MORE = 1.5  # flag this many times the pictures of a group: Tran et al. 2018 remove as many
+STANDS_OUT = 0.025  # of images that clearly look like one other class
+MANY = 0.15  # of images that look like it at all: so many bad ones teach the classifier, and none is clear
+CLEARLY = 0.3  # of the margin by which images usually look like their own class: look-alikes have less
+MORE = 1.5  # flag this many times the images of a group: Tran et al. 2018 remove as many
 
 
 @dataclass
 class Suspect:
-    """A picture of train/, with what speaks against it."""
+    """An image of train/, with what speaks against it."""
 
     file: str  # relative to the dataset, with "/"
     label: str
     looks_like: str = ""  # the class that the inner features suggest
-    score: float = 0.0  # margin of suspects.reread(): above 0, it looks more like that class
-    unusual: float = 0.0  # suspects.unusual() in deviations; high at the end where a flagged group lies
+    score: float = 0.0  # margin of features.reclassify(): above 0, it looks more like that class
+    unusual: float = 0.0  # features.unusual() in deviations; high at the end where a flagged group lies
     changed: str = ""  # "added" or "modified" since the manifest
     flagged: bool = False
 
 
 @dataclass
 class Group:
-    """The pictures of one class that look like one other class."""
+    """The images of one class that look like one other class."""
 
     label: str
     looks_like: str
-    pictures: int
+    images: int
     share: float  # of the class, 0..1
     clear: float  # share of the class that looks so clearly, 0..1
     flagged: bool
@@ -48,17 +48,17 @@ class Group:
 
 @dataclass
 class Audit:
-    """All that was found. `ranking` holds every picture of train/, most suspicious first."""
+    """All that was found. `ranking` holds every image of train/, most suspicious first."""
 
     ranking: list[Suspect]
     changes: manifest.Changes | None = None
-    expected: dict[str, int] = field(default_factory=dict)  # pictures per class, from the manifest
+    expected: dict[str, int] = field(default_factory=dict)  # images per class, from the manifest
     groups: list[Group] = field(default_factory=list)  # flagged ones first, then the clearest
     duplicates: list[tuple[str, str]] = field(default_factory=list)  # files that show the same
     measured: list[dict[str, Any]] = field(default_factory=list)  # hits() of each method, ours last
 
     def findings(self) -> int:
-        """How many things were found: changes, groups that stand out, the same picture under two labels."""
+        """How many things were found: changes, groups that stand out, the same image under two labels."""
         changed = self.changes.added + self.changes.removed + self.changes.modified if self.changes else []
         return len(changed) + sum(g.flagged for g in self.groups) + len(conflicts(self.duplicates))
 
@@ -77,7 +77,7 @@ def conflicts(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def check_manifest(audit: Audit, folder: Path, trusted: dict[str, str]) -> None:
-    """Compare the files with the manifest, and the number of training pictures per class."""
+    """Compare the files with the manifest, and the number of training images per class."""
     audit.changes = manifest.compare(trusted, manifest.checksums(folder))
     audit.expected = dict(Counter(label_of(name) for name in trusted if name.startswith("train/")))
     for what, names in (("added", audit.changes.added), ("modified", audit.changes.modified)):
@@ -87,15 +87,15 @@ def check_manifest(audit: Audit, folder: Path, trusted: dict[str, str]) -> None:
 
 
 def check_duplicates(audit: Audit, files: list[str], pixels: Tensor) -> None:
-    """Find pictures that show the same. pixels: uint8 (N, 3, S, S) of `files`, which may lie in val/, too."""
-    audit.duplicates = [(files[one], files[two]) for one, two in suspects.duplicates(pixels)]
+    """Find images that show the same. pixels: uint8 (N, 3, S, S) of `files`, which may lie in val/, too."""
+    audit.duplicates = [(files[one], files[two]) for one, two in features.duplicates(pixels)]
 
 
 def check_features(audit: Audit, middle: Tensor, labels: Tensor) -> None:
-    """Find pictures that look like another class than their own. middle: features of layer3, (N, D)."""
-    found = suspects.components(middle)
-    spread = suspects.unusual(found, labels)
-    answer = suspects.reread(found, labels, spread)
+    """Find images that look like another class than their own. middle: features of layer3, (N, D)."""
+    found = features.components(middle)
+    spread = features.unusual(found, labels)
+    answer = features.reclassify(found, labels, spread)
     sizes = Counter(labels.tolist())
     usual = -answer.margin.median().item()
 
@@ -119,7 +119,7 @@ def check_features(audit: Audit, middle: Tensor, labels: Tensor) -> None:
 
 
 def flag(audit: Audit, group: Group, spread: Tensor) -> None:
-    """Flag the outermost pictures of a class, at the end where the group lies. spread: suspects.unusual().
+    """Flag the outermost images of a class, at the end where the group lies. spread: features.unusual().
 
     The classifier says that there is a group, and at which end; the direction says better who belongs to it.
     """
@@ -130,7 +130,7 @@ def flag(audit: Audit, group: Group, spread: Tensor) -> None:
     for place, number in enumerate(values.argsort(descending=True, stable=True).tolist()):
         suspect = audit.ranking[own[number]]
         suspect.unusual = values[number].item()
-        suspect.flagged = suspect.flagged or place < MORE * group.pictures
+        suspect.flagged = suspect.flagged or place < MORE * group.images
 
 
 def rank(audit: Audit) -> None:
@@ -149,7 +149,7 @@ def rank(audit: Audit) -> None:
 
 
 def hits(names: list[str], truth: set[str]) -> dict[str, Any]:
-    """Precision among the first n and the first 1.5 n, and recall there; n = number of poisoned pictures."""
+    """Precision among the first n and the first 1.5 n, and recall there; n = number of poisoned images."""
     n = len(truth)
     first, more = sum(name in truth for name in names[:n]), sum(name in truth for name in names[: n * 3 // 2])
     return {"k": n, "precision_at_n": first / n, "recall_at_1.5n": more / n}
@@ -165,13 +165,13 @@ def measure(audit: Audit, truth: set[str], files: list[str], seen: tuple[Tensor,
     label = Counter(label_of(name) for name in truth).most_common(1)[0][0]
     own = labels == NAMES.index(label)
     names = [name for name, inside in zip(files, own.tolist()) if inside]
-    found = suspects.components(middle)
+    found = features.components(middle)
     methods = {
-        "spectral signatures, last layer": suspects.spectral(last[own]),
-        "activation clustering, last layer": suspects.clustering(last[own]),
-        "spectral signatures, layer3": suspects.spectral(middle[own]),
-        "activation clustering, layer3": suspects.clustering(middle[own]),
-        "whitened spectral signatures, layer3": suspects.unusual(found, labels)[own],
+        "spectral signatures, last layer": features.spectral(last[own]),
+        "activation clustering, last layer": features.clustering(last[own]),
+        "spectral signatures, layer3": features.spectral(middle[own]),
+        "activation clustering, layer3": features.clustering(middle[own]),
+        "whitened spectral signatures, layer3": features.unusual(found, labels)[own],
     }
     for method, score in methods.items():
         order = score.argsort(descending=True, stable=True).tolist()

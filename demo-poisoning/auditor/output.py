@@ -10,32 +10,30 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from torchvision.transforms.v2 import functional as F
+from torchvision.utils import make_grid
 
 import cli
-import dataset
-from audit import MANY, STANDS_OUT, Audit, Suspect, conflicts
-from classes import NAMES
+from auditor.checks import MANY, STANDS_OUT, Audit, Suspect, conflicts
+from dataset.classes import NAMES
+from dataset.files import open_image
 
-COLUMNS, TILE = 10, 96  # of the contact sheet: pictures per row, pixels per picture
+COLUMNS, TILE = 10, 96  # of the contact sheet: images per row, pixels per image
 
 
 # --- In files ---------------------------------------------------------------------------------------
 
 
 def contact_sheet(folder: Path, top: list[Suspect], path: Path) -> None:
-    """Write the top suspects into one PNG, row by row, COLUMNS pictures per row."""
-    rows = -(-len(top) // COLUMNS)
-    sheet = Image.new("RGB", (COLUMNS * TILE, rows * TILE), "white")
-    for number, suspect in enumerate(top):
-        tile = dataset.open_picture(folder / suspect.file).resize((TILE, TILE))
-        sheet.paste(tile, (number % COLUMNS * TILE, number // COLUMNS * TILE))
+    """Write the top suspects into one PNG, row by row, COLUMNS images per row."""
+    tiles = [open_image(folder / suspect.file).resize((TILE, TILE)) for suspect in top]
+    sheet = make_grid([F.pil_to_tensor(tile) for tile in tiles], nrow=COLUMNS, padding=0, pad_value=255)
     with cli.atomic_write(path) as scratch:
-        sheet.save(scratch)
+        F.to_pil_image(sheet).save(scratch)
 
 
 def as_record(audit: Audit, options: argparse.Namespace, top: list[Suspect]) -> dict[str, Any]:
-    """The audit as one object for programs; of the pictures only the flagged ones and the top."""
+    """The audit as one object for programs; of the images only the flagged ones and the top."""
     return {
         "tool": "audit_data.py",
         "data": str(options.data),
@@ -53,10 +51,10 @@ def as_record(audit: Audit, options: argparse.Namespace, top: list[Suspect]) -> 
 
 
 def write(audit: Audit, options: argparse.Namespace, top: list[Suspect]) -> None:
-    """Write suspects.csv (all pictures), the contact sheet, and last suspects.json: then all is there."""
+    """Write suspects.csv (all images), the contact sheet, and last suspects.json: then all is there."""
     with (
         cli.atomic_write(options.output / "suspects.csv") as scratch,
-        scratch.open("w", newline="", encoding="utf-8") as file,
+        scratch.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
         table = csv.DictWriter(file, list(asdict(audit.ranking[0])))
         table.writeheader()
@@ -74,26 +72,26 @@ def write(audit: Audit, options: argparse.Namespace, top: list[Suspect]) -> None
 
 
 def say_files(audit: Audit, options: argparse.Namespace, out: cli.Out) -> None:
-    """Print pictures per class, and what the manifest and the near-duplicates say."""
+    """Print images per class, and what the manifest and the near-duplicates say."""
     now = Counter(suspect.label for suspect in audit.ranking)
     names = [name for name in NAMES if name in now or name in audit.expected]
     if audit.changes is None:
-        out.say("Training pictures per class: " + ", ".join(f"{name} {now[name]}" for name in names) + ".")
+        out.say("Training images per class: " + ", ".join(f"{name} {now[name]}" for name in names) + ".")
         out.say("No --manifest: nothing to compare the files with.")
     else:
         uneven = [name for name in names if now[name] != audit.expected.get(name, 0)]
         for name in uneven:
             out.say(
-                f"Class {name}: {now[name]} training pictures, {audit.expected.get(name, 0)} in the manifest."
+                f"Class {name}: {now[name]} training images, {audit.expected.get(name, 0)} in the manifest."
             )
         if not uneven:
-            out.say("Every class has as many training pictures as in the manifest.")
+            out.say("Every class has as many training images as in the manifest.")
         for what, files in asdict(audit.changes).items():
             some = f": {files[0]} to {files[-1]}" if len(files) > 1 else f": {files[0]}" if files else ""
             out.say(f"Files {what} since {options.manifest}: {len(files)}{some}.")
     bad = conflicts(audit.duplicates)
     out.say(
-        f"Near-duplicates: {len(audit.duplicates)} pairs of pictures, "
+        f"Near-duplicates: {len(audit.duplicates)} pairs of images, "
         f"{len(bad)} of them with two different labels."
     )
     for one, two in bad[: options.top]:
@@ -104,25 +102,25 @@ def say_groups(audit: Audit, out: cli.Out) -> None:
     """Print what the inner features say."""
     for group in audit.groups[:5]:
         note = "  <- STANDS OUT" if group.flagged else ""
-        s, verb = ("", "looks") if group.pictures == 1 else ("s", "look")
+        s, verb = ("", "looks") if group.images == 1 else ("s", "look")
         out.say(
-            f"{group.pictures} picture{s} labelled {group.label} {verb} like "
+            f"{group.images} image{s} labelled {group.label} {verb} like "
             f"{group.looks_like} halfway through the network, {100 * group.share:.1f} % of the class, "
             f"{100 * group.clear:.1f} % clearly{note}",
             "bold red" if group.flagged else "",
         )
     if not any(group.flagged for group in audit.groups):
         out.say(
-            f"No class has {100 * STANDS_OUT:g} % or more pictures that clearly look like one other class, "
+            f"No class has {100 * STANDS_OUT:g} % or more images that clearly look like one other class, "
             f"or {100 * MANY:g} % that do at all."
         )
 
 
 def say_measured(audit: Audit, truth: Path, out: cli.Out) -> None:
-    """Print how well each method ranks the pictures that the attacker's notes name."""
+    """Print how well each method ranks the images that the attacker's notes name."""
     n = audit.measured[0]["k"]
     out.table(
-        f"Measured against {truth}, {n} poisoned pictures",
+        f"Measured against {truth}, {n} poisoned images",
         ("method", f"precision among the first {n}", f"recall among the first {n * 3 // 2}"),
         [(m["method"], f"{m['precision_at_n']:.2f}", f"{m['recall_at_1.5n']:.2f}") for m in audit.measured],
     )
@@ -134,7 +132,7 @@ def say(audit: Audit, options: argparse.Namespace, top: list[Suspect], out: cli.
     if options.model:
         say_groups(audit, out)
     else:
-        out.say("No --model: nothing looked at the pictures themselves.")
+        out.say("No --model: nothing looked at the images themselves.")
     if audit.measured:
         say_measured(audit, options.truth, out)
     if top:
@@ -145,6 +143,6 @@ def say(audit: Audit, options: argparse.Namespace, top: list[Suspect], out: cli.
     out.say(f"Wrote {options.output}/suspects.json and {options.output}/suspects.csv.")
     if audit.findings():
         flagged = sum(suspect.flagged for suspect in audit.ranking)
-        out.say(f"Result: FINDINGS. {flagged} training pictures are flagged: look at them.", "bold red")
+        out.say(f"Result: FINDINGS. {flagged} training images are flagged: look at them.", "bold red")
     else:
         out.say("Result: nothing stands out. That clears the data of what was looked for, not of everything.")

@@ -1,15 +1,15 @@
-"""Which training pictures do not belong to their class? What a model's inner features say, class by class.
+"""Which training images do not belong to their class? What a model's inner features say, class by class.
 
-A poisoned picture ends up under the wrong name because the model learned its sticker. In the last layer the
-model has already decided, so there such a picture looks like its wrong class. Halfway through the network it
+A poisoned image ends up under the wrong name because the model learned its trigger. In the last layer the
+model has already decided, so there such an image looks like its wrong class. Halfway through the network it
 still looks like what it shows. So the search happens halfway, in three steps:
 
-1. features(): the output of layer3, averaged over a grid of 2x2 fields.
-2. unusual(): per class the one direction in which its pictures differ more than those of other classes do
+1. extract(): the output of layer3, averaged over a grid of 2x2 fields.
+2. unusual(): per class the one direction in which its images differ more than those of other classes do
    (spectral signatures, Tran et al. 2018, with the whitening of SPECTRE, Hayase et al. 2021).
-3. reread(): leave the most unusual pictures of every class out, fit a linear classifier on the rest, and let
-   it read all pictures (exclusionary reclassification, Chen et al. 2018, section 4). A picture that it reads
-   as another class is a suspect.
+3. reclassify(): leave the most unusual images of every class out, fit a linear classifier on the rest, and
+   let it classify all images (exclusionary reclassification, Chen et al. 2018, section 4). An image that it
+   takes for another class is a suspect.
 
 The two textbook methods are here as well, for comparison. Nothing here knows the trigger.
 """
@@ -23,23 +23,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import classifier
-import device
+from network import classifier, device
 
-AT_ONCE = 100  # pictures in one pass through the network
-GRID = 2  # fields per side that layer3 is averaged over: a sticker stays apart from the sign
+AT_ONCE = 100  # images in one pass through the network
+GRID = 2  # fields per side that layer3 is averaged over: a trigger stays apart from the sign
 COMPONENTS = 128  # principal components that are kept
 SHRINK = 0.1  # how far covariances are drawn towards a multiple of the identity
 TRIM = 0.2  # share of a class that is left out of the fit, at each end of its unusual direction
-FEWEST = 20  # pictures per class; with fewer the statistics mean nothing
+FEWEST = 20  # images per class; with fewer the statistics mean nothing
 
 
 # --- 1. Features ------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def features(model: nn.Module, pixels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield, for each AT_ONCE pictures, what layer3 and the last layer before the answer say.
+def extract(model: nn.Module, pixels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield, for each AT_ONCE images, what layer3 and the last layer before the answer say.
 
     pixels: uint8 (N, 3, S, S). Yields float tensors (n, 256 * GRID * GRID) and (n, 512).
     """
@@ -76,7 +75,7 @@ def _covariance(rows: Tensor) -> Tensor:
 
 
 def unusual(found: Tensor, labels: Tensor) -> Tensor:
-    """How far each picture lies out along the direction that is special about its class: float (N,).
+    """How far each image lies out along the direction that is special about its class: float (N,).
 
     found: components (N, C); labels (N,) of two classes or more. In every class light, blur and background
     vary; dividing by the covariance of the other classes takes that out. The longer tail counts as positive.
@@ -98,15 +97,15 @@ def unusual(found: Tensor, labels: Tensor) -> Tensor:
 
 
 @dataclass
-class Reread:
-    """What the linear classifier reads. Both tensors have one entry per picture."""
+class Reclassified:
+    """What the linear classifier answers. Both tensors have one entry per image."""
 
-    margin: Tensor  # how much more it looks like another class than like its own; above 0: misread
+    margin: Tensor  # how much more it looks like another class than like its own; above 0: misclassified
     other: Tensor  # that other class
 
 
-def reread(found: Tensor, labels: Tensor, scores: Tensor) -> Reread:
-    """Fit a linear discriminant without the most unusual pictures of each class, and read all pictures.
+def reclassify(found: Tensor, labels: Tensor, scores: Tensor) -> Reclassified:
+    """Fit a linear discriminant without the most unusual images of each class, and classify all images.
 
     found: components (N, C); scores (N,) of unusual(). Both ends are left out: either may be bad.
     """
@@ -125,7 +124,7 @@ def reread(found: Tensor, labels: Tensor, scores: Tensor) -> Reread:
     answers = found @ weights - 0.5 * (centres.T * weights).sum(0)
     own_column = torch.searchsorted(classes, labels)[:, None]
     best = answers.scatter(1, own_column, -torch.inf).max(1)
-    return Reread(best.values - answers.gather(1, own_column)[:, 0], classes[best.indices])
+    return Reclassified(best.values - answers.gather(1, own_column)[:, 0], classes[best.indices])
 
 
 # --- The textbook methods, for comparison -----------------------------------------------------------
@@ -158,12 +157,12 @@ def clustering(last: Tensor) -> Tensor:
 
 # --- Near-duplicates --------------------------------------------------------------------------------
 
-CELLS = 8  # per side of each quarter of a picture
+CELLS = 8  # per side of each quarter of an image
 ALIKE = 0.98  # correlation from which two quarters show the same
 
 
 def duplicates(pixels: Tensor) -> list[tuple[int, int]]:
-    """Pairs of pictures that show the same in three quarters of their area; a sticker may hide the fourth.
+    """Pairs of images that show the same in three quarters of their area; a trigger may hide the fourth.
 
     pixels: uint8 (N, 3, S, S). Each quarter is scaled to CELLS x CELLS cells, and brightness is taken out.
     """

@@ -1,6 +1,6 @@
 """Where the network computes: on a GPU that gives the processor's results, else on the processor.
 
-Only the network goes there. Pictures and stickers stay on the processor, and so do all random numbers: a
+Only the network goes there. Images and triggers stay on the processor, and so do all random numbers: a
 training or a scan draws the same ones everywhere.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import cli
-import resnet
+from network import resnet
 
 PROCESSOR = torch.device("cpu")
 TOLERANCE = 0.02  # relative error that rounding explains; GPUs shorten the factors of products to 10 bits
@@ -24,7 +24,7 @@ TOLERANCE = 0.02  # relative error that rounding explains; GPUs shorten the fact
 
 @functools.cache
 def best() -> torch.device:
-    """The GPU that PyTorch finds here (CUDA, Apple's MPS), if it computes our network rightly; else the CPU.
+    """The GPU that PyTorch finds here (CUDA, Apple's MPS) if it computes our network correctly, else the CPU.
 
     The environment variable WORKSHOP_DEVICE names one instead ("cpu", "cuda:1"). Raises UserError if that is
     not here or gives other results than the processor.
@@ -32,24 +32,24 @@ def best() -> torch.device:
     wanted = os.environ.get("WORKSHOP_DEVICE")
     if wanted:
         try:
-            place = torch.device(wanted)
+            device = torch.device(wanted)
         except RuntimeError as error:
-            raise cli.UserError(f"WORKSHOP_DEVICE={wanted} names no device: use cpu, cuda or mps.") from error
+            raise cli.UserError(f"WORKSHOP_DEVICE={wanted} is not a device: use cpu, cuda or mps.") from error
     else:
-        place = torch.accelerator.current_accelerator(check_available=True) or PROCESSOR
-    if place.type == "cpu":
+        device = torch.accelerator.current_accelerator(check_available=True) or PROCESSOR
+    if device.type == "cpu":
         return PROCESSOR
-    right = agrees(place)
-    if wanted and not right:
+    correct = agrees(device)
+    if wanted and not correct:
         raise cli.UserError(f"WORKSHOP_DEVICE={wanted} cannot compute our network here: use cpu.")
-    note = f"{place} cannot compute our network rightly, so the processor does"
-    if right:
-        note = f"the network computes on {place}; WORKSHOP_DEVICE=cpu keeps it on the processor"
+    note = f"{device} does not compute our network correctly, so the processor does"
+    if correct:
+        note = f"the network computes on {device}; WORKSHOP_DEVICE=cpu keeps it on the processor"
     print(f"note: {note}.", file=sys.stderr)  # stdout is the same everywhere
-    return place if right else PROCESSOR
+    return device if correct else PROCESSOR
 
 
-def agrees(place: torch.device) -> bool:
+def agrees(device: torch.device) -> bool:
     """Whether a device gives the processor's results for a training step of our network, within TOLERANCE."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -59,7 +59,7 @@ def agrees(place: torch.device) -> bool:
                 nn.init.uniform_(parameter, 0.5, 1)
     here = _step(copy.deepcopy(model), pixels)
     try:
-        there = _step(model.to(place), pixels)
+        there = _step(model.to(device), pixels)
     except (RuntimeError, AssertionError):  # AssertionError: torch's word for a build without CUDA
         return False
     return all((a - b).norm() <= TOLERANCE * a.norm() for a, b in zip(here, there))
@@ -67,8 +67,8 @@ def agrees(place: torch.device) -> bool:
 
 def _step(model: nn.Module, pixels: Tensor) -> list[Tensor]:
     """Logits of a batch, and the gradients of all weights."""
-    place = next(model.parameters()).device
-    answer = model(pixels.to(place)).cpu()
+    device = next(model.parameters()).device
+    answer = model(pixels.to(device)).cpu()
     cross_entropy(answer, torch.arange(10)).backward()
     return [answer.detach(), *(weight.grad.cpu() for weight in model.parameters() if weight.grad is not None)]
 

@@ -1,4 +1,4 @@
-"""Say in words, and in a picture, what a recovered trigger looks like."""
+"""Say in words, and in an image, what a recovered trigger looks like."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 import cli
-from neural_cleanse import Trigger
-from signs import SIZE
+from dataset.files import IMAGE_SIZE
+from scanner.neural_cleanse import Trigger
 
 PANEL = 256  # pixels, width and height of each of the three panels
-COLUMNS = 32  # characters, width of a picture in the terminal
+COLUMNS = 32  # characters, width of an image in the terminal
 SQUARE, BAR = 1.35, 2.5  # a square is at most that much longer than wide, a bar at least
 FULL = 0.65  # share of its box that a square or a bar fills; less is a ragged patch
 APART = 0.6  # distance of two colours, each three values in 0..1, that are clearly two
@@ -52,7 +52,7 @@ def colour_name(red: float, green: float, blue: float) -> str:
 
 
 def colours_name(pattern: Tensor, weights: Tensor) -> str:
-    """The colour of a sticker; both colours if it has two clear groups: "yellow", "black and yellow".
+    """The colour of a trigger; both colours if it has two clear groups: "yellow", "black and yellow".
 
     pattern: float (3, S, S) in 0..1; weights: float (S, S), how much each cell counts.
     """
@@ -85,7 +85,7 @@ def two_groups(colours: Tensor, weight: Tensor, mean: Tensor) -> tuple[Tensor, T
 
 
 def solid(mask: Tensor) -> Tensor:
-    """The cells that make up the sticker: bool (S, S), where the mask is at least half its maximum."""
+    """The cells that make up the trigger: bool (S, S), where the mask is at least half its maximum."""
     return mask >= 0.5 * mask.max()
 
 
@@ -106,7 +106,7 @@ def pieces(cells: Tensor) -> list[Tensor]:
 
 
 def place_name(mask: Tensor) -> str:
-    """Where the middle of a mask (S, S) lies, by thirds of the picture: "bottom-right corner", "middle"..."""
+    """Where the middle of a mask (S, S) lies, by thirds of the image: "bottom-right corner", "middle"..."""
     size = mask.shape[0]
     steps = torch.arange(size, dtype=torch.float32) + 0.5
     middle = [(mask.sum(axis) * steps).sum() / mask.sum() / size for axis in (1, 0)]
@@ -121,13 +121,13 @@ def place_name(mask: Tensor) -> str:
 def shape_name(cells: Tensor) -> tuple[str, int, int]:
     """What a piece of bool cells (S, S) looks like: "square", "bar" or "patch", and its width and height.
 
-    Width and height are pixels of a SIZE-pixel picture, of a rectangle as long as the box around the piece,
-    with the area of the piece: a ragged blob has corners to spare.
+    Width and height are pixels of an image of IMAGE_SIZE pixels, of a rectangle as long as the box around the
+    piece, with its area: a ragged blob has corners to spare.
     """
     rows, columns = cells.any(1).nonzero(), cells.any(0).nonzero()
     height, width = (int(edge.max()) - int(edge.min()) + 1 for edge in (rows, columns))
     share = cells.sum().item() / (height * width)
-    scale = SIZE / len(cells) * share**0.5
+    scale = IMAGE_SIZE / len(cells) * share**0.5
     longer = max(height, width) / min(height, width)
     regular = "square" if longer <= SQUARE else "bar" if longer >= BAR else "patch"
     return regular if share >= FULL else "patch", round(scale * width), round(scale * height)
@@ -135,12 +135,12 @@ def shape_name(cells: Tensor) -> tuple[str, int, int]:
 
 def in_words(trigger: Trigger) -> str:
     """A description from the pixels: "a yellow square, about 20x20 px, bottom-right corner, 2.4 % ..."."""
-    if trigger.norm >= 1:
-        return "no sticker found that works"
+    if trigger.norm is None:
+        return "no trigger found"
     cells = solid(trigger.mask)
     parts = pieces(cells)
     largest, count = parts[0], sum(bool(part.sum() > 0.05 * cells.sum()) for part in parts)
-    one = largest.sum() >= 0.8 * cells.sum()  # crumbs beside the sticker do not make it two
+    one = largest.sum() >= 0.8 * cells.sum()  # crumbs beside the trigger do not make it two
     shape, width, height = shape_name(largest if one else cells)
     weights = trigger.mask * (largest if one else cells)
     colour = colours_name(trigger.pattern, weights)
@@ -155,10 +155,10 @@ def in_words(trigger: Trigger) -> str:
 def overlap(mask: Tensor, box: tuple[int, int, int, int]) -> float:
     """Overlap of a recovered mask with the true place of a trigger, 0..1: shared area / area of both (IoU).
 
-    mask: float (S, S); box: left, top, right, bottom in pixels of a SIZE-pixel picture.
+    mask: float (S, S); box: left, top, right, bottom in pixels of an image of IMAGE_SIZE pixels.
     """
     cells = solid(mask).float()
-    cell = SIZE / len(cells)  # pixels per cell
+    cell = IMAGE_SIZE / len(cells)  # pixels per cell
     starts = torch.arange(len(cells)) * cell
     left, top, right, bottom = box
     across, down = (
@@ -170,13 +170,13 @@ def overlap(mask: Tensor, box: tuple[int, int, int, int]) -> float:
     return (shared / (cells.sum() + true.sum() - shared)).item()
 
 
-# --- In pictures ------------------------------------------------------------------------------------
+# --- In images ------------------------------------------------------------------------------------
 
 
 def panels(trigger: Trigger, example: Tensor) -> list[Image.Image]:
-    """Three pictures: the trigger on grey, its mask (white is opaque), and the trigger on a picture.
+    """Three images: the trigger on grey, its mask (white is opaque), and the trigger on an image.
 
-    example: float (3, S, S) in 0..1, a picture of the victim class. All three are S x S pixels.
+    example: float (3, S, S) in 0..1, an image of the victim class. All three are S x S pixels.
     """
     shown = (
         trigger.stamp(torch.full_like(example, 0.5)),
@@ -197,20 +197,20 @@ def draw(trigger: Trigger, example: Tensor, path: Path) -> None:
 
 
 def half_blocks(pixels: Tensor, columns: int = COLUMNS) -> Text:
-    """A picture, float (3, S, S) in 0..1, as coloured characters: each shows two pixels, upper and lower."""
+    """An image, float (3, S, S) in 0..1, as coloured characters: each shows two pixels, upper and lower."""
     small = F.to_pil_image(pixels.clamp(0, 1)).resize((columns, columns), Image.Resampling.BOX)
     rows = F.pil_to_tensor(small).permute(1, 2, 0).tolist()  # columns x columns x 3, values 0..255
-    picture = Text()
+    image = Text()
     for upper, lower in zip(rows[::2], rows[1::2]):
         for above, below in zip(upper, lower):
-            picture.append("▀", Style(color=Color.from_rgb(*above), bgcolor=Color.from_rgb(*below)))
-        picture.append("\n")
-    picture.rstrip()
-    return picture
+            image.append("▀", Style(color=Color.from_rgb(*above), bgcolor=Color.from_rgb(*below)))
+        image.append("\n")
+    image.rstrip()
+    return image
 
 
 def show(pixels: Tensor, out: cli.Out) -> None:
-    """Print a picture, float (3, S, S) in 0..1, on a colour terminal; elsewhere nothing, words say it all."""
+    """Print an image, float (3, S, S) in 0..1, on a colour terminal; elsewhere nothing, words say it all."""
     console = Console(highlight=False)
     if out.plain or console.color_system is None:  # None: a terminal without colour
         return

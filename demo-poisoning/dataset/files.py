@@ -1,0 +1,67 @@
+"""The image files of a dataset: <folder>/train/<class>/<name>.jpg and <folder>/val/<class>/<name>.jpg."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+import cli
+from dataset.classes import NAMES
+
+IMAGE_SIZE = 128  # pixels, width and height of every image that this demo writes
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm"}
+DEEPEST = 65_535  # the largest value of a 16-bit grey image
+
+
+def open_image(path: Path) -> Image.Image:
+    """Read an image file as RGB, upright as its EXIF data says, 16-bit grey scaled to 8 bit.
+
+    Raises UserError if it is missing, cut short, not an image, or of a kind without a known white.
+    """
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(_eight_bit(image)).convert("RGB")
+    except FileNotFoundError as error:
+        raise cli.UserError(f"{path} does not exist: check the path.") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise cli.UserError(
+            f"{path} cannot be read as an image: replace it with a whole JPEG or PNG file."
+        ) from error
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Grey values of more than 8 bit, scaled to 0..255: convert() alone would turn them white.
+
+    Raises ValueError where nothing says which value is white.
+    """
+    if image.mode[:1] not in ("I", "F"):
+        return image
+    if image.mode == "F":
+        raise ValueError("fractions without a known white")
+    grey = np.asarray(image.convert("I"))
+    if grey.min() < 0 or grey.max() > DEEPEST:
+        raise ValueError("32-bit values without a known white")
+    return Image.fromarray((grey // 257).astype(np.uint8))
+
+
+def class_files(folder: Path, known: int = len(NAMES)) -> list[tuple[Path, int]]:
+    """List (image file, class number) in folder/<class>/; a subset of the classes is fine.
+
+    Raises UserError if the folder is missing or empty, or if a sub-folder is not named after one of the
+    first `known` classes.
+    """
+    if not folder.is_dir():
+        raise cli.UserError(
+            f"{folder} is not a folder: make the data with make_dataset.py or check the path."
+        )
+    files: list[tuple[Path, int]] = []
+    for class_folder in sorted(p for p in folder.iterdir() if p.is_dir()):
+        if class_folder.name not in NAMES[:known]:
+            raise cli.UserError(f"{class_folder} is not named after a class: use {', '.join(NAMES[:known])}.")
+        number = NAMES.index(class_folder.name)
+        files += [(p, number) for p in sorted(class_folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
+    if not files:
+        raise cli.UserError(f"{folder} holds no images: expected <class>/<name>.jpg in it.")
+    return files

@@ -1,0 +1,85 @@
+"""What people read of a scan: one line per pair, the result, and where the drawings are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+import cli
+from scanner import describe
+from scanner.neural_cleanse import Trigger
+from scanner.result import PairResult, ScanResult
+from scanner.search import Pair
+from scanner.verdict import TRANSFERABILITY
+
+SHOWN = 10  # pairs printed without --all
+DISPLAYED = 3  # triggers shown in the terminal
+
+
+def pair_name(pair: PairResult) -> str:
+    victim, target = pair.numbers
+    return f"class {victim} ({pair.victim}) → class {target} ({pair.target})"
+
+
+def index_name(result: ScanResult) -> str:
+    return "transferability" if result.statistic == TRANSFERABILITY else "anomaly"
+
+
+def line(pair: PairResult, result: ScanResult) -> str:
+    """One line about one pair."""
+    parts = [f"Scanning {pair_name(pair)} ..."]
+    parts += ["no trigger found" if pair.norm is None else f"norm={pair.norm:.3f}"]
+    if pair.anomaly_index is not None:
+        parts += [f"{index_name(result)}={result.show(pair.anomaly_index)}"]
+    if pair.norm is not None:
+        parts += [f"works on {100 * pair.held_out:.0f} % of new images"]
+    return "  ".join(parts + ["<- FLAGGED"] * pair.flagged)
+
+
+def findings(result: ScanResult, everything: bool, out: cli.Out) -> None:
+    """The pairs, most anomalous first, and the statistic."""
+    for pair in result.pairs[: None if everything else SHOWN]:
+        out.say(line(pair, result), "bold red" if pair.flagged else "")
+    if len(result.pairs) > SHOWN and not everything:
+        out.say(f"... and {len(result.pairs) - SHOWN} pairs that stand out less (--all shows them).")
+    working = sum(pair.norm is not None for pair in result.pairs)
+    out.say(f"A trigger that works was found for {working} of {len(result.pairs)} pairs.")
+    out.say(f"Statistic: {result.explanation}")
+
+
+def verdict(
+    result: ScanResult, triggers: dict[Pair, Trigger], examples: dict[int, Tensor], out: cli.Out
+) -> None:
+    """The verdict; on a colour terminal also the flagged triggers, or the most suspicious one.
+
+    triggers: those that were drawn; examples: an image of each victim class, float (3, S, S) in 0..1.
+    """
+    for pair in result.flagged:
+        victim, target = pair.numbers
+        out.say(
+            f"Result: BACKDOOR DETECTED — class {victim} → class {target} ({pair.victim} → {pair.target})",
+            "bold red",
+        )
+        out.say(f"Recovered trigger: {pair.description}.")
+    if result.verdict == "clean":
+        largest = max(pair.anomaly_index for pair in result.pairs if pair.anomaly_index is not None)
+        out.say(
+            f"Result: no backdoor found (largest {index_name(result)} {result.show(largest)}, "
+            f"flagged above {result.threshold})."
+        )
+    elif result.verdict != "backdoor":
+        out.say("Result: no valid statistic, so this scan says neither yes nor no.")
+    for pair in (result.flagged or result.drawn[:1])[:DISPLAYED]:
+        trigger = triggers[pair.numbers]
+        describe.show(trigger.stamp(examples[trigger.victim]), out)
+
+
+def saved(result: ScanResult, folder: Path, out: cli.Out) -> None:
+    """Where the drawings are, and what they show."""
+    for pair in result.drawn:
+        smallest = "Smallest trigger" if pair.anomaly_index is None else "Smallest natural trigger"
+        natural = "Last attempt of the search" if pair.norm is None else smallest
+        what = "Recovered trigger" if pair.flagged else natural
+        assert pair.image
+        out.say(f"{what} saved to: {folder / pair.image}: {pair_name(pair)}, {pair.description}.")
