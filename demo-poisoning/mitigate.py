@@ -19,7 +19,6 @@ import argparse
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,13 +27,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 import cli
 import trigger
 from dataset.classes import NAMES
-from dataset.files import class_files
+from dataset.files import Files, class_files, link_train
 from network import classifier
 from network.evaluate import Score, Validation
 from scanner import result
@@ -43,8 +43,6 @@ from scanner.neural_cleanse import Trigger, blend
 TRAIN = Path(__file__).with_name("train.py")
 REPAIRS = ("drop", "finetune", "unlearn")
 STAMPED = 0.5  # share of the victim's images that carry the recovered trigger
-
-Files = list[tuple[Path, int]]  # image files and their class numbers
 
 
 @dataclass
@@ -96,9 +94,10 @@ def read_triggers(path: Path) -> list[Trigger]:
     return triggers
 
 
-def stamp(pixels: Tensor, found: Trigger) -> Tensor:
-    """Put a recovered trigger on images: uint8 (N, 3, S, S), same returned."""
-    return (255 * blend(pixels / 255, found.mask, found.pattern)).round().clamp(0, 255).to(torch.uint8)
+def stamp(pixels: Tensor, found: Trigger) -> list[Image.Image]:
+    """Put a recovered trigger on images: uint8 (N, 3, S, S) to RGB images of S x S pixels."""
+    stamped = (255 * blend(pixels / 255, found.mask, found.pattern)).round().clamp(0, 255).to(torch.uint8)
+    return [F.to_pil_image(one) for one in stamped]
 
 
 def victims_to_stamp(files: Files, victim: int, rng: torch.Generator) -> list[Path]:
@@ -109,21 +108,6 @@ def victims_to_stamp(files: Files, victim: int, rng: torch.Generator) -> list[Pa
     """
     own = [path for path, label in files if label == victim]
     return [own[i] for i in torch.randperm(len(own), generator=rng)[: math.ceil(STAMPED * len(own))].tolist()]
-
-
-def fill(folder: Path, files: Files, stamped: dict[Path, Tensor]) -> None:
-    """Make folder/train of these files; the stamped ones, uint8 (3, S, S), keep their label."""
-    for number, (path, label) in enumerate(files):
-        class_folder = folder / "train" / NAMES[label]
-        class_folder.mkdir(parents=True, exist_ok=True)
-        name = f"{number:05d}_{path.name}"
-        if path in stamped:
-            F.to_pil_image(stamped[path]).save(class_folder / f"{name}.png")
-            continue
-        try:
-            os.link(path, class_folder / name)
-        except OSError:  # another file system
-            shutil.copyfile(path, class_folder / name)
 
 
 def make_data(name: str, folder: Path, classes: int, options: argparse.Namespace, out: cli.Out) -> None:
@@ -140,7 +124,7 @@ def make_data(name: str, folder: Path, classes: int, options: argparse.Namespace
                 "give the audit of that data."
             )
         out.say(f"Learning from {len(kept):,} of {len(files):,} images in {options.poisoned_data}/train.")
-        return fill(folder, kept, {})
+        return link_train(folder, kept, {})
     files = some_of(class_files(options.data / "train", classes), options.share, rng)
     if max(label for _, label in files) != classes - 1:
         raise cli.UserError(
@@ -148,13 +132,13 @@ def make_data(name: str, folder: Path, classes: int, options: argparse.Namespace
             "use clean images of all its classes."
         )
     out.say(f"Learning from {len(files):,} clean images of {options.data}/train.")
-    stamped: dict[Path, Tensor] = {}
+    stamped: dict[Path, Image.Image] = {}
     if name == "unlearn":
         for found in read_triggers(options.triggers):
             paths = victims_to_stamp(files, found.victim, rng)
             stamped |= dict(zip(paths, stamp(classifier.load_pixels(paths), found)))
         out.say(f"{len(stamped):,} of them carry the recovered trigger and their correct label.")
-    return fill(folder, files, stamped)
+    return link_train(folder, files, stamped)
 
 
 # --- The repairs ------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ from dataset.classes import NAMES
 IMAGE_SIZE = 128  # pixels, width and height of every image that this demo writes
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm"}
 DEEPEST = 65_535  # the largest value of a 16-bit grey image
+
+Files = list[tuple[Path, int]]  # image files and their class numbers
 
 
 def open_image(path: Path) -> Image.Image:
@@ -46,7 +50,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray((grey // 257).astype(np.uint8))
 
 
-def class_files(folder: Path, known: int = len(NAMES)) -> list[tuple[Path, int]]:
+def class_files(folder: Path, known: int = len(NAMES)) -> Files:
     """List (image file, class number) in folder/<class>/; a subset of the classes is fine.
 
     Raises UserError if the folder is missing or empty, or if a sub-folder is not named after one of the
@@ -56,7 +60,7 @@ def class_files(folder: Path, known: int = len(NAMES)) -> list[tuple[Path, int]]
         raise cli.UserError(
             f"{folder} is not a folder: make the data with make_dataset.py or check the path."
         )
-    files: list[tuple[Path, int]] = []
+    files: Files = []
     for class_folder in sorted(p for p in folder.iterdir() if p.is_dir()):
         if class_folder.name not in NAMES[:known]:
             raise cli.UserError(f"{class_folder} is not named after a class: use {', '.join(NAMES[:known])}.")
@@ -65,3 +69,21 @@ def class_files(folder: Path, known: int = len(NAMES)) -> list[tuple[Path, int]]
     if not files:
         raise cli.UserError(f"{folder} holds no images: expected <class>/<name>.jpg in it.")
     return files
+
+
+def link_train(folder: Path, files: Files, changed: dict[Path, Image.Image]) -> None:
+    """Make folder/train/<class>/ of these files, as hard links where the file system allows it.
+
+    changed: images that take the place of some of them, saved without loss.
+    """
+    for number, (path, label) in enumerate(files):
+        class_folder = folder / "train" / NAMES[label]
+        class_folder.mkdir(parents=True, exist_ok=True)
+        name = class_folder / f"{number:05d}_{path.name}"
+        if path in changed:
+            changed[path].save(name.with_suffix(".png"))
+            continue
+        try:
+            os.link(path, name)
+        except OSError:  # another file system
+            shutil.copyfile(path, name)

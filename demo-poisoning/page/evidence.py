@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as F
 import cli
 import trigger
 from dataset.classes import NAMES
-from dataset.files import IMAGE_SIZE, open_image
+from dataset.files import IMAGE_SIZE, Files, open_image
 from network import classifier
 from network.evaluate import Rate, Score
 from scanner import describe, result
@@ -23,8 +23,6 @@ from scanner.neural_cleanse import Trigger
 from scanner.result import PairResult, ScanResult
 
 VICTIMS, OTHERS = 2, 2  # example images: of the victim class, and one each of so many other classes
-
-Files = list[tuple[Path, int]]  # image files with their class numbers
 
 
 # --- What the page holds -----------------------------------------------------------------------------
