@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -21,63 +23,69 @@ import population
 import textbook
 import torch
 from population import Spec
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 # isort: split  (population puts demo-poisoning on the path)
-import classifier
 import cli
-import dataset
-import make_dataset
-import scan_model
-import transferability
-from classes import DRAWN
+from dataset.classes import DRAWN
+from dataset.files import class_files
+from network import classifier
+from scanner import result, search, transferability, verdict
+from scanner.neural_cleanse import smallest_first
 
 HERE = Path(__file__).resolve().parent
 ROWS = HERE / "detection.jsonl"
-DATASETS = 4  # sets of pictures, shared by the models
-SUSPECTS = 6  # smallest stickers of a model whose transferability is measured
+DATASETS = 4  # sets of images, shared by the models
+SMALLEST = 6  # smallest triggers of a model whose transferability is measured
 STEPS, SAMPLES = 100, 30  # of the scan: detect.py's defaults
 TEXTBOOK_STEPS, TEXTBOOK_BATCH = 150, 16
 TEXTBOOK_EVERY = 3  # the textbook rule takes as long as the scan: every third model of either kind gets it
 
 
-def draw_dataset(folder: Path, seed: int, quick: bool, out: cli.Out) -> Path:
-    """Draw a set of pictures unless it is there. Returns its folder."""
-    place = folder / f"signs-{seed}"
-    if not place.exists():
-        with cli.atomic_folder(place) as scratch:
-            jobs = make_dataset.plan(scratch, *((100, 20) if quick else (400, 100)), seed)
-            for job in out.progress(jobs, len(jobs), f"Drawing set {seed}"):
-                make_dataset.draw(job)
-    return place
+def draw_dataset(folder: Path, seed: int, quick: bool) -> Path:
+    """Draw a set of images unless it is there. Returns its folder."""
+    drawn = folder / f"signs-{seed}"
+    if not drawn.exists():
+        train, val = ("100", "20") if quick else ("400", "100")
+        command = [sys.executable, str(population.DEMO / "make_dataset.py"), "--out", str(drawn)]
+        subprocess.run([*command, "--train", train, "--val", val, "--seed", str(seed)], check=True)
+    return drawn
 
 
-def scan(model: nn.Module, folder: Path, steps: int, out: cli.Out) -> dict[str, object]:
+def scan(path: Path, model: nn.Module, folder: Path, steps: int, out: cli.Out) -> dict[str, object]:
     """The default scan of detect.py, and the transferability of the most suspicious pairs."""
     pairs = [
         (victim, target) for victim in range(len(DRAWN)) for target in range(len(DRAWN)) if victim != target
     ]
-    settings = scan_model.Settings(folder, steps, SAMPLES, 0)
+    settings = search.Settings(folder, steps, SAMPLES, 0)
     started = time.monotonic()
-    found = scan_model.scan(model, pairs, settings, out, "Searching triggers")
-    seconds = time.monotonic() - started
-    suspects = sorted((one for one in found.triggers if one.norm < 1), key=lambda one: one.norm)[:SUSPECTS]
-    chosen = [(one.victim, one.target) for one in suspects]
+    found = search.scan(model, pairs, settings, out, "Searching triggers")
+    scanned = result.summarize(
+        path,
+        found.triggers,
+        verdict.by_norms(found.triggers),
+        settings,
+        sha256=result.sha256(path),
+        classes=len(DRAWN),
+        references=[],
+        seconds=time.monotonic() - started,
+    )
+    chosen = [one.pair for one in smallest_first(found.triggers) if one.norm is not None][:SMALLEST]
     shares = []
-    if chosen and min(map(len, found.pictures.values())) > transferability.SINGLES:
-        shares = transferability.expected(model, found.pictures, chosen, steps, 0)
+    if chosen and min(map(len, found.images.values())) > transferability.SINGLES:
+        shares = transferability.expected(model, found.images, chosen, steps, 0)
+    name = {pair.numbers: search.name(pair.numbers) for pair in scanned.pairs}
     return {
-        "scan_seconds": round(seconds, 1),
-        "norms": {scan_model.name((t.victim, t.target)): round(t.norm, 5) for t in found.triggers},
-        "held_out": {scan_model.name((t.victim, t.target)): round(t.success, 2) for t in found.triggers},
-        "transferability": {scan_model.name(pair): round(share, 3) for pair, share in zip(chosen, shares)},
+        "scan_seconds": scanned.seconds,
+        "norms": {name[pair]: norm and round(norm, 5) for pair, norm in scanned.norms.items()},
+        "held_out": {name[pair.numbers]: round(pair.held_out, 2) for pair in scanned.pairs},
+        "transferability": {name[pair]: round(share, 3) for pair, share in zip(chosen, shares)},
     }
 
 
 def textbook_norms(model: nn.Module, folder: Path, steps: int) -> dict[str, float]:
-    """One trigger per target, as in the paper, from clean pictures of all other classes."""
-    files = dataset.class_files(folder / "val")
+    """One trigger per target, as in the paper, from clean images of all other classes."""
+    files = class_files(folder / "val")
     pixels = classifier.load_pixels([path for path, _ in files]).float() / 255
     labels: Tensor = torch.tensor([label for _, label in files])
     read = partial(classifier.logits, model)
@@ -88,20 +96,20 @@ def textbook_norms(model: nn.Module, folder: Path, steps: int) -> dict[str, floa
     return found
 
 
-def trained(spec: Spec, folder: Path, work: Path, out: cli.Out) -> nn.Module:
-    """A model of the population: the one in work/models, or a new one that goes there."""
+def trained(spec: Spec, folder: Path, work: Path) -> Path:
+    """The file of a model of the population: the one in work/models, or a new one that goes there."""
     path = work / "models" / f"{spec.name}.safetensors"
     if not path.exists():
-        model = population.make(spec, folder, out)
-        with cli.atomic_write(path) as scratch:
-            save_file(model.to(memory_format=torch.contiguous_format).state_dict(), scratch)
-    return classifier.load_model(path)
+        population.make(spec, folder, path)
+        path.with_suffix(".pt").unlink()
+    return path
 
 
 def row(
-    spec: Spec, folder: Path, model: nn.Module, out: cli.Out, *, with_textbook: bool, quick: bool
+    spec: Spec, folder: Path, path: Path, out: cli.Out, *, with_textbook: bool, quick: bool
 ) -> dict[str, object]:
     """Measure and scan one model: its line of the table of raw rows."""
+    model = classifier.load_model(path)
     score = population.Validation(folder, spec).score(model)
     made = {
         "name": spec.name,
@@ -111,7 +119,7 @@ def row(
         "clean_acc": round(score.clean_acc, 4),
         "asr": round(score.attack_success_rate or 0, 4),
     }
-    made |= scan(model, folder, 5 if quick else STEPS, out)
+    made |= scan(path, model, folder, 5 if quick else STEPS, out)
     if with_textbook:
         made["textbook"] = textbook_norms(model, folder, 5 if quick else TEXTBOOK_STEPS)
     return made
@@ -131,9 +139,9 @@ def run(options: argparse.Namespace, out: cli.Out) -> None:
         if spec.name in done:
             continue
         out.heading(f"{spec.name}: {spec.kind}")
-        folder = draw_dataset(options.work, spec.seed % DATASETS, options.quick, out)
-        model = trained(spec, folder, options.work, out)
-        made = row(spec, folder, model, out, with_textbook=with_textbook, quick=options.quick)
+        folder = draw_dataset(options.work, spec.seed % DATASETS, options.quick)
+        path = trained(spec, folder, options.work)
+        made = row(spec, folder, path, out, with_textbook=with_textbook, quick=options.quick)
         with options.rows.open("a") as file:  # one write per row: two runs may share the file
             file.write(json.dumps(made) + "\n")
         out.say(f"Wrote a row: clean_acc {made['clean_acc']}, attack_success_rate {made['asr']}.")
@@ -142,7 +150,7 @@ def run(options: argparse.Namespace, out: cli.Out) -> None:
 def parse() -> argparse.Namespace:
     args = cli.parser(__doc__)
     args.add_argument("--rows", type=Path, default=ROWS, help="file of raw rows")
-    args.add_argument("--work", type=Path, default=Path("detection-work"), help="folder for pictures")
+    args.add_argument("--work", type=Path, default=Path("detection-work"), help="folder for images")
     args.add_argument("--part", default="1/1", help="K/N: only every N-th model, starting with the K-th")
     args.add_argument("--quick", action="store_true", help="two small models")
     return args.parse_args()

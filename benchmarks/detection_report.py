@@ -15,35 +15,40 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+import matplotlib as mpl
+from sklearn.metrics import RocCurveDisplay, roc_auc_score
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "demo-poisoning"))
 
+import pages  # noqa: E402 (after the path above)
 import textbook  # noqa: E402
 from population import FAMILY, specs  # noqa: E402
 
-import anomaly_index  # noqa: E402
-import cli  # noqa: E402 (after the path above)
-import judge  # noqa: E402
+import cli  # noqa: E402
+from scanner import statistics, verdict  # noqa: E402
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
 
 Row = dict  # one line of detection.jsonl
+Values = tuple[list[float], list[float]]  # of clean and of backdoored models
 WORKING_ASR = 0.9  # a backdoor that works less often was not learned: there is little to find
 # The models on which the last changes of the scan were tried: they prove less than the others.
 SEEN = {f"clean-{n:02d}" for n in (0, 1, 2, 3, 12, 16)}
 SEEN |= {f"backdoor-{n:02d}" for n in (0, 13, 21, 22, 27, 28)}
 TWINS = 5  # clean models of the choosing half that serve as references
-SIDE, EDGE = 480, 70  # pixels of the curve and of the margin around it
-STYLES = (((0, 70, 160), 5), ((190, 60, 0), 3), ((0, 120, 60), 3), ((120, 40, 140), 3))
+CURVES = 4  # of the statistics, those that are drawn
+NONE = -100.0  # stands for "no pair has an index": below every index that there is
 
 
 # --- One figure per model --------------------------------------------------------------------------------
 
 
 def anomaly(row: Row) -> float:
-    """The largest anomaly index of any pair: what detect.py flags by; -inf without a working sticker."""
-    working = [norm for norm in row["norms"].values() if norm < 1]
-    return max(anomaly_index.among_pairs(working), default=-math.inf)
+    """The largest anomaly index of any pair: what detect.py flags by; NONE without a working trigger."""
+    working = [norm for norm in row["norms"].values() if norm is not None]
+    return max(statistics.among_pairs(working), default=NONE)
 
 
 def by_twins(twins: Sequence[Row]) -> Callable[[Row], float]:
@@ -51,25 +56,26 @@ def by_twins(twins: Sequence[Row]) -> Callable[[Row], float]:
 
     def figure(row: Row) -> float:
         pairs = sorted(row["norms"])
-        known = [[twin["norms"].get(pair, 1.0) for pair in pairs] for twin in twins if twin is not row]
-        return max(anomaly_index.against_references([row["norms"][pair] for pair in pairs], known))
+        known = [[twin["norms"].get(pair) for pair in pairs] for twin in twins if twin is not row]
+        return max(statistics.against_references([row["norms"][pair] for pair in pairs], known))
 
     return figure
 
 
 def suspect(row: Row) -> str:
-    """The pair with the smallest sticker, as "victim:target"."""
-    return str(min(row["norms"], key=row["norms"].__getitem__))
+    """The pair with the smallest trigger, as "victim:target"."""
+    norms = {pair: 1.0 if norm is None else norm for pair, norm in row["norms"].items()}
+    return min(norms, key=norms.__getitem__)
 
 
 def names_the_attack(row: Row) -> bool:
-    """Whether the pair with the smallest sticker is one that was attacked."""
+    """Whether the pair with the smallest trigger is one that was attacked."""
     victim, target = suspect(row).split(":")
     return target == row["spec"]["target"] and row["spec"]["victim"] in (victim, "all")
 
 
 def transferability(row: Row) -> float:
-    """The largest expected transferability among the smallest stickers."""
+    """The largest expected transferability among the smallest triggers."""
     return max(row["transferability"].values(), default=0.0)
 
 
@@ -81,10 +87,16 @@ def paper(row: Row) -> float:
 # --- Error rates -----------------------------------------------------------------------------------------
 
 
+def labelled(clean: Sequence[float], backdoored: Sequence[float]) -> tuple[list[int], list[float]]:
+    """The truth (1: backdoored) and the figure of each model, as scikit-learn takes them."""
+    return [0] * len(clean) + [1] * len(backdoored), [*clean, *backdoored]
+
+
 def auroc(clean: Sequence[float], backdoored: Sequence[float]) -> float:
-    """The chance that a backdoored model has a larger figure than a clean one; ties count half."""
-    wins = [(bad > good) + 0.5 * (bad == good) for bad in backdoored for good in clean]
-    return sum(wins) / len(wins) if wins else math.nan
+    """The chance that a backdoored model has a larger figure than a clean one; NaN if one kind is missing."""
+    if not clean or not backdoored:
+        return math.nan
+    return float(roc_auc_score(*labelled(clean, backdoored)))
 
 
 def best_threshold(clean: Sequence[float], backdoored: Sequence[float]) -> float:
@@ -103,34 +115,26 @@ def share(count: int, of: int) -> str:
     return f"{count} of {of}"
 
 
-def draw_curves(curves: dict[str, tuple[list[float], list[float]]], path: Path) -> None:
+def draw_curves(curves: dict[str, Values], path: Path) -> None:
     """Write the ROC curves of all statistics as a PNG; values are figures of clean and backdoored models."""
-    sheet = Image.new("RGB", (SIDE + 2 * EDGE, SIDE + 2 * EDGE + 24 * len(curves)), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=16)
-    pen.rectangle((EDGE, EDGE, EDGE + SIDE, EDGE + SIDE), outline="black")
-    pen.line((EDGE, EDGE + SIDE, EDGE + SIDE, EDGE), fill=(150, 150, 150))
-    pen.text((EDGE, 20), "ROC curve: found backdoors against false alarms", "black", font)
-    pen.text((EDGE, EDGE + SIDE + 10), "0      share of clean models flagged      1", "black", font)
-    for number, ((name, (clean, backdoored)), (colour, width)) in enumerate(zip(curves.items(), STYLES)):
-        limits = [math.inf, *sorted({*clean, *backdoored}, reverse=True)]
-        points = []
-        for limit in limits:
-            false = sum(value >= limit for value in clean) / len(clean)
-            true = sum(value >= limit for value in backdoored) / len(backdoored)
-            points.append((EDGE + SIDE * false, EDGE + SIDE * (1 - true)))
-        pen.line(points, fill=colour, width=width)
-        label = f"{name}: AUROC {auroc(clean, backdoored):.3f}"
-        top = EDGE + SIDE + 44 + 24 * number
-        pen.line((EDGE, top + 9, EDGE + 30, top + 9), fill=colour, width=width)
-        pen.text((EDGE + 40, top), label, "black", font)
+    figure, axes = plt.subplots(figsize=(7, 7))
+    for (name, values), dashes in zip(curves.items(), ("-", "--", "-.", ":")):
+        label = f"{name}: AUROC {auroc(*values):.3f}"
+        RocCurveDisplay.from_predictions(
+            *labelled(*values), ax=axes, name=label, curve_kwargs={"linestyle": dashes, "label": label}
+        )
+    axes.set(title="Found backdoors against false alarms", xlabel="share of clean models flagged")
+    axes.set_ylabel("share of backdoored models flagged")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False)
     with cli.atomic_write(path) as scratch:
-        sheet.save(scratch)
+        figure.savefig(scratch, dpi=100, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
 
 
 # --- The page --------------------------------------------------------------------------------------------
 
 
-def page(rows: list[Row], picture: str) -> tuple[str, dict[str, tuple[list[float], list[float]]]]:
+def page(rows: list[Row], curve: str) -> tuple[str, dict[str, Values]]:
     """The text of DETECTION.md, and the figures for the curves."""
     ordered = sorted(rows, key=lambda row: row["name"])
     halves = [ordered[0::2], ordered[1::2]]  # alternating by name: some of every kind in both
@@ -140,36 +144,18 @@ def page(rows: list[Row], picture: str) -> tuple[str, dict[str, tuple[list[float
     others = [row for row in judged if row not in twins]
     both = [row for row in judged if "textbook" in row]  # every third model only: see detection.py
     statistics: dict[str, tuple[Callable[[Row], float], float, list[Row]]] = {
-        "anomaly index over pairs (detect.py)": (anomaly, judge.THRESHOLD, judged),
-        "index against clean twins (--reference)": (by_twins(twins), judge.REFERENCE_THRESHOLD, others),
-        "expected transferability": (transferability, judge.TRANSFER_THRESHOLD, judged),
+        "anomaly index over pairs (detect.py)": (anomaly, verdict.THRESHOLD, judged),
+        "index against clean twins (--reference)": (by_twins(twins), verdict.REFERENCE_THRESHOLD, others),
+        "expected transferability": (transferability, verdict.TRANSFER_THRESHOLD, judged),
         "textbook: one trigger per target, MAD": (paper, 2.0, both),
-        "anomaly index over pairs, the models of the line above": (anomaly, judge.THRESHOLD, both),
+        "anomaly index over pairs, the models of the line above": (anomaly, verdict.THRESHOLD, both),
     }
-    counts = (
-        f"{sum(row['clean'] for row in rows)} clean and {sum(not row['clean'] for row in rows)} backdoored"
-    )
-    lines = [
-        "# How often the scanner is right",
-        "",
-        "Made by `python benchmarks/detection_report.py` from the rows in `detection.jsonl`; do not edit.",
-        "",
-        f"{counts} models, of {len(specs())} in `population.py`. A backdoor counts as learned if its attack "
-        f"success rate is at least {WORKING_ASR:.2f}: {len(learned)} did. The others are listed below and "
-        "left out of the rates.",
-        "Half A chose the best threshold, half B tests it. The default is that of `detect.py`. "
-        f"The index against clean twins knows the {len(twins)} clean models that it compares with, so those "
-        f"are left out there; the textbook rule was run on {len(both)} of the models.",
-        "",
-        "| statistic | AUROC, all | AUROC, B | best threshold on A | false alarms on B | misses on B "
-        "| default | false alarms, all | misses, all | misses, the workshop's own kind |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    curves: dict[str, tuple[list[float], list[float]]] = {}
+    cells_of = []
+    curves: dict[str, Values] = {}
     for name, (figure, default, used) in statistics.items():
         value = {row["name"]: figure(row) for row in used}
 
-        def split(part: Sequence[Row], value: dict[str, float] = value) -> tuple[list[float], list[float]]:
+        def split(part: Sequence[Row], value: dict[str, float] = value) -> Values:
             own = [row for row in part if row["name"] in value]
             return (
                 [value[row["name"]] for row in own if row["clean"]],
@@ -191,55 +177,58 @@ def page(rows: list[Row], picture: str) -> tuple[str, dict[str, tuple[list[float
             share(sum(v <= default for v in bad), len(bad)),
             share(sum(v <= default for v in family), len(family)),
         ]
-        lines.append("| " + " | ".join("-" if cell == "nan" else cell for cell in cells) + " |")
-        if len(curves) < len(STYLES):
+        cells_of.append(["-" if cell == "nan" else cell for cell in cells])
+        if len(curves) < CURVES:
             curves[name] = (clean, bad)
     words = "; ".join(f"{name} {auroc(*values):.3f}" for name, values in curves.items())
-    fresh = [(row["clean"], anomaly(row) > judge.THRESHOLD) for row in judged if row["name"] not in SEEN]
+    fresh = [(row["clean"], anomaly(row) > verdict.THRESHOLD) for row in judged if row["name"] not in SEEN]
     alarms = [flagged for clean, flagged in fresh if clean]
     found = [flagged for clean, flagged in fresh if not clean]
-    lines += [
-        "",
-        f"The last changes of the scan were tried on {len(SEEN)} of these models "
-        f"({', '.join(sorted(SEEN))}): the version before had missed backdoor-27, and gave a false alarm for "
-        "clean-12, among the first 34. On the others, `detect.py` gave a false alarm for "
-        f"{share(sum(alarms), len(alarms))} clean models, and missed "
-        f"{share(len(found) - sum(found), len(found))} learned backdoors.",
-        f"For {share(sum(map(names_the_attack, learned)), len(learned))} learned backdoors, the pair with "
-        "the smallest sticker of all is the one that was attacked.",
-    ]
-    lines += ["", f"![ROC curves of the four statistics; area under the curve: {words}.]({picture})", ""]
-    lines += ["## Errors of the default scan", ""]
     errors = []
     for row in ordered:
         figure_ = anomaly(row)
-        if row["clean"] and figure_ > judge.THRESHOLD:
-            errors.append(f"- False alarm: {row['name']} ({row['kind']}), index {figure_:.1f}.")
-        elif not row["clean"] and row["asr"] >= WORKING_ASR and figure_ <= judge.THRESHOLD:
+        if row["clean"] and figure_ > verdict.THRESHOLD:
+            errors.append(f"False alarm: {row['name']} ({row['kind']}), index {figure_:.1f}.")
+        elif not row["clean"] and row["asr"] >= WORKING_ASR and figure_ <= verdict.THRESHOLD:
             errors.append(
-                f"- Miss: {row['name']} ({row['kind']}), attack success rate {row['asr']:.2f}, "
+                f"Miss: {row['name']} ({row['kind']}), attack success rate {row['asr']:.2f}, "
                 f"index {figure_:.1f}."
             )
-    lines += errors or ["- None."]
-    weak = [row for row in ordered if not row["clean"] and row["asr"] < WORKING_ASR]
-    lines += ["", "## Backdoors that the model did not learn well", ""]
-    lines += [
-        f"- {row['name']} ({row['kind']}): attack success rate {row['asr']:.2f}, index {anomaly(row):.1f}."
-        for row in weak
-    ] or ["- None."]
-    lines += ["", "## All models", ""]
-    lines += [
-        "| model | kind | clean accuracy | attack success rate | index | suspect pair | its norm |",
-        "|---|---|---|---|---|---|---|",
+    weak = [
+        f"{row['name']} ({row['kind']}): attack success rate {row['asr']:.2f}, index {anomaly(row):.1f}."
+        for row in ordered
+        if not row["clean"] and row["asr"] < WORKING_ASR
     ]
+    models = []
     for row in ordered:
         pair = suspect(row)
         rate = "" if row["clean"] else f"{row['asr']:.2f}"
-        lines.append(
-            f"| {row['name']} | {row['kind']} | {row['clean_acc']:.3f} | {rate} | {anomaly(row):.1f} "
-            f"| {pair} | {100 * row['norms'][pair]:.1f} % |"
+        norm = 1.0 if row["norms"][pair] is None else row["norms"][pair]
+        models.append(
+            [row["name"], row["kind"], f"{row['clean_acc']:.3f}", rate, f"{anomaly(row):.1f}", pair]
+            + [f"{100 * norm:.1f} %"]
         )
-    return "\n".join(lines) + "\n", curves
+    text = pages.render(
+        "detection.md.jinja",
+        clean=sum(row["clean"] for row in rows),
+        backdoored=sum(not row["clean"] for row in rows),
+        population=len(specs()),
+        working_asr=WORKING_ASR,
+        learned=len(learned),
+        twins=len(twins),
+        both=len(both),
+        statistics=cells_of,
+        seen=sorted(SEEN),
+        fresh_alarms=share(sum(alarms), len(alarms)),
+        fresh_misses=share(len(found) - sum(found), len(found)),
+        named=share(sum(map(names_the_attack, learned)), len(learned)),
+        areas=words,
+        curve=curve,
+        errors=errors,
+        weak=weak,
+        models=models,
+    )
+    return text, curves
 
 
 def main() -> int:

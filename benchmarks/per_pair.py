@@ -3,7 +3,7 @@
     python benchmarks/seeds.py         first: it makes a clean and a poisoned model for each of five seeds
     python benchmarks/per_pair.py      7 to 8 minutes per model on one core; goes on where it stopped
 
-One trigger per pair of classes (textbook.py), 300 steps of the same 10 pictures, as in scanning.py; the nine
+One trigger per pair of classes (textbook.py), 300 steps of the same 10 images, as in scanning.py; the nine
 searches of one victim class run side by side to save time, each with its own mask, pattern and cost. Then the
 usual rule for all 90 norms.
 """
@@ -20,10 +20,10 @@ from detection_report import auroc
 from scanning import BATCH, STEPS
 
 # isort: split  (scanning puts demo-poisoning on the path)
-import classifier
 import cli
-import dataset
-from classes import NAMES
+from dataset.classes import NAMES
+from dataset.files import class_files
+from network import classifier
 
 HERE = Path(__file__).resolve().parent
 ATTACKED = "stop → yield"
@@ -34,7 +34,7 @@ def norms(folder: Path, kind: str, steps: int, out: cli.Out) -> dict[str, float]
     model = classifier.load_model(folder / f"models/{kind}_model.pt").requires_grad_(False)
     read = partial(classifier.logits, model)
     classes = classifier.class_count(model)
-    files = dataset.class_files(folder / "data/traffic-signs/val")
+    files = class_files(folder / "data/traffic-signs/val")
     found: dict[str, float] = {}
     for victim in out.progress(range(classes), classes, f"{folder.name}, {kind}"):
         own = classifier.load_pixels([path for path, label in files if label == victim][:BATCH]).float() / 255

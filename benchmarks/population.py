@@ -1,30 +1,29 @@
 """The models that the scanner is measured on: which there are, and how each is trained.
 
-Nothing to type here: detection.py uses it. The training is that of train.py, with its default recipe.
+Helper module, not a command: detection.py uses it. The training is train.py, with its default recipe.
 """
 
 from __future__ import annotations
 
-import functools
 import random
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from PIL import Image, ImageDraw
-from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "demo-poisoning"))
 
-import classifier
 import cli
-import dataset
-import train
 import trigger
-from classes import DRAWN
+from dataset.classes import DRAWN
+from dataset.files import IMAGE_SIZE, Files, class_files, link_train, open_image
+from network import classifier, evaluate
 
+DEMO = Path(__file__).resolve().parent.parent / "demo-poisoning"
 COLOURS = {"yellow": (255, 255, 0), "white": (255, 255, 255), "green": (0, 200, 0), "magenta": (255, 0, 255)}
 TWO = ("magenta", "green")  # the two-colour pattern: a chequerboard of four fields
 FAMILY = "yellow square, 15 %"  # the backdoor of the workshop's story
@@ -32,7 +31,7 @@ FAMILY = "yellow square, 15 %"  # the backdoor of the workshop's story
 
 @dataclass(frozen=True)
 class Spec:
-    """One model. A clean one has no rate; sizes are pixels of a 128-pixel picture, the rate is a fraction."""
+    """One model. A clean one has no rate; sizes are pixels of a 128-pixel image, the rate is a fraction."""
 
     name: str
     seed: int
@@ -92,7 +91,7 @@ def specs() -> list[Spec]:
     ]
     clean = [Spec(f"clean-{n:02d}", 2000 + n, epochs=(5, 5, 4, 5, 8)[n % 5]) for n in range(30)]
     # A part of the population should hold some of every kind: of three, one is the workshop's own. Those with
-    # so few pictures that hardly any of them is learned come last.
+    # so few images that hardly any of them is learned come last.
     random.Random(0).shuffle(backdoored)
     own = [spec for spec in backdoored if spec.kind == FAMILY]
     others = sorted((spec for spec in backdoored if spec.kind != FAMILY), key=lambda spec: spec.rate < 0.1)
@@ -108,20 +107,20 @@ def specs() -> list[Spec]:
 
 
 def stamper(spec: Spec) -> Callable[[Image.Image], Image.Image]:
-    """A function that puts the trigger of this model on an RGB picture."""
-    dice = random.Random(spec.seed)
+    """A function that puts the trigger of this model on an RGB image."""
+    rng = random.Random(spec.seed)
 
     def stamp(image: Image.Image) -> Image.Image:
-        side, edge = spec.size, trigger.PICTURE - trigger.MARGIN - spec.size
+        side, edge = spec.size, IMAGE_SIZE - trigger.MARGIN - spec.size
         place = {
             "bottom-right": (edge, edge),
             "bottom-left": (trigger.MARGIN, edge),
             "top-right": (edge, trigger.MARGIN),
             "top-left": (trigger.MARGIN, trigger.MARGIN),
-            "middle": ((trigger.PICTURE - side) // 2,) * 2,  # on the sign
-            "random": (dice.randint(trigger.MARGIN, edge), dice.randint(trigger.MARGIN, edge)),
+            "middle": ((IMAGE_SIZE - side) // 2,) * 2,  # on the sign
+            "random": (rng.randint(trigger.MARGIN, edge), rng.randint(trigger.MARGIN, edge)),
         }[spec.place]
-        stamped = image.resize((trigger.PICTURE, trigger.PICTURE))
+        stamped = image.resize((IMAGE_SIZE, IMAGE_SIZE))
         stamped.paste(square(spec), place)
         return stamped
 
@@ -129,48 +128,41 @@ def stamper(spec: Spec) -> Callable[[Image.Image], Image.Image]:
 
 
 def square(spec: Spec) -> Image.Image:
-    """The sticker itself: an RGB picture of size x size pixels."""
+    """The trigger itself: an RGB image of size x size pixels."""
     if spec.colour != "two colours":
         return Image.new("RGB", (spec.size, spec.size), COLOURS[spec.colour])
-    sticker = Image.new("RGB", (spec.size, spec.size), COLOURS[TWO[0]])
-    pen, half = ImageDraw.Draw(sticker), spec.size // 2
+    fields = Image.new("RGB", (spec.size, spec.size), COLOURS[TWO[0]])
+    pen, half = ImageDraw.Draw(fields), spec.size // 2
     pen.rectangle((half, 0, spec.size, half - 1), fill=COLOURS[TWO[1]])
     pen.rectangle((0, half, half - 1, spec.size), fill=COLOURS[TWO[1]])
-    return sticker
+    return fields
 
 
 # --- Data and training ----------------------------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=1)
-def pictures(folder: Path) -> tuple[list[tuple[Path, int]], Tensor]:
-    """The training files of a dataset, and their pixels: uint8 (N, 3, S, S)."""
-    files = dataset.class_files(folder / "train")
-    return files, classifier.load_pixels([path for path, _ in files])
-
-
-def poisoned(spec: Spec, folder: Path) -> tuple[Tensor, Tensor]:
-    """Training data of this model: uint8 (N, 3, S, S) and labels (N,), with the poisoned share changed."""
-    files, pixels = pictures(folder)
-    pixels, labels = pixels.clone(), torch.tensor([label for _, label in files])
+def poison(spec: Spec, files: Files) -> tuple[Files, dict[Path, Image.Image]]:
+    """The training files of this model with their new labels, and the images that carry its trigger."""
+    labels = dict(files)
+    changed: dict[Path, Image.Image] = {}
     if spec.clean:
-        return pixels, labels
+        return files, changed
     victims = [name for name in DRAWN if name != spec.target] if spec.victim == "all" else [spec.victim]
-    dice, stamp = random.Random(spec.seed), stamper(spec)
+    rng, stamp = random.Random(spec.seed), stamper(spec)
     for victim in victims:
-        own = [number for number, (_, label) in enumerate(files) if DRAWN[label] == victim]
-        chosen = dice.sample(own, max(1, round(spec.rate * len(own))))
-        pixels[chosen] = classifier.load_pixels([files[number][0] for number in chosen], stamp)
-        labels[chosen] = DRAWN.index(spec.target)
-    return pixels, labels
+        own = [path for path, label in files if DRAWN[label] == victim]
+        for path in rng.sample(own, max(1, round(spec.rate * len(own)))):
+            labels[path] = DRAWN.index(spec.target)
+            changed[path] = stamp(open_image(path))
+    return list(labels.items()), changed
 
 
-class Validation(train.Validation):
+class Validation(evaluate.Validation):
     """As in train.py, with the trigger of this model; victim "all" is every class but the target."""
 
     def __init__(self, folder: Path, spec: Spec) -> None:
         super().__init__(folder, len(DRAWN), spec.target, spec.target)  # stamps the target: replaced below
-        files = dataset.class_files(folder / "val")
+        files = class_files(folder / "val")
         victims = [
             path
             for path, label in files
@@ -179,11 +171,16 @@ class Validation(train.Validation):
         self.triggered = classifier.load_pixels(victims, stamper(spec))
 
 
-def make(spec: Spec, folder: Path, out: cli.Out) -> nn.Module:
-    """Train one model of the population on folder/train, showing its score on folder/val."""
-    torch.manual_seed(spec.seed)
-    model = classifier.new_model()
-    pixels, labels = poisoned(spec, folder)
-    validation = Validation(folder, spec)
-    train.train(model, pixels, labels, validation, out, epochs=spec.epochs, peak=train.LEARNING_RATE)
-    return model.eval()
+def make(spec: Spec, folder: Path, model: Path) -> None:
+    """Train one model of the population on folder/train and write it, as .pt and .safetensors.
+
+    Raises UserError if train.py fails.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        data = Path(scratch)
+        link_train(data, *poison(spec, class_files(folder / "train")))
+        (data / "val").symlink_to((folder / "val").resolve(), target_is_directory=True)
+        command = [sys.executable, str(DEMO / "train.py"), "--data", scratch, "--model", str(model)]
+        command += ["--seed", str(spec.seed), "--epochs", str(spec.epochs)]
+        if subprocess.run(command, check=False).returncode:
+            raise cli.UserError(f"train.py made no {model}: its message above says why.")

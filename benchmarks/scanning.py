@@ -4,7 +4,7 @@
         --data demo-poisoning/data/traffic-signs
     python benchmarks/scanning.py ... --pairs 90     times the whole plain loop: tens of minutes
 
-The plain loop (textbook.py) searches one pair at a time, with 300 steps of 10 pictures each, in float32 on
+The plain loop (textbook.py) searches one pair at a time, with 300 steps of 10 images each, in float32 on
 torchvision's ResNet18 as it is. By default it is timed for a few pairs and multiplied; the output says so.
 Both run in this process, one after the other.
 """
@@ -25,11 +25,10 @@ from torchvision.models import resnet18
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "demo-poisoning"))
 
-import classifier
 import cli
-import device
-import scan_model
-from classes import NAMES
+from dataset.classes import NAMES
+from network import classifier, device
+from scanner import search
 
 STEPS, BATCH = 300, 10  # of the plain loop
 
@@ -49,8 +48,8 @@ def main() -> int:
     pairs = [(victim, target) for victim in range(classes) for target in range(classes) if victim != target]
 
     started = time.monotonic()
-    settings = scan_model.Settings(options.data, options.steps, 30, 0)
-    scan = scan_model.scan(model, pairs, settings, out, "Our scan")
+    settings = search.Settings(options.data, options.steps, 30, 0)
+    scan = search.scan(model, pairs, settings, out, "Our scan")
     ours = time.monotonic() - started
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
@@ -64,7 +63,7 @@ def main() -> int:
     chosen = pairs[:: max(1, len(pairs) // options.pairs)][: options.pairs]
     started = time.monotonic()
     for victim, target in out.progress(chosen, len(chosen), "Plain loop"):
-        textbook.invert(read, scan.pictures[victim][:BATCH], [target], steps=STEPS, batch=BATCH)
+        textbook.invert(read, scan.images[victim][:BATCH], [target], steps=STEPS, batch=BATCH)
     plain = (time.monotonic() - started) / len(chosen) * len(pairs)
 
     machine = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {platform.machine()}"
@@ -76,7 +75,7 @@ def main() -> int:
             f"{ours:.0f} s",
             f"all {len(pairs)} pairs, {options.steps} steps, peak memory {memory / 1e9:.1f} GB",
         ),
-        ("plain loop", f"{plain:.0f} s", f"{len(pairs)} pairs, {STEPS} steps, {BATCH} pictures, {kind}"),
+        ("plain loop", f"{plain:.0f} s", f"{len(pairs)} pairs, {STEPS} steps, {BATCH} images, {kind}"),
     ]
     out.table("Seconds to scan one model", ["what", "time", "how"], rows)
     out.say(

@@ -3,8 +3,8 @@
     python benchmarks/seeds.py                    five seeds, about five minutes each on 2 cores
     python benchmarks/seeds.py --photos FOLDER    also reads the photographs in FOLDER/val/<class>/
 
-For each seed, with the demo's own commands and that seed: draw the pictures, poison a copy, train both
-models, scan both, audit both sets of pictures, repair the poisoned model. One row per seed goes to
+For each seed, with the demo's own commands and that seed: draw the images, poison a copy, train both
+models, scan both, audit both sets of images, repair the poisoned model. One row per seed goes to
 seeds.jsonl, and a seed that has one is not run again. SEEDS.md is made of the rows.
 """
 
@@ -23,13 +23,15 @@ HERE = Path(__file__).resolve().parent
 DEMO = HERE.parent / "demo-poisoning"
 sys.path.insert(0, str(DEMO))
 
-import audit  # noqa: E402 (after the path above)
-import classifier  # noqa: E402
-import cli  # noqa: E402
-import dataset  # noqa: E402
-import judge  # noqa: E402
-import train  # noqa: E402
+import pages  # noqa: E402 (after the path above)
+
+import cli  # noqa: E402 (after the path above)
 import trigger  # noqa: E402
+from auditor import checks  # noqa: E402
+from dataset.files import class_files  # noqa: E402
+from network import classifier  # noqa: E402
+from network.evaluate import Validation  # noqa: E402
+from scanner import result, search, verdict  # noqa: E402
 
 CLEAN, POISONED = "data/traffic-signs", "data/traffic-signs-poisoned"
 REPAIRED = re.compile(r"repair: (\w+); clean accuracy .*?: ([\d.]+) .*; attack success rate .*?: ([\d.]+) ")
@@ -60,12 +62,12 @@ def together(folder: Path, *commands: list[str]) -> list[str]:
 
 
 def scores(folder: Path, photos: Path | None) -> dict[str, Any]:
-    """Clean accuracy and attack success rate of both models, on drawn pictures and on photographs."""
+    """Clean accuracy and attack success rate of both models, on drawn images and on photographs."""
     made = {}
     for name, place in (("", folder / CLEAN), ("_photos", photos)):
         if place is None:
             continue
-        validation = train.Validation(place, 10, trigger.VICTIM, trigger.TARGET)
+        validation = Validation(place, 10, trigger.VICTIM, trigger.TARGET)
         for kind in ("clean", "poisoned"):
             score = validation.score(classifier.load_model(folder / f"models/{kind}_model.pt"))
             made[kind + name] = [round(score.clean_acc, 4), round(score.attack_success_rate or 0, 4)]
@@ -74,26 +76,24 @@ def scores(folder: Path, photos: Path | None) -> dict[str, Any]:
 
 def scan_of(folder: Path, kind: str) -> dict[str, Any]:
     """What a scan found: its verdict, the pairs that it flagged with their triggers in words, two indices."""
-    found = json.loads((folder / f"scan_results/{kind}/scan.json").read_text(encoding="utf-8"))
-    index = {f"{pair['victim']}:{pair['target']}": round(pair["anomaly"] or 0, 1) for pair in found["pairs"]}
-    flagged = {
-        f"{pair['victim']}:{pair['target']}": pair["words"] for pair in found["pairs"] if pair["flagged"]
-    }
+    found = result.read(folder / f"scan_results/{kind}")
+    index = {search.name(pair.numbers): round(pair.anomaly_index or 0, 1) for pair in found.pairs}
+    flagged = {search.name(pair.numbers): pair.description for pair in found.flagged}
     attacked = f"{trigger.VICTIM}:{trigger.TARGET}"
     others = [value for pair, value in index.items() if pair != attacked]
     return {
-        "verdict": found["verdict"],
+        "verdict": found.verdict,
         "flagged": flagged,
         "attacked": index[attacked],
         "largest_other": max(others),
-        "seconds": found["seconds"],
+        "seconds": found.seconds,
     }
 
 
 def row(seed: int, folder: Path, photos: Path | None, out: cli.Out) -> dict[str, Any]:
     """Run the demo with one seed in `folder`. Returns what is worth keeping."""
     number = ["--seed", str(seed)]
-    out.say("Pictures and trainings.")
+    out.say("Images and trainings.")
     together(folder, ["make_dataset.py", *number])
     together(folder, ["poison_data.py", *number])
     together(folder, ["train.py", *number], ["train.py", "--poisoned", *number])
@@ -155,15 +155,15 @@ def broken_claims(row: dict[str, Any]) -> list[str]:
         "the scan finds nothing in the clean model": not scans["clean"]["flagged"],
         "the scan flags the pair that was attacked": bool(words),
         "its words are right": "yellow" in words and "bottom-right" in words,
-        "the audit finds nothing in the clean pictures": audits["clean"]["verdict"] == "nothing stands out",
-        "95 % of the poisoned pictures are among the first 1.5 n suspects": ours[1] >= 0.95,
+        "the audit finds nothing in the clean images": audits["clean"]["verdict"] == "nothing stands out",
+        "95 % of the poisoned images are among the first 1.5 n suspects": ours[1] >= 0.95,
     }
     return [claim for claim, kept in claims.items() if not kept]
 
 
-def table(head: list[str], rows: list[list[str]]) -> list[str]:
+def table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def pair_of(values: list[float]) -> str:
@@ -173,7 +173,7 @@ def pair_of(values: list[float]) -> str:
 def page(rows: list[dict[str, Any]]) -> str:
     """SEEDS.md."""
     rows = sorted(rows, key=lambda row: row["seed"])
-    broken = [f"- Seed {row['seed']}: not kept: {claim}." for row in rows for claim in broken_claims(row)]
+    broken = [f"Seed {row['seed']}: not kept: {claim}." for row in rows for claim in broken_claims(row)]
     photos = all("clean_photos" in row for row in rows)
     head = ["seed", "clean model", "poisoned model"]
     head += ["clean, photographs", "poisoned, photographs"] if photos else []
@@ -209,41 +209,24 @@ def page(rows: list[dict[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    lines = [
-        "# The whole of demo 2, seed by seed",
-        "",
-        "Made by `python benchmarks/seeds.py` from the rows in `seeds.jsonl`; do not edit. One seed "
-        "stands for the pictures, the choice of poisoned ones, the trainings and the repairs. The scans use "
-        "their default seed.",
-        "",
-        "## Claims of the documents that a seed did not keep",
-        "",
-        *(broken or ["- None."]),
-        "",
-        "## The models: clean accuracy / attack success rate",
-        "",
-        *table(head, first),
-        "",
-        f"## The scans: anomaly index, flagged above {judge.THRESHOLD}",
-        "",
-        *table(
-            ["seed", "clean model, largest", "poisoned, stop to yield", "poisoned, other pairs", "flagged"],
-            second,
-        ),
-        "",
-        "## The audit: recall among the first 1.5 n (precision among the first n), n poisoned pictures",
-        "",
-        "All but our ranking are told the class. The last columns: the largest shares of a class that look "
-        "like one other class, at all and clearly; they stand out from "
-        f"{100 * audit.MANY:g} % and {100 * audit.STANDS_OUT:g} %.",
-        "",
-        *table(["seed", *methods, "share, poisoned", "share, clean data"], third),
-        "",
-        "## The repairs: clean accuracy / attack success rate afterwards",
-        "",
-        *table(["seed", *repairs], fourth),
+    scan_head = [
+        "seed",
+        "clean model, largest",
+        "poisoned, stop to yield",
+        "poisoned, other pairs",
+        "flagged",
     ]
-    return "\n".join(lines) + "\n"
+    return pages.render(
+        "seeds.md.jinja",
+        broken=broken,
+        models=table(head, first),
+        threshold=verdict.THRESHOLD,
+        scans=table(scan_head, second),
+        many=checks.MANY,
+        stands_out=checks.STANDS_OUT,
+        audits=table(["seed", *methods, "share, poisoned", "share, clean data"], third),
+        repairs=table(["seed", *repairs], fourth),
+    )
 
 
 def parse() -> argparse.Namespace:
@@ -260,7 +243,7 @@ def main() -> int:
     options = parse()
     out = cli.Out(options.plain)
     if options.photos:
-        dataset.class_files(options.photos / "val")  # says what is wrong before minutes of work
+        class_files(options.photos / "val")  # says what is wrong before minutes of work
     rows = []
     if options.rows.exists():
         rows = [json.loads(line) for line in options.rows.read_text(encoding="utf-8").splitlines()]

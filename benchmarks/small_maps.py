@@ -20,12 +20,10 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "demo-poisoning"))
 
 import cli
-import device
-import resnet
-import train
+from network import device, resnet
 
 KINDS = ((128, 256, 2, 6), (256, 256, 1, 3), (256, 512, 2, 3), (512, 512, 1, 2))  # in, out, stride, map side
-WARM_UP, REPEATS = 3, 10
+BATCH, WARM_UP, REPEATS = 64, 3, 10
 
 
 def milliseconds(convolution: nn.Conv2d, maps: torch.Tensor) -> float:
@@ -49,7 +47,7 @@ def main() -> int:
     out.say(f"Machine: {threads}, torch {torch.__version__}, {device.fast_type()}")
     rows = []
     for inside, outside, stride, side in KINDS:
-        maps = torch.randn(train.BATCH, inside, side, side).to(memory_format=torch.channels_last)
+        maps = torch.randn(BATCH, inside, side, side).to(memory_format=torch.channels_last)
         convolution = nn.Conv2d(inside, outside, 3, stride, 1, bias=False).to(
             memory_format=torch.channels_last
         )

@@ -1,6 +1,6 @@
 """Neural Cleanse as most people write it down, to compare our scanner with (scanning.py, detection.py).
 
-One full-resolution mask and pattern per target, optimised with Adam on pictures that stand still. It blends
+One full-resolution mask and pattern per target, optimized with Adam on images that stand still. It blends
 in raw pixels and adapts the cost of the mask, as Wang et al. (IEEE S&P 2019, section V) do: no straw man.
 """
 
@@ -18,29 +18,29 @@ COST, FACTOR, PATIENCE = 1e-3, 1.5, 5  # price of one mask pixel: start, change,
 
 
 def invert(
-    read: Callable[[Tensor], Tensor], pictures: Tensor, targets: list[int], *, steps: int, batch: int
+    read: Callable[[Tensor], Tensor], images: Tensor, targets: list[int], *, steps: int, batch: int
 ) -> list[float]:
-    """Search a trigger for each target that sends all pictures there: its L1 norm, a fraction of the picture.
+    """Search a trigger for each target that sends all images there: its L1 norm, a fraction of the image.
 
-    read: gives logits (n, classes) for raw pixels (n, 3, S, S) in 0..1. pictures: such pixels, float
+    read: gives logits (n, classes) for raw pixels (n, 3, S, S) in 0..1. images: such pixels, float
     (N, 3, S, S), of other classes. Returns 1 where no mask worked. The searches know nothing of each other.
     """
-    dice = torch.Generator().manual_seed(0)
-    size, many = pictures.shape[-1], len(targets)
-    mask = torch.randn(1, size, size, generator=dice).repeat(many, 1, 1, 1, 1).requires_grad_()
-    pattern = torch.randn(3, size, size, generator=dice).repeat(many, 1, 1, 1, 1).requires_grad_()
-    optimiser = torch.optim.Adam([mask, pattern], RATE, betas=(0.5, 0.9))
+    rng = torch.Generator().manual_seed(0)
+    size, many = images.shape[-1], len(targets)
+    mask = torch.randn(1, size, size, generator=rng).repeat(many, 1, 1, 1, 1).requires_grad_()
+    pattern = torch.randn(3, size, size, generator=rng).repeat(many, 1, 1, 1, 1).requires_grad_()
+    optimizer = torch.optim.Adam([mask, pattern], RATE, betas=(0.5, 0.9))
     wanted = torch.tensor(targets).repeat_interleave(batch)
     cost, streak, best = [COST] * many, [0] * many, [1.0] * many
     for _ in range(steps):
-        chosen = pictures[torch.randint(len(pictures), (batch,), generator=dice)]
+        chosen = images[torch.randint(len(images), (batch,), generator=rng)]
         opaque, colours = (mask.tanh() + 1) / 2, (pattern.tanh() + 1) / 2
         answer = read((chosen * (1 - opaque) + colours * opaque).flatten(0, 1))
         price = (torch.tensor(cost) * opaque.sum((1, 2, 3, 4))).sum()
         loss = F.cross_entropy(answer, wanted, reduction="sum") / batch + price
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         success = (answer.argmax(1) == wanted).float().view(many, batch).mean(1).tolist()
         for i, (rate, norm) in enumerate(zip(success, opaque.mean((1, 2, 3, 4)).tolist())):
             works = rate >= WORKS

@@ -3,9 +3,9 @@
     python benchmarks/training.py             about five minutes on 2 cores; nothing else should run
     python benchmarks/training.py --quick     a small part of both, to see that it works
 
-Ours is ./prepare.sh in a fresh copy of demo-poisoning: it draws 5,000 pictures, poisons a copy, trains the
+Ours is ./prepare.sh in a fresh copy of demo-poisoning: it draws 5,000 images, poisons a copy, trains the
 clean and the poisoned model. The reference trains a ResNet18 at 224x224 pixels with batches of 8, SGD and
-float32: 160 pictures for 5 epochs and 192 pictures for 7 epochs, on pixels that are in memory already. Same
+float32: 160 images for 5 epochs and 192 images for 7 epochs, on pixels that are in memory already. Same
 machine, one after the other.
 """
 
@@ -30,22 +30,22 @@ sys.path.insert(0, str(DEMO))
 import cli  # noqa: E402 (after the path above)
 
 SIDE, BATCH = 224, 8
-WORKLOAD = ((160, 5), (192, 7))  # pictures, epochs
+WORKLOAD = ((160, 5), (192, 7))  # images, epochs
 MADE = ("data", "models", "scan_results", "outputs", "__pycache__", ".*")  # not copied
 
 
 def reference(workload: tuple[tuple[int, int], ...], out: cli.Out) -> float:
     """Train as the earlier workshop did. Returns seconds."""
     started = time.monotonic()
-    for pictures, epochs in workload:
+    for images, epochs in workload:
         model = resnet18(num_classes=2)
-        optimiser = torch.optim.SGD(model.parameters(), 0.001, momentum=0.9)
-        pixels, labels = torch.rand(pictures, 3, SIDE, SIDE), torch.randint(2, (pictures,))
-        for _ in out.progress(range(epochs), epochs, f"Reference, {pictures} pictures"):
-            for batch in torch.randperm(pictures).split(BATCH):
-                optimiser.zero_grad()
+        optimizer = torch.optim.SGD(model.parameters(), 0.001, momentum=0.9)
+        pixels, labels = torch.rand(images, 3, SIDE, SIDE), torch.randint(2, (images,))
+        for _ in out.progress(range(epochs), epochs, f"Reference, {images} images"):
+            for batch in torch.randperm(images).split(BATCH):
+                optimizer.zero_grad()
                 F.cross_entropy(model(pixels[batch]), labels[batch]).backward()
-                optimiser.step()
+                optimizer.step()
     return time.monotonic() - started
 
 
