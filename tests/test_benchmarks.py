@@ -22,10 +22,11 @@ import population  # noqa: E402
 import seeds  # noqa: E402
 import textbook  # noqa: E402
 
-import classifier  # noqa: E402
 import mitigate  # noqa: E402
-import train  # noqa: E402
-from classes import DRAWN  # noqa: E402
+from dataset.classes import DRAWN, NAMES  # noqa: E402
+from dataset.files import class_files, link_train, open_image  # noqa: E402
+from network import classifier  # noqa: E402
+from network.evaluate import Rate, Score  # noqa: E402
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -68,7 +69,7 @@ def test_triggers_are_where_they_should_be(place: str) -> None:
 
 @pytest.fixture(scope="module")
 def signs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with 20 grey pictures per class in train/ and 2 in val/."""
+    """A folder with 20 grey images per class in train/ and 2 in val/."""
     folder = tmp_path_factory.mktemp("signs")
     for split, count in (("train", 20), ("val", 2)):
         for name in DRAWN:
@@ -80,16 +81,26 @@ def signs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_only_the_chosen_share_is_poisoned(signs: Path) -> None:
-    spec = population.Spec("x", 1, rate=0.15)
-    pixels, labels = population.poisoned(spec, signs)
-    changed = (pixels[:, 2].flatten(1).amin(1) < 20).nonzero().flatten()  # yellow has no blue
+    def labels(**way: object) -> list[int]:
+        files, _ = population.poison(population.Spec("x", 1, **way), class_files(signs / "train"))  # type: ignore[arg-type]
+        return torch.tensor([label for _, label in files]).bincount().tolist()
+
+    assert labels(rate=0.15) == [17, 23, *[20] * 8]
+    assert labels(rate=0.1, victim="all", target="yield") == [18, 38, *[18] * 8]
+    assert labels() == [20] * 10
+
+
+def test_the_trainer_gets_the_poisoned_images_under_their_wrong_label(signs: Path, tmp_path: Path) -> None:
+    files, changed = population.poison(population.Spec("x", 1, rate=0.15), class_files(signs / "train"))
     assert len(changed) == 3
-    assert (labels[changed] == 1).all()
-    assert labels.bincount().tolist() == [17, 23, *[20] * 8]
-    _, labels = population.poisoned(population.Spec("x", 1, rate=0.1, victim="all", target="yield"), signs)
-    assert labels.bincount().tolist() == [18, 38, *[18] * 8]
-    _, labels = population.poisoned(population.Spec("x", 1), signs)
-    assert labels.bincount().tolist() == [20] * 10
+    link_train(tmp_path, files, changed)
+    yellow = [
+        path
+        for path, _ in class_files(tmp_path / "train")
+        if open_image(path).getpixel((110, 110)) == (255, 255, 0)
+    ]
+    assert [path.parent.name for path in yellow] == ["yield"] * 3
+    assert [len(list((tmp_path / "train" / name).iterdir())) for name in NAMES[:3]] == [17, 23, 20]
 
 
 def test_all_victims_are_measured(signs: Path) -> None:
@@ -110,18 +121,18 @@ class Corner(nn.Module):
 
 def test_the_textbook_finds_a_small_mask() -> None:
     torch.manual_seed(0)
-    pictures = torch.rand(12, 3, 24, 24) * 0.1
-    [easy] = textbook.invert(Corner(), pictures, [1], steps=200, batch=8)
+    images = torch.rand(12, 3, 24, 24) * 0.1
+    [easy] = textbook.invert(Corner(), images, [1], steps=200, batch=8)
     assert easy < 0.3
-    [nothing] = textbook.invert(Corner(), pictures, [0], steps=200, batch=8)  # nothing to change
+    [nothing] = textbook.invert(Corner(), images, [0], steps=200, batch=8)  # nothing to change
     assert nothing < easy
-    both = textbook.invert(Corner(), pictures, [0, 1], steps=200, batch=8)  # side by side
+    both = textbook.invert(Corner(), images, [0, 1], steps=200, batch=8)  # side by side
     assert both == pytest.approx([nothing, easy], rel=0.01)
     assert textbook.anomaly_index([0.1, 0.5, 0.6, 0.7, 0.5])[0] > 2
 
 
 def made_up(name: str, index: int, clean: bool, asr: float = 1.0) -> dict[str, object]:
-    """A row of 20 stickers of 10 to 14 percent of the picture; with a backdoor, one of 2 percent."""
+    """A row of 20 triggers of 10 to 14 percent of the image; with a backdoor, one of 2 percent."""
     norms = {f"a{n}:b": 0.10 + 0.002 * n + 0.0001 * index for n in range(20)}
     if not clean:
         norms["a0:b"] = 0.02
@@ -159,8 +170,8 @@ def test_errors_are_counted_and_named(tmp_path: Path, run_script: Run) -> None:
     assert "| expected transferability | 1.000 |" in text
     assert "a false alarm for 0 of 4 clean models, and missed 1 of 8 learned backdoors" in text
     assert "For 9 of 9 learned backdoors, the pair with" in text
-    with Image.open(tmp_path / "detection.png") as picture:
-        assert picture.size[0] > 400
+    with Image.open(tmp_path / "detection.png") as image:
+        assert image.size[0] > 400
 
 
 def test_the_models_that_the_scan_was_tried_on_are_in_the_population() -> None:
@@ -242,8 +253,8 @@ def test_a_seed_that_keeps_every_claim() -> None:
         (("clean", 1), 0.03, "attack success rate is 0.02 or less"),
         (("scans", "clean", "flagged"), {"no_entry:stop": "a red patch"}, "nothing in the clean model"),
         (("scans", "poisoned", "flagged", "stop:yield"), "a red square, top-left corner", "words are right"),
-        (("audits", "clean", "verdict"), "findings", "nothing in the clean pictures"),
-        (("methods", 1, 1), 0.94, "95 % of the poisoned pictures"),
+        (("audits", "clean", "verdict"), "findings", "nothing in the clean images"),
+        (("methods", 1, 1), 0.94, "95 % of the poisoned images"),
     ],
 )
 def test_a_broken_claim_is_named(place: tuple[Any, ...], value: object, claim: str) -> None:
@@ -267,7 +278,8 @@ def test_what_the_repairs_print_is_understood(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["mitigate.py"])
-    before, after = train.Score(0.995, 1.0, 1000, 100), train.Score(0.981, 0.02, 1000, 100)
+    before = Score(Rate(995, 1000), Rate(100, 100))
+    after = Score(Rate(981, 1000), Rate(2, 100))
     outcomes = [mitigate.Outcome("none (poisoned)", before, 0), mitigate.Outcome("drop", after, 9)]
     mitigate.report(outcomes, mitigate.parse(), mitigate.cli.Out(plain=True))
     assert seeds.REPAIRED.findall(capsys.readouterr().out) == [("drop", "0.981", "0.02")]
