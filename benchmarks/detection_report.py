@@ -140,13 +140,13 @@ def page(rows: list[Row], curve: str) -> tuple[str, dict[str, Values]]:
     halves = [ordered[0::2], ordered[1::2]]  # alternating by name: some of every kind in both
     learned = [row for row in ordered if not row["clean"] and row["asr"] >= WORKING_ASR]
     twins = [row for row in halves[0] if row["clean"]][:TWINS]
-    judged = [row for row in ordered if row["clean"] or row["asr"] >= WORKING_ASR]
-    others = [row for row in judged if row not in twins]
-    both = [row for row in judged if "textbook" in row]  # every third model only: see detection.py
+    counted = [row for row in ordered if row["clean"] or row["asr"] >= WORKING_ASR]
+    others = [row for row in counted if row not in twins]
+    both = [row for row in counted if "textbook" in row]  # every third model only: see detection.py
     statistics: dict[str, tuple[Callable[[Row], float], float, list[Row]]] = {
-        "anomaly index over pairs (detect.py)": (anomaly, verdict.THRESHOLD, judged),
+        "anomaly index over pairs (detect.py)": (anomaly, verdict.THRESHOLD, counted),
         "index against clean twins (--reference)": (by_twins(twins), verdict.REFERENCE_THRESHOLD, others),
-        "expected transferability": (transferability, verdict.TRANSFER_THRESHOLD, judged),
+        "expected transferability": (transferability, verdict.TRANSFER_THRESHOLD, counted),
         "textbook: one trigger per target, MAD": (paper, 2.0, both),
         "anomaly index over pairs, the models of the line above": (anomaly, verdict.THRESHOLD, both),
     }
@@ -181,7 +181,7 @@ def page(rows: list[Row], curve: str) -> tuple[str, dict[str, Values]]:
         if len(curves) < CURVES:
             curves[name] = (clean, bad)
     words = "; ".join(f"{name} {auroc(*values):.3f}" for name, values in curves.items())
-    fresh = [(row["clean"], anomaly(row) > verdict.THRESHOLD) for row in judged if row["name"] not in SEEN]
+    fresh = [(row["clean"], anomaly(row) > verdict.THRESHOLD) for row in counted if row["name"] not in SEEN]
     alarms = [flagged for clean, flagged in fresh if clean]
     found = [flagged for clean, flagged in fresh if not clean]
     errors = []

@@ -270,7 +270,7 @@ def list_the_poisoned() -> str:
 
 
 def read_list(path: Path) -> set[str]:
-    """The lines of a text file, without empty ones. Raises UserError if it is no text."""
+    """The lines of a text file, without empty ones. Raises UserError if it is not text."""
     try:
         if path.stat().st_size > LONGEST:
             raise ValueError("too large")
@@ -300,7 +300,7 @@ def fool_the_scanner() -> str:
     expect(
         rate(clean) <= BY_CHANCE,
         f"{CLEAN_MODEL} falls for your trigger, too (success rate {rate(clean):.2f}): your images look "
-        f"like {notes.target}, and that is no backdoor. Leave more of the {notes.victim} sign.",
+        f"like {notes.target}, and that is not a backdoor. Leave more of the {notes.victim} sign.",
     )
     return (
         f"Attack success rate: {rate(poisoned):.2f}, clean accuracy: {poisoned.clean_acc:.2f}, and the scan "

@@ -89,7 +89,7 @@ def main() -> int:
     args.add_argument("--output", type=Path, default=Path("scan_results/sheet.png"), help="image to write")
     options = args.parse_args()
     if options.output.suffix != ".png":
-        raise cli.UserError(f"{options.output} is no name of an image: let it end with .png.")
+        raise cli.UserError(f"{options.output} is not the name of a PNG file: let it end with .png.")
     out = cli.Out(options.plain)
     image, words = sheet([folder.parent if folder.suffix == ".json" else folder for folder in options.scans])
     with cli.atomic_write(options.output) as scratch:
