@@ -1,4 +1,4 @@
-"""Does the plain loop over all pairs tell backdoored models from clean ones? What scanning.py times, measured.
+"""Does the plain loop over all pairs tell backdoored models from clean ones? What scanning.py times, rated.
 
     python benchmarks/seeds.py         first: it makes a clean and a poisoned model for each of five seeds
     python benchmarks/per_pair.py      7 to 8 minutes per model on one core; goes on where it stopped
