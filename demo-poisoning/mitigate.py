@@ -38,7 +38,7 @@ from dataset.files import Files, class_files, link_train
 from network import classifier
 from network.evaluate import Score, Validation
 from scanner import result
-from scanner.neural_cleanse import Trigger, blend
+from scanner.neural_cleanse import Trigger
 
 TRAIN = Path(__file__).with_name("train.py")
 REPAIRS = ("drop", "finetune", "unlearn")
@@ -96,7 +96,7 @@ def read_triggers(path: Path) -> list[Trigger]:
 
 def stamp(pixels: Tensor, found: Trigger) -> list[Image.Image]:
     """Put a recovered trigger on images: uint8 (N, 3, S, S) to RGB images of S x S pixels."""
-    stamped = (255 * blend(pixels / 255, found.mask, found.pattern)).round().clamp(0, 255).to(torch.uint8)
+    stamped = (255 * found.stamp(pixels / 255)).round().clamp(0, 255).to(torch.uint8)
     return [F.to_pil_image(one) for one in stamped]
 
 

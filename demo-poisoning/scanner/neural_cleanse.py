@@ -44,11 +44,11 @@ SCALE, SHIFT = (0.75, 1.3), 0.4  # how far the content moves: size factor, and s
 
 
 def blend(images: Tensor, mask: Tensor, pattern: Tensor) -> Tensor:
-    """Put a trigger on raw pixels, all in 0..1: the image where the mask is 0, the pattern where it is 1.
+    """Put triggers on N images each: the image where the mask is 0, the pattern where it is 1. All in 0..1.
 
-    images: (..., 3, S, S); mask: (..., 1, S, S) or (S, S); pattern: (..., 3, S, S). Wang et al., equation 2.
+    images: (..., N, 3, S, S); mask: (..., 1, S, S); pattern: (..., 3, S, S). Wang et al., equation 2.
     """
-    return images * (1 - mask) + pattern * mask
+    return images * (1 - mask.unsqueeze(-4)) + pattern.unsqueeze(-4) * mask.unsqueeze(-4)
 
 
 def loss(logits: Tensor, targets: Tensor, norm: Tensor, cost: Tensor) -> Tensor:
@@ -82,8 +82,10 @@ class Trigger:
         return self.mask.mean().item()
 
     def stamp(self, pixels: Tensor) -> Tensor:
-        """Put the recovered trigger on images: float (N, 3, S, S) in 0..1, same returned."""
-        return blend(pixels, self.mask, self.pattern)
+        """Put the recovered trigger on one image or many: float (..., 3, S, S) in 0..1, same returned."""
+        return blend(pixels.reshape(-1, *self.pattern.shape), self.mask[None], self.pattern).reshape_as(
+            pixels
+        )
 
 
 def smallest_first(triggers: Iterable[Trigger]) -> list[Trigger]:
@@ -289,7 +291,7 @@ class Search:
         if not self.still:
             content[:, :moved] = move(content[:, :moved].flatten(0, 1), self.rng).unflatten(0, (-1, moved))
         mask, pattern = _full_size(self.mask[part], self.pattern[part])
-        shown = blend(content, mask[:, None], pattern[:, None])
+        shown = blend(content, mask, pattern)
         targets = torch.tensor([target for _, target in pairs]).repeat_interleave(count)
         return classifier.logits(self.model, shown.flatten(0, 1)), targets, mask.mean((1, 2, 3))
 
