@@ -9,6 +9,7 @@ works alone.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shutil
 import signal
@@ -176,6 +177,9 @@ def _scratch(path: Path) -> Iterator[Path]:
 def run(main: Callable[[], int]) -> None:
     """Call main() and end with its exit code; bad input ends with one sentence on stderr and code 2."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that clean-up runs when we are stopped
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # file names may hold bytes that are not UTF-8
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = main()
         sys.stdout.flush()

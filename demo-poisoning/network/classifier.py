@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
@@ -60,7 +60,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise cli.UserError(f"{path} does not exist: train a model with train.py or check the path.")
     try:
         if path.suffix == ".safetensors":
-            weights = load_file(path)
+            weights = load(path.read_bytes())  # load_file() takes no path that is not UTF-8
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 import cli
@@ -27,7 +27,8 @@ NAME, TRIGGERS = "scan.json", "triggers.safetensors"
 LARGEST = 20_000_000  # bytes of scan.json; all 1806 pairs of 43 classes need less than one million
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Printable = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
+PATH_MAX = 4096  # no path is longer
+Printable = Annotated[str, Field(max_length=PATH_MAX, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
 Verdict = Literal["backdoor", "clean", "no valid statistic"]
 
 CHECKED = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -275,7 +276,7 @@ def read_triggers(folder: Path, result: ScanResult) -> list[tuple[PairResult, Tr
     if not path.is_file():
         raise cli.UserError(f"{path} does not exist: scan the model again with detect.py.")
     try:
-        tensors = load_file(path)
+        tensors = load(path.read_bytes())  # load_file() takes no path that is not UTF-8
         return [(pair, _trigger(pair, tensors)) for pair in result.drawn]
     except Exception as error:  # a damaged file can make the reader fail in any way
         raise cli.UserError(
