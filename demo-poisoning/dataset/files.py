@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,10 @@ def open_image(path: Path) -> Image.Image:
     Raises UserError if it is missing, cut short, not an image, or of a kind without a known white.
     """
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(_eight_bit(image)).convert("RGB")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata changes no pixel
+            with Image.open(path) as image:
+                return _eight_bit(ImageOps.exif_transpose(image)).convert("RGB")
     except FileNotFoundError as error:
         raise cli.UserError(f"{path} does not exist: check the path.") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
