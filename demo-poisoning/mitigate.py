@@ -87,6 +87,10 @@ def read_suspects(path: Path) -> set[str]:
 
 def read_triggers(path: Path) -> list[Trigger]:
     """The flagged triggers of a scan: path is its triggers.safetensors, and scan.json lies beside it."""
+    if not path.is_file():
+        raise cli.UserError(f"{path} does not exist: run detect.py, or leave unlearn out of --repair.")
+    if path.name != result.TRIGGERS:
+        raise cli.UserError(f"{path} is not a {result.TRIGGERS}: give that of detect.py.")
     scan = result.read(path.parent / result.NAME)
     triggers = [found for pair, found in result.read_triggers(path.parent, scan) if pair.flagged]
     if not triggers:

@@ -110,7 +110,7 @@ def main() -> int:
     folders = [
         folder.parent if folder.suffix == ".json" else folder for folder in (options.clean, options.poisoned)
     ]
-    scans = [result.read(folder) for folder in folders]
+    scans = [result.read(folder / result.NAME) for folder in folders]
     check(scans, options)
     models = [
         evidence.open_model("Clean model", options.clean_model, folders[0], scans[0]),

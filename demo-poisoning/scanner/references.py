@@ -45,13 +45,15 @@ def read(
 
 def _norms(path: Path, earlier: ScanResult, classes: int, pairs: list[Pair], settings: Settings) -> Norms:
     """The norms of an earlier scan; refuses one that was made in another way."""
-    last = neural_cleanse.MOMENTS[-1]  # further steps change no norm
-    for what, theirs, ours in (
-        ("classes", len(earlier.classes), classes),
-        ("steps", min(earlier.steps, last), min(settings.steps, last)),
-        ("samples", earlier.samples, settings.samples),
-        ("images of pixels", earlier.input_size, classifier.INPUT),
-    ):
+    steps = earlier.steps, settings.steps
+    if min(steps) >= neural_cleanse.MOMENTS[-1]:  # further steps change no norm
+        steps = settings.steps, settings.steps
+    for what, (theirs, ours) in {
+        "classes": (len(earlier.classes), classes),
+        "steps": steps,
+        "samples": (earlier.samples, settings.samples),
+        "pixels per side": (earlier.input_size, classifier.INPUT),
+    }.items():
         if theirs != ours:
             raise cli.UserError(
                 f"{path} was made with {theirs} {what}, not {ours}: "
