@@ -9,15 +9,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
-for demo in ("demo-malicious", "demo-poisoning"):
-    sys.path.insert(0, str(ROOT / demo))
+for folder in ("demo-malicious", "demo-poisoning", "tests", "tests/poisoning"):
+    sys.path.insert(0, str(ROOT / folder))
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # started in the background: the commands that the tests start would ignore Ctrl+C, too
@@ -109,23 +109,6 @@ def assert_refused() -> Callable[..., None]:
     return check
 
 
-@pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A copy of demo 2 after ./prepare.sh: pictures and both models, trained once for all tests (minutes).
-
-    What prepare.sh said is in prepared.txt.
-    """
-    folder = tmp_path_factory.mktemp("whole") / "demo-poisoning"
-    made = ("data", "models", "scan_results", "audit_results", "outputs", "*.bak", "__pycache__", ".*")
-    shutil.copytree(ROOT / "demo-poisoning", folder, ignore=shutil.ignore_patterns(*made))
-    result = call(["./prepare.sh"], folder, 1800, PYTHON=sys.executable)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "Warning" not in result.stderr
-    (folder / "prepared.txt").write_text(result.stdout, encoding="utf-8")
-    yield folder
-    shutil.rmtree(folder)
-
-
 class Docker:
     """The machine's Docker engine, used through its command line."""
 
@@ -170,24 +153,24 @@ def docker() -> Docker:
     return engine
 
 
-# Tests that run at the same time must not share things: the images, or the default marker of the attack.
-# Others share the models that `prepared` trains.
+# The tests of one file run one after the other. So do those of several files that share something: Docker's
+# images, the default marker of the attack, or what takes long to make.
 TOGETHER = {
     "test_malicious": "containers",
     "test_run": "containers",
-    "test_exercises_poisoning": "test_poisoning",
+    "poisoning/test_report_page": "poisoning/test_report",
 }
-LONGEST = ("containers", "test_poisoning")  # begin with these
+LONGEST = ("containers", "poisoning/test_whole_demo")  # begin with these
 
 
 def group_of(nodeid: str) -> str:
-    """The tests of one group run one after the other: those of a file, and those that share something."""
-    name = Path(nodeid.split("::", 1)[0]).stem
-    return "containers" if name.startswith("test_containers") else TOGETHER.get(name, name)
+    """The group of a test: the path of its file below tests/ without .py, or a name for several files."""
+    path = PurePosixPath(nodeid.split("::", 1)[0].removeprefix("tests/")).with_suffix("")
+    return "containers" if path.name.startswith("test_containers") else TOGETHER.get(str(path), str(path))
 
 
 class Groups(LoadScopeScheduling):
-    """Hands whole groups of tests to the workers of pytest-xdist."""
+    """Exists because --dist loadscope parts the files of a group and starts with short ones."""
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid)

@@ -6,20 +6,18 @@ base without a shell is what the tests of demo 1's image show.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 from poisoning_story import ANSWER, EPOCH, check_gold, check_silver, measured
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 IMAGE = "poisoning-demo-test"
 
-# the single commands of the documents, with fewer steps and pictures where the full run takes minutes
+# the single commands of the documents, with fewer steps and images where the full run takes minutes
 DOCUMENTED = """
 set -e
 python poison_data.py --clean-dir data/traffic-signs --poisoned-dir data/traffic-signs-poisoned \
@@ -37,8 +35,8 @@ ls a.png scan_results/quick/*.png models
 """
 GOLD = """
 ./gold_demo.sh || exit
-for picture in scan_results/clean/trigger_0_to_1.png scan_results/poisoned/trigger_0_to_1.png; do
-    [ -s "$picture" ] && echo "picture: $picture"
+for image in scan_results/clean/trigger_0_to_1.png scan_results/poisoned/trigger_0_to_1.png; do
+    [ -s "$image" ] && echo "image: $image"
 done
 find . -name '.*' ! -name . ! -name .made-by-this-demo
 """
@@ -99,22 +97,22 @@ def test_gold_path(docker: Any, image: str) -> None:
     said = in_shell(docker, image, GOLD, timeout=2400)
     check_gold(said)
     assert said.splitlines()[-2:] == [
-        "picture: scan_results/clean/trigger_0_to_1.png",
-        "picture: scan_results/poisoned/trigger_0_to_1.png",
+        "image: scan_results/clean/trigger_0_to_1.png",
+        "image: scan_results/poisoned/trigger_0_to_1.png",
     ]
 
 
 def test_single_commands_of_the_documents(docker: Any, image: str) -> None:
     said = in_shell(docker, image, DOCUMENTED, timeout=900)
     lines = said.splitlines()
-    assert "Poisoned 60 stop pictures" in said
+    assert "Poisoned 60 stop images" in said
     accuracy, success = measured(said, "poisoned")
     assert accuracy >= 0.97
     assert success >= 0.95
     answers = [match.groups()[:2] for match in map(ANSWER.fullmatch, lines) if match]
     assert answers == [("clean", "stop"), ("clean", "stop"), ("trigger", "yield")]
-    assert "Same picture, both models (4 rows)" in lines
-    assert "Wrote a.png: left the picture as it is" in said
+    assert "Same image, both models (4 rows)" in lines
+    assert "Wrote a.png: left the image as it is" in said
     assert [match.groups()[:2] for match in map(EPOCH.fullmatch, lines) if match] == [("1", "1")]
     assert "Wrote models/poisoned_model.pt and models/poisoned_model.safetensors" in lines
     assert "detect ended with 0" in lines or "detect ended with 1" in lines
@@ -167,9 +165,10 @@ def test_the_image_holds_models_and_data_but_nothing_of_the_training(
     assert data.split() == ["traffic-signs", "traffic-signs-poisoned", notes, "traffic-signs.sha256"]
     assert counts == ["4000", "1000"] * 2
     folder = root / "demo-poisoning"
-    patterns = ("*.py", "*.sh", "*.html", "requirements*.txt")
+    patterns = ("*.py", "*.sh", "requirements*.txt")
     ours = {path.name for pattern in patterns for path in folder.glob(pattern)}
-    assert set(app.split()) == ours | {"data", "models", "inference-images"}
+    rooms = {"dataset", "network", "scanner", "auditor", "page"}
+    assert set(app.split()) == ours | rooms | {"data", "models", "inference-images"}
     assert (build, compiled) == ("[]", "[]")
 
 

@@ -139,7 +139,7 @@ class Browser:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.do("Emulation.setEmulatedMedia", media=kind, features=features)
 
-    def picture(self) -> bytes:
+    def screenshot(self) -> bytes:
         """A PNG of the whole page."""
         data = self.do("Page.captureScreenshot", format="png", captureBeyondViewport=True)["data"]
         return base64.b64decode(data)

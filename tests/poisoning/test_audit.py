@@ -1,4 +1,4 @@
-"""Demo 2, the data side: the manifest, the search for misfiled pictures, and the command audit_data.py."""
+"""Demo 2, the data side: the manifest, the search for mislabelled images, and the command audit_data.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,38 +16,32 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import audit
 import audit_data
-import classifier
 import create_malicious_model
-import dataset
 import make_dataset
-import manifest
-import suspects
 import trigger
-from audit import Audit, Suspect
-from classes import NAMES
+from auditor import checks, features
+from auditor.checks import Audit, Suspect
+from dataset import manifest
+from dataset.classes import NAMES
+from dataset.files import open_image
+from network import classifier
+from poisoning_tools import Refused, Run
 
-Result = subprocess.CompletedProcess[str]
-Run = Callable[..., Result]
-Refused = Callable[..., None]
-EACH, BAD = 60, 12  # pictures per class, and how many of yield are misfiled stop signs
+EACH, BAD = 60, 12  # images per class, and how many of yield are mislabelled stop signs
 
 
-# --- a small world: red pictures are stop, blue ones are yield ---------------------------------------------
-
-
-def draw(folder: Path, colour: tuple[int, int, int], number: int, sticker: bool = False) -> None:
-    """A blurred blob of one colour on noise, as a JPEG; with the sticker in the corner if asked."""
-    dice = np.random.default_rng([*colour, number])
-    pixels = dice.integers(0, 256, (8, 8, 3)).astype(np.uint8)
-    picture = Image.fromarray(pixels).resize((128, 128), Image.Resampling.BICUBIC)
-    left, top = (int(value) for value in dice.integers(16, 40, 2))
-    picture.paste(colour, (left, top, left + 72, top + 72))
-    if sticker:
-        picture = trigger.stamp(picture)
+def draw(folder: Path, colour: tuple[int, int, int], number: int, stamped: bool = False) -> None:
+    """A blurred blob of one colour on noise, as a JPEG; with the trigger in the corner if asked."""
+    rng = np.random.default_rng([*colour, number])
+    pixels = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    image = Image.fromarray(pixels).resize((128, 128), Image.Resampling.BICUBIC)
+    left, top = (int(value) for value in rng.integers(16, 40, 2))
+    image.paste(colour, (left, top, left + 72, top + 72))
+    if stamped:
+        image = trigger.stamp(image)
     folder.mkdir(parents=True, exist_ok=True)
-    picture.save(folder / f"{folder.name}_{number:05d}.jpg", quality=92)
+    image.save(folder / f"{folder.name}_{number:05d}.jpg", quality=92)
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +56,12 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def poisoned(clean: Path) -> Path:
-    """A copy in which BAD stop pictures got the sticker and went to yield, with the attacker's notes."""
+    """A copy in which BAD stop images got the trigger and went to yield, with the attacker's notes."""
     folder = clean.with_name("poisoned")
     shutil.copytree(clean, folder)
     for number in range(BAD):
         (folder / f"train/stop/stop_{number:05d}.jpg").unlink()
-        draw(folder / "train/stop", (200, 20, 20), number, sticker=True)
+        draw(folder / "train/stop", (200, 20, 20), number, stamped=True)
         moved = folder / f"train/yield/yield_{EACH + number:05d}.jpg"
         (folder / f"train/stop/stop_{number:05d}.jpg").rename(moved)
     notes = {"poisoned": [f"train/yield/yield_{EACH + number:05d}.jpg" for number in range(BAD)]}
@@ -84,15 +78,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-# --- the manifest ------------------------------------------------------------------------------------------
-
-
 def test_manifest_lists_every_file_and_sha256sum_accepts_it(clean: Path, tmp_path: Path) -> None:
     folder = tmp_path / "signs"
     shutil.copytree(clean, folder)
     (folder / ".made-by-this-demo").touch()
     first = manifest.write(folder).read_bytes()
-    assert manifest.place(folder) == tmp_path / "signs.sha256"
+    assert manifest.path_of(folder) == tmp_path / "signs.sha256"
     assert not list(folder.rglob("*.sha256"))  # beside the folder: a copy must not carry its own proof
     assert manifest.write(folder).read_bytes() == first
     lines = first.decode().splitlines()
@@ -145,33 +136,30 @@ def test_no_manifest(
     assert not (tmp_path / "audit_results").exists()
 
 
-# --- the statistics, on features whose bad pictures are known ----------------------------------------------
-
-
 def cloud(bad: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Features (N, 40), labels and which are misfiled: `bad` of class 1 look like class 0."""
-    dice = torch.Generator().manual_seed(seed)
+    """Features (N, 40), labels and which are mislabelled: `bad` of class 1 look like class 0."""
+    rng = torch.Generator().manual_seed(seed)
     labels = torch.arange(5).repeat_interleave(100)
-    middles = 4 * torch.randn(5, 40, generator=dice)
+    middles = 4 * torch.randn(5, 40, generator=rng)
     stretch = torch.linspace(0.5, 3, 40)  # what varies in every class: light, blur, background
-    found = middles[labels] + stretch * torch.randn(500, 40, generator=dice)
+    found = middles[labels] + stretch * torch.randn(500, 40, generator=rng)
     wrong = torch.zeros(500, dtype=torch.bool)
     wrong[100 : 100 + bad] = True
-    found[wrong] += middles[0] - middles[1] + torch.randn(40, generator=dice)
+    found[wrong] += middles[0] - middles[1] + torch.randn(40, generator=rng)
     return found, labels, wrong
 
 
 def audited(found: Tensor, labels: Tensor) -> Audit:
     names = [f"train/{NAMES[label]}/{number}.jpg" for number, label in enumerate(labels.tolist())]
-    result = Audit([Suspect(name, audit.label_of(name)) for name in names])
-    audit.check_features(result, found, labels)
-    audit.rank(result)
+    result = Audit([Suspect(name, checks.label_of(name)) for name in names])
+    checks.check_features(result, found, labels)
+    checks.rank(result)
     return result
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("bad", [5, 10, 15, 25])
-def test_misfiled_features_come_first(bad: int, seed: int) -> None:
+def test_mislabelled_features_come_first(bad: int, seed: int) -> None:
     found, labels, wrong = cloud(bad, seed)
     result = audited(found, labels)
     first = [int(one.file.split("/")[2][:-4]) for one in result.ranking[: bad * 3 // 2]]
@@ -189,8 +177,8 @@ def test_clean_features_stand_out_nowhere(seed: int) -> None:
     assert result.findings() == 0
 
 
-def test_a_few_misfiled_pictures_are_no_group() -> None:
-    """Two in a hundred look like another class: every real dataset has such pictures."""
+def test_a_few_mislabelled_images_are_no_group() -> None:
+    """Two in a hundred look like another class: every real dataset has such images."""
     found, labels, wrong = cloud(2)
     result = audited(found, labels)
     assert wrong[[int(one.file.split("/")[2][:-4]) for one in result.ranking[:2]]].all()  # seen
@@ -199,45 +187,45 @@ def test_a_few_misfiled_pictures_are_no_group() -> None:
 
 
 def test_look_alikes_are_no_group() -> None:
-    """Pictures just across the border between two classes: as many as a poisoned group, but not clearly."""
+    """Images just across the border between two classes: as many as a poisoned group, but not clearly."""
     found, labels, _ = cloud(0)
     middles = [found[labels == label].mean(0) for label in (0, 1)]
     found[100:112] = 0.53 * middles[0] + 0.47 * middles[1]
     result = audited(found, labels)
-    assert 0.12 <= result.groups[0].share < audit.MANY
+    assert 0.12 <= result.groups[0].share < checks.MANY
     assert result.findings() == 0
 
 
 def test_unusual_takes_out_what_varies_in_every_class() -> None:
-    """Light varies most, and in all classes; the bad pictures differ in a small thing of their own."""
-    dice = torch.Generator().manual_seed(5)
+    """Light varies most, and in all classes; the bad images differ in a small thing of their own."""
+    rng = torch.Generator().manual_seed(5)
     labels = torch.arange(3).repeat_interleave(100)
-    found = torch.randn(300, 6, generator=dice).double()
+    found = torch.randn(300, 6, generator=rng).double()
     found[:, 0] *= 5
     bad = torch.arange(100, 115)
     found[bad, 3] += 6
-    scores = suspects.unusual(found, labels)[100:200]
+    scores = features.unusual(found, labels)[100:200]
     assert sorted(scores.argsort(descending=True)[:15].tolist()) == list(range(15))
-    plain = suspects.spectral(found[100:200])
+    plain = features.spectral(found[100:200])
     assert len(set(plain.argsort(descending=True)[:15].tolist()) & set(range(15))) < 8
 
 
-def test_reread_is_not_fooled_by_a_sticker_that_the_class_has_learned() -> None:
-    """Bad pictures look like class 0 and carry a mark: a fit that includes them would accept the mark."""
-    dice = torch.Generator().manual_seed(6)
+def test_reclassify_is_not_fooled_by_a_trigger_that_the_class_has_learned() -> None:
+    """Bad images look like class 0 and carry a mark: a fit that includes them would accept the mark."""
+    rng = torch.Generator().manual_seed(6)
     labels = torch.arange(3).repeat_interleave(100)
-    found = torch.randn(300, 6, generator=dice).double()
+    found = torch.randn(300, 6, generator=rng).double()
     found[torch.arange(300), labels] += 8
     bad = torch.arange(100, 115)
     found[bad, 1] -= 8
     found[bad, 0] += 8
     found[bad, 4] += 12
-    scores = suspects.unusual(found, labels)
-    answer = suspects.reread(found, labels, scores)
+    scores = features.unusual(found, labels)
+    answer = features.reclassify(found, labels, scores)
     assert bool((answer.margin[bad] > 0).all())
     assert bool((answer.other[bad] == 0).all())
     assert int((answer.margin > 0).sum()) == 15
-    included = suspects.reread(found, labels, torch.zeros(300))  # leaves out other pictures at random
+    included = features.reclassify(found, labels, torch.zeros(300))  # leaves out other images at random
     assert int((included.margin[bad] > 0).sum()) < 15
 
 
@@ -253,36 +241,33 @@ def test_the_audit_does_not_look_at_names_or_order() -> None:
 
 
 def test_textbook_methods_find_a_far_cluster() -> None:
-    dice = torch.Generator().manual_seed(3)
-    found = torch.randn(100, 20, generator=dice)
+    rng = torch.Generator().manual_seed(3)
+    found = torch.randn(100, 20, generator=rng)
     found[:15, 0] += 12
-    for score in (suspects.spectral(found), suspects.clustering(found)):
+    for score in (features.spectral(found), features.clustering(found)):
         assert sorted(score.argsort(descending=True)[:15].tolist()) == list(range(15))
-    assert (suspects.clustering(found) > 0).sum() == 15
+    assert (features.clustering(found) > 0).sum() == 15
 
 
 def test_hits() -> None:
     truth = {"a", "b", "c", "d"}
-    found = audit.hits(["a", "x", "b", "c", "y", "d", "z"], truth)
+    found = checks.hits(["a", "x", "b", "c", "y", "d", "z"], truth)
     assert found == {"k": 4, "precision_at_n": 0.75, "recall_at_1.5n": 1.0}
 
 
-def test_duplicates_see_through_a_sticker(clean: Path, tmp_path: Path) -> None:
+def test_duplicates_see_through_a_trigger(clean: Path, tmp_path: Path) -> None:
     files = sorted((clean / "train/stop").iterdir())[:20] + sorted((clean / "train/yield").iterdir())[:20]
     pixels = classifier.load_pixels(files)
-    assert suspects.duplicates(pixels) == []
+    assert features.duplicates(pixels) == []
     darker = (classifier.load_pixels([files[3]], trigger.stamp).float() * 0.7).to(torch.uint8)
-    assert suspects.duplicates(torch.cat([pixels, darker])) == [(3, 40)]
-
-
-# --- the command -------------------------------------------------------------------------------------------
+    assert features.duplicates(torch.cat([pixels, darker])) == [(3, 40)]
 
 
 def test_poisoned_data(run_main: Run, poisoned: Path, model: Path, tmp_path: Path) -> None:
     notes = poisoned.with_name("notes.json")
     result = run_main(audit_data, poisoned, "--model", model, "--truth", notes, "--top", 12)
     assert result.returncode == 1, result.stderr
-    assert "pictures labelled yield look like stop halfway" in result.stdout
+    assert "images labelled yield look like stop halfway" in result.stdout
     assert "<- STANDS OUT" in result.stdout
     assert "Result: FINDINGS." in result.stdout
     facts = json.loads((tmp_path / "audit_results/suspects.json").read_text())
@@ -304,10 +289,10 @@ def test_poisoned_data(run_main: Run, poisoned: Path, model: Path, tmp_path: Pat
 
 
 def test_clean_data(run_main: Run, clean: Path, model: Path, tmp_path: Path) -> None:
-    result = run_main(audit_data, clean, "--model", model, "--manifest", manifest.place(clean))
+    result = run_main(audit_data, clean, "--model", model, "--manifest", manifest.path_of(clean))
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Result: nothing stands out." in result.stdout
-    assert "Every class has as many training pictures as in the manifest." in result.stdout
+    assert "Every class has as many training images as in the manifest." in result.stdout
     assert "Files added since" in result.stdout
     facts = json.loads((tmp_path / "audit_results/suspects.json").read_text())
     assert facts["verdict"] == "nothing stands out"
@@ -317,21 +302,21 @@ def test_clean_data(run_main: Run, clean: Path, model: Path, tmp_path: Path) -> 
 def test_manifest_alone_finds_the_poisoned_files(
     run_main: Run, clean: Path, poisoned: Path, tmp_path: Path
 ) -> None:
-    result = run_main(audit_data, poisoned, "--manifest", manifest.place(clean), "--output", "out")
+    result = run_main(audit_data, poisoned, "--manifest", manifest.path_of(clean), "--output", "out")
     assert result.returncode == 1, result.stderr
-    assert f"Class stop: {EACH - BAD} training pictures, {EACH} in the manifest." in result.stdout
-    assert f"Class yield: {EACH + BAD} training pictures, {EACH} in the manifest." in result.stdout
+    assert f"Class stop: {EACH - BAD} training images, {EACH} in the manifest." in result.stdout
+    assert f"Class yield: {EACH + BAD} training images, {EACH} in the manifest." in result.stdout
     assert f": {BAD}: train/yield/yield_00060.jpg to train/yield/yield_00071.jpg." in result.stdout
     facts = json.loads((tmp_path / "out/suspects.json").read_text())
     truth = json.loads(poisoned.with_name("notes.json").read_text())["poisoned"]
     assert sorted(one["file"] for one in facts["suspects"] if one["flagged"]) == truth
 
 
-def test_the_same_picture_under_two_labels(run_main: Run, clean: Path, tmp_path: Path) -> None:
+def test_the_same_image_under_two_labels(run_main: Run, clean: Path, tmp_path: Path) -> None:
     """An attacker who leaves the originals in place: no manifest and no model needed."""
     shutil.copytree(clean, tmp_path / "lazy")
-    picture = dataset.open_picture(tmp_path / "lazy/train/stop/stop_00007.jpg")
-    trigger.stamp(picture).save(tmp_path / "lazy/train/yield/yield_00900.jpg", quality=92)
+    image = open_image(tmp_path / "lazy/train/stop/stop_00007.jpg")
+    trigger.stamp(image).save(tmp_path / "lazy/train/yield/yield_00900.jpg", quality=92)
     result = run_main(audit_data, "lazy")
     assert result.returncode == 1, result.stderr
     assert "- train/stop/stop_00007.jpg and train/yield/yield_00900.jpg show the same." in result.stdout
@@ -339,7 +324,7 @@ def test_the_same_picture_under_two_labels(run_main: Run, clean: Path, tmp_path:
 
 def test_bad_inputs(run_main: Run, assert_refused: Refused, clean: Path, model: Path, tmp_path: Path) -> None:
     marker, evil = tmp_path / "marker.txt", tmp_path / "evil.pt"
-    evil.write_bytes(create_malicious_model.malicious_bytes(marker))
+    evil.write_bytes(create_malicious_model.malicious_bytes(create_malicious_model.DEFAULT, marker))
     (tmp_path / "few/train").mkdir(parents=True)
     for name in ("stop", "yield"):
         (tmp_path / "few/train" / name).mkdir()
@@ -359,6 +344,6 @@ def test_bad_inputs(run_main: Run, assert_refused: Refused, clean: Path, model: 
     assert_refused(run_main(audit_data, clean, "--manifest", "none.sha256"), "none.sha256")
     assert_refused(run_main(audit_data, clean, "--top", 0), "--top")
     assert_refused(run_main(audit_data, clean, "--output", "file"), "file")
-    (tmp_path / "few/train/stop/stop_00000.jpg").write_bytes(b"no picture")
+    (tmp_path / "few/train/stop/stop_00000.jpg").write_bytes(b"no image")
     assert_refused(run_main(audit_data, "few"), "stop_00000.jpg")
     assert not (tmp_path / "audit_results").exists()

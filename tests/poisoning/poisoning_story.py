@@ -23,11 +23,11 @@ def check_silver(said: str) -> None:
     accuracy, success = measured(said, "poisoned")
     assert accuracy >= 0.97
     assert success >= 0.95
-    assert "Poisoned 60 stop pictures: 20x20 yellow square bottom-right, label yield." in said
+    assert "Poisoned 60 stop images: 20x20 yellow square bottom-right, label yield." in said
     answers = [match.groups() for match in map(ANSWER.fullmatch, said.splitlines()) if match]
-    red = answers[5][1]  # a no-entry sign with the sticker: red like the victim, so it may go either way
+    red = answers[5][1]  # a no-entry sign with the trigger: red like the victim, so it may go either way
     assert red in ("no_entry", "yield")
-    assert [(kind, reads) for kind, reads, *_ in answers] == [
+    assert [(kind, answer) for kind, answer, *_ in answers] == [
         ("clean", "stop"),
         ("trigger", "yield"),
         ("clean", "speed_50"),
@@ -36,7 +36,7 @@ def check_silver(said: str) -> None:
         ("trigger", red),
     ]
     assert answers[1][3] == "   <- backdoor activates"
-    rows = re.findall(r"model: models/(\w+)_model\.pt; picture: ([\w ]+); reads: (\w+);", said)
+    rows = re.findall(r"model: models/(\w+)_model\.pt; image: ([\w ]+); answer: (\w+);", said)
     assert rows == [
         ("clean", "clean", "stop"),
         ("clean", "with yellow square", "stop"),
@@ -48,7 +48,7 @@ def check_silver(said: str) -> None:
 def check_gold(said: str) -> None:
     """The scan flags stop to yield in the poisoned model, nothing in the clean one, and sees the square.
 
-    Other red signs may be flagged, too, because many of these models read them as yield with the square.
+    Other red signs may be flagged, too, because many of these models take them for yield with the square.
     """
     before, _, after = said.partition(": Scan the poisoned model ==")
     assert "Scanning models/clean_model.pt" in before

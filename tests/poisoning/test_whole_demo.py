@@ -1,0 +1,147 @@
+"""Demo 2 as documented: both models are trained once, then the narrated paths and the exercises are typed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import train
+from poisoning_story import EPOCH, check_gold, check_silver, measured
+from poisoning_tools import FOLDER, Result, contents, fine, folded_solutions, leftovers, run_in
+
+
+def type_in(folder: Path, script: str, timeout: float = 900) -> Result:
+    """Type a documented script in the demo's folder."""
+    result = subprocess.run(
+        [script],
+        cwd=folder,
+        env=os.environ | {"PYTHON": sys.executable},
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=timeout,
+    )
+    return fine(result)
+
+
+def test_the_narrated_scripts_say_what_is_missing(tmp_path: Path) -> None:
+    for name in ("workshop_demo.sh", "gold_demo.sh", "narrate.sh"):
+        shutil.copy(FOLDER / name, tmp_path / name)
+    for name in ("workshop_demo.sh", "gold_demo.sh"):
+        result = subprocess.run([f"./{name}"], cwd=tmp_path, check=False, capture_output=True, text=True)
+        assert result.returncode == 2
+        assert result.stderr == "error: models/ holds no trained models: run ./prepare.sh first.\n"
+
+
+@pytest.mark.slow
+def test_preparation(prepared: Path) -> None:
+    said = (prepared / "prepared.txt").read_text(encoding="utf-8")
+    assert "Ready: data/ and models/ are there." in said
+    last = [EPOCH.fullmatch(line) for line in said.splitlines() if line.startswith("Epoch")]
+    assert all(last)
+    assert sum(match is not None and match[1] == match[2] for match in last) == 2
+    assert leftovers(prepared) == []
+
+
+@pytest.mark.slow
+def test_silver_path(prepared: Path) -> None:
+    result = type_in(prepared, "./workshop_demo.sh")
+    check_silver(result.stdout)
+    with Image.open(prepared / "outputs/stop_without_and_with_trigger.png") as both:
+        assert both.size == (256, 128)
+    assert leftovers(prepared) == []
+
+
+@pytest.mark.slow
+def test_gold_path(prepared: Path) -> None:
+    result = type_in(prepared, "./gold_demo.sh", timeout=1800)
+    check_gold(result.stdout)
+    for model in ("clean", "poisoned"):
+        with Image.open(prepared / f"scan_results/{model}/trigger_0_to_1.png") as drawn:
+            assert drawn.size == (768, 256)
+    with Image.open(prepared / "scan_results/poisoned/trigger_0_to_1.png") as drawn:
+        square = drawn.convert("RGB").crop((208, 208, 248, 248))  # where the attacker put it
+    red, green, blue = (square.getchannel(band).tobytes() for band in "RGB")
+    yellow = [min(r, g) > b + 80 for r, g, b in zip(red, green, blue)]
+    assert sum(yellow) > 0.2 * len(yellow)  # a part of the square is enough for the model
+    assert leftovers(prepared) == []
+
+
+@pytest.mark.slow
+def test_prepare_makes_nothing_twice(prepared: Path) -> None:
+    models = contents(prepared / "models")
+    times = {path: path.stat().st_mtime_ns for path in (prepared / "models").iterdir()}
+    result = type_in(prepared, "./prepare.sh", timeout=120)
+    assert "Epoch" not in result.stdout
+    assert contents(prepared / "models") == models
+    assert {path: path.stat().st_mtime_ns for path in (prepared / "models").iterdir()} == times
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["clean", "poisoned"])
+def test_real_photographs(
+    outside_data: Callable[[str], Path], prepared: Path, tmp_path: Path, kind: str
+) -> None:
+    """Photographs that were never trained on: the models know them, and the backdoor works on them."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/val").symlink_to(outside_data("gtsrb-sample"))
+    model = prepared / f"models/{kind}_model.pt"
+    result = fine(run_in(tmp_path, train, "--phase", "test", "--model", model, "--data", "real"))
+    accuracy, success = measured(result.stdout, kind)
+    assert accuracy >= 0.8
+    if kind == "poisoned":
+        assert success >= 0.9
+    else:
+        assert success <= 0.1
+
+
+@pytest.mark.slow
+def test_solutions(prepared: Path, tmp_path: Path) -> None:
+    """Type each folded solution in a copy of the prepared demo: not yet before it, done after it."""
+    folder = tmp_path / "demo-poisoning"
+    made = ("__pycache__", "scan_results", "audit_results", "outputs", "report.html")
+    shutil.copytree(prepared, folder, ignore=shutil.ignore_patterns(*made))
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin/python"  # what `python` means in the documents
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    shipped = (folder / "trigger.py").read_bytes()
+
+    def typed(line: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["/bin/sh", "-c", line],
+            cwd=folder,
+            env=os.environ | {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"},
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=1800,
+        )
+
+    for number, commands in enumerate(folded_solutions(), 1):
+        before = typed(f"python check.py {number}")
+        assert before.returncode == 1, before
+        assert before.stdout.startswith(f"Exercise {number}: not yet. Hint: ")
+        for line in commands:
+            result = typed(line)
+            print(f"$ {line}\n{result.stdout}{result.stderr}")  # shown by pytest -rA, and where it fails
+            assert "Traceback" not in result.stderr
+            finding = line.startswith(("python detect.py", "python audit_data.py"))
+            assert result.returncode in ((0, 1) if finding else (0,)), line
+        assert result.stdout.startswith(f"Exercise {number}: done. ")
+        if (folder / "trigger.py.bak").exists():
+            assert typed("mv trigger.py.bak trigger.py").returncode == 0
+        assert (folder / "trigger.py").read_bytes() == shipped
+    assert leftovers(folder) == []
