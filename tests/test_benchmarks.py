@@ -82,7 +82,7 @@ def signs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_only_the_chosen_share_is_poisoned(signs: Path) -> None:
     def labels(**way: object) -> list[int]:
-        files, _ = population.poison(population.Spec("x", 1, **way), class_files(signs / "train"))  # type: ignore[arg-type]
+        files, _ = population.poison(population.Spec("x", 1, **way), class_files(signs / "train"))
         return torch.tensor([label for _, label in files]).bincount().tolist()
 
     assert labels(rate=0.15) == [17, 23, *[20] * 8]
