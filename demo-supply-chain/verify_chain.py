@@ -1,7 +1,7 @@
 """Walk a model's chain of evidence, from the signed list back to the data, and say whether each link holds.
 
     python verify_chain.py models/clean_model.safetensors --keys keys
-    python verify_chain.py models/clean_model.safetensors --keys keys --evidence said --picture chain.svg
+    python verify_chain.py models/clean_model.safetensors --keys keys --evidence said --drawing chain.svg
 
 Five links: the list names the model (role release); the training names the model and its data (trainer); the
 data are the data team's (data); the audit of these data passed (scanner); the scan of this very file found no
@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--keys", type=Path, required=True, help="folder with the public keys (*.pub)")
     parser.add_argument("--evidence", type=Path, help="folder with the statements; else beside the model")
     parser.add_argument("--max-age-days", type=int, default=365, help="take no statement that is older")
-    parser.add_argument("--picture", type=Path, help="write the chain as a picture, too (.svg)")
+    parser.add_argument("--drawing", type=Path, help="write the chain as a drawing, too (.svg)")
     parser.add_argument("--json", action="store_true", help="for programs")
     args = parser.parse_args()
     if not 0 < args.max_age_days < 100_000:
@@ -40,8 +40,8 @@ def main() -> int:
         raise UserError(
             f"Cannot read {args.model} ({error.strerror}): give a model file that exists."
         ) from error
-    if args.picture:
-        with console.atomic_write(args.picture) as scratch:
+    if args.drawing:
+        with console.atomic_write(args.drawing) as scratch:
             scratch.write_text(chain.as_svg(args.model, links), encoding="utf-8")
     broken = [link.name for link in links if not link.holds]
     if args.json:
@@ -50,8 +50,8 @@ def main() -> int:
     print(chain.as_text(args.model, links))
     for name, why in evidence.left_out.items():
         print(f"Left out: {name}: {why}.")
-    if args.picture:
-        print(f"Wrote {args.picture}: {chain.in_words(args.model, links)}")
+    if args.drawing:
+        print(f"Wrote {args.drawing}: {chain.in_words(args.model, links)}")
     if broken:
         print(f"Result: DISCARD {args.model.name}. Broken: {', '.join(broken)}.")
         return console.FINDING

@@ -139,7 +139,7 @@ def content_of(path: Path) -> dict[str, Any]:
 
 def test_a_whole_chain_holds(pipeline: Path, typed: Callable[..., Result]) -> None:
     assert walk(typed) == {}
-    result = typed(verify_chain, "good.safetensors", "--keys", "keys", "--picture", "chain.svg")
+    result = typed(verify_chain, "good.safetensors", "--keys", "keys", "--drawing", "chain.svg")
     assert result.returncode == 0
     for number, name in enumerate(LINKS, 1):
         assert f"{number}. {name}: holds. " in result.stdout
@@ -638,7 +638,13 @@ def test_a_very_large_list_is_read_within_seconds(
         for number in range(5000)
     ]
     entry = model_entry("a.safetensors", ("SHA-256", SHA256))
-    entry |= {"hash": {"hashes": [3]}, "name": {"name": None}, "list": {"components": 3}, "": {}}[broken]
+    broken_parts: dict[str, dict[str, Any]] = {
+        "hash": {"hashes": [3]},
+        "name": {"name": None},
+        "list": {"components": 3},
+        "": {},
+    }
+    entry |= broken_parts[broken]
     if broken == "name":
         del entry["name"]
     document = foreign(*many, entry)

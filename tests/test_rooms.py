@@ -18,22 +18,17 @@ NOT_YET = {  # to be resolved: this list only becomes shorter
     "check imports create_malicious_model",
     "check imports safe_demo",
     "check imports sign_model",
-    "check imports train",
     "controls imports create_malicious_model",
     "controls imports make_table",
     "controls imports policy",
     "controls imports sign_model",
-    "evidence imports train",
     "make_table imports create_malicious_model",
-    "mitigate imports train",
     "policy imports sign_model",
-    "report imports train",
     "safe_demo imports create_malicious_model",
     "serve imports create_malicious_model",
     "serve imports policy",
     "serve imports sign_model",
 }
-HAS_ROOMS = (make_map.ROOT / "demo-poisoning/scanner").is_dir()
 
 
 @pytest.fixture(autouse=True)
@@ -80,8 +75,6 @@ def test_rooms_hold_no_commands(demo: str) -> None:
 
 @pytest.mark.parametrize("demo", DEMOS)
 def test_rooms_import_only_from_rooms_below_them(demo: str) -> None:
-    if demo == "demo-poisoning" and not HAS_ROOMS:
-        pytest.skip("demo 2 has no rooms yet")
     above: list[str] = []
     for room in make_map.rooms(ROOT / demo):
         assert room.imports.isdisjoint(above), (
@@ -100,8 +93,6 @@ def test_no_demo_imports_from_another(demo: str) -> None:
 
 
 def test_the_top_of_demo_2_holds_commands_and_three_files_more() -> None:
-    if not HAS_ROOMS:
-        pytest.skip("demo 2 has no rooms yet")
     top = {name for name in make_map.modules(ROOT / "demo-poisoning") if "." not in name}
     assert top - commands_of("demo-poisoning") == {"trigger", "signs", "cli"}
     assert len(top) <= 16

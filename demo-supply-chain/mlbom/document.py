@@ -1,7 +1,7 @@
 """The ML-BOM as a CycloneDX document: written as JSON, and checked strictly against the schema.
 
 Helper module, not a command: make_mlbom.py and check_mlbom.py use it. cyclonedx-python-lib has no class for a
-model card, so the document is put together by hand, and the library's validator judges it.
+model card, so the document is put together by hand, and the library's validator checks it.
 """
 
 from __future__ import annotations

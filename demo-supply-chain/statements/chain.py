@@ -144,7 +144,7 @@ def age_problem(found: Statement, oldest: datetime) -> str:
 
 
 def find(
-    evidence: Evidence, name: str, digest: str, kind: str, judge: Callable[[Statement], str]
+    evidence: Evidence, name: str, digest: str, kind: str, check: Callable[[Statement], str]
 ) -> tuple[Link, Statement | None]:
     """The link that statements about these bytes make. All that the right role signed must pass."""
     problems, good = [], None
@@ -153,7 +153,7 @@ def find(
         if isinstance(found, str):
             problems.append(found)
             continue
-        if problem := judge(found):
+        if problem := check(found):
             return Link(name, False, f"{file.name}: {problem}", file.name), None
         if problem := age_problem(found, evidence.oldest):
             problems.append(f"{file.name}: {problem}")
@@ -189,14 +189,14 @@ def manifest_of(found: Statement) -> str | None:
 
 
 def listed(digest: str) -> Callable[[Statement], str]:
-    """A judge for lists: is the file in the bill of materials itself, too?"""
+    """A check for lists: is the file in the bill of materials itself, too?"""
 
-    def judge(found: Statement) -> str:
+    def check(found: Statement) -> str:
         components = found.predicate.get("components") or []
         hashes = {item.get("content") for one in components for item in one.get("hashes") or []}
         return "" if digest in hashes else "the bill of materials in it does not list these bytes"
 
-    return judge
+    return check
 
 
 def walk(model: Path, evidence: Evidence) -> list[Link]:
@@ -243,7 +243,7 @@ def as_json(model: Path, links: list[Link]) -> str:
 
 
 def in_words(model: Path, links: list[Link]) -> str:
-    """The picture's alternative text."""
+    """The alternative text of the drawing."""
     return (
         f"Chain of {len(links)} links for {model.name}: "
         + ", ".join(f"{one.name} {one.verdict}" for one in links)
@@ -252,7 +252,7 @@ def in_words(model: Path, links: list[Link]) -> str:
 
 
 def as_svg(model: Path, links: list[Link]) -> str:
-    """The chain as a picture: a box a link, solid where it holds, dashed and marked BROKEN where not."""
+    """The chain as a drawing: a box a link, solid where it holds, dashed and marked BROKEN where not."""
     width = 180 * len(links) + 20
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} 150" role="img" aria-labelledby="t d" '
