@@ -93,13 +93,11 @@ def test_an_exception_is_still_needed(texts: dict[str, str], word: str) -> None:
 def strings(code: str) -> Iterator[tuple[int, str]]:
     """The strings of a Python file that are no documentation: messages, most of them."""
     tree = ast.parse(code)
-    documentation = {
-        id(node.body[0].value)  # type: ignore[attr-defined]
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        and isinstance(node.body[0] if node.body else None, ast.Expr)
-        and isinstance(node.body[0].value, ast.Constant)
-    }
+    documentation = set()
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            documentation.add(id(body[0].value))
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
             yield node.lineno, node.value
