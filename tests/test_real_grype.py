@@ -358,3 +358,30 @@ def test_grype_and_syft_read_the_list_of_models(
     )
     read = run([str(real.tools / "syft"), "convert", str(tmp_path / "mlbom.cdx.json"), "-o", "syft-json"])
     assert {one["name"] for one in json.loads(read)["artifacts"]} >= {"torch", "pip"}
+
+
+@pytest.mark.docker
+def test_a_real_image_agrees_with_its_own_package_manager(
+    docker: Any, scanned: Callable[..., Result], real: Grype, tmp_path: Path
+) -> None:
+    """The base image of our own Dockerfile: what dpkg and Python in it say is what the table says."""
+    image = "python:3.13-slim"
+    archive = tmp_path / "image.tar"
+    assert docker("save", "--output", str(archive), image).returncode == 0
+    real.crane("push", str(archive), real.name("base:1"))
+    archive.unlink()
+
+    def ask(*command: str) -> str:
+        result = docker.run(image, *command[1:], flags=("--entrypoint", command[0]))
+        assert result.returncode == 0, result.stderr
+        return str(result.stdout).strip()
+
+    names = {line.split(":")[0] for line in ask("dpkg-query", "-W", "-f", "${Package}\\n").splitlines()}
+    result = scanned(real.name("base:1"))
+    assert result.returncode == 0, result.stderr
+    found = row(result, real.name("base:1"))
+    assert f"(deb {len(names)}, " in found["packages"], found["packages"]
+    # Syft knows the Python of the official image, and not every one that somebody has compiled
+    assert found["Python"] in (ask("python3", "--version").removeprefix("Python "), "none found")
+    assert found["built on"] == "debian " + ask("sh", "-c", ". /etc/os-release && echo $VERSION_ID")
+    assert found["platform"] == "linux/" + ask("dpkg", "--print-architecture")
