@@ -22,7 +22,8 @@ import cli
 import policy
 import sign_model
 from create_malicious_model import malicious_bytes
-from inspection.scanners import UNSAFE, inspect_file
+from inspection.report import UNSAFE
+from inspection.verdict import inspect_file
 from safe_demo import differing
 from weights.safe_loading import load_pickle, load_safetensors, save_safetensors
 

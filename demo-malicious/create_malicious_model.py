@@ -136,26 +136,16 @@ def attack(variant: Variant, model: Path, marker: Path, out: cli.Out) -> int:
     out.heading("1. Before")
     out.say(f"{marker} exists: {marker.exists()}")
 
-    out.heading("2. torch.load(file): today's default, weights_only=True")
-    if "joblib" in variant.how:
-        out.say("This is a joblib file. PyTorch can try to read it; joblib itself has no safe way to load.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.load(model)
-        refused = ""
-    except pickle.UnpicklingError as error:
-        refused = why_refused(error) or "it has instructions that the safe loader does not know"
-    except RuntimeError:  # the joblib file ran, and then PyTorch saw that it is not one of its own
-        refused = ""
-    if refused:
-        out.say(f"Refused: {refused}.", "green")
+    if variant.no_safe_way:
+        out.heading("2. Is there a safe default?")
+        out.say(f"No: {variant.no_safe_way}.")
     else:
-        out.say("NOT refused: TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set here and switches the default off.")
+        try_safe_default(variant, model, marker, out)
     out.say(f"{marker} exists: {marker.exists()}")
 
     call = variant.how.replace("FILE", "file")
-    before = ": the default before PyTorch 2.6" if "torch" in call else ": its only way to load"
+    old = variant.fire is variants.unsafe_torch_load
+    before = ": the default before PyTorch 2.6" if old else ", which checks nothing"
     out.heading(f"3. {call}{before}")
     out.say("We only load the file. We call nothing that comes out of it.")
     loaded = variant.fire(model)
@@ -167,11 +157,29 @@ def attack(variant: Variant, model: Path, marker: Path, out: cli.Out) -> int:
         out.say("The attack did not work on this machine: the command ran, but it left no marker.")
         return cli.FINDING
     out.say(f"It says: {marker.read_text().strip()}")
-    if "torch" in call:
-        out.say("Loading was enough: a pickle is a program, and weights_only=False runs it as you.")
-    else:
-        out.say("Loading was enough: a pickle is a program, and joblib.load runs it as you.")
+    loader = "weights_only=False" if "weights_only" in call else call.split("(")[0]
+    out.say(f"Loading was enough: a pickle is a program, and {loader} runs it as you.")
     return cli.OK
+
+
+def try_safe_default(variant: Variant, model: Path, marker: Path, out: cli.Out) -> None:
+    """Load the file as PyTorch does today."""
+    out.heading("2. torch.load(file): today's default, weights_only=True")
+    if "joblib" in variant.how:
+        out.say("This is a joblib file. PyTorch can try to read it; joblib itself has no safe way to load.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.load(model)
+        refused = ""
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        # where the file ran all the same, PyTorch saw too late that it is not one of its own
+        reason = why_refused(error) or "it has instructions that the safe loader does not know"
+        refused = "" if marker.exists() else reason
+    if refused:
+        out.say(f"Refused: {refused}.", "green")
+    else:
+        out.say("NOT refused: TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set here and switches the default off.")
 
 
 def what_came_out(variant: Variant, loaded: Any, model: Path, out: cli.Out) -> None:
@@ -186,6 +194,8 @@ def what_came_out(variant: Variant, loaded: Any, model: Path, out: cli.Out) -> N
         out.say(f"it classifies {accuracy:.1%} of {len(scores)} new images correctly.")
         change = (scores - clean).abs().max().item()
         out.say(f"Largest difference to the scores of the clean model: {change}.")
+    elif isinstance(loaded, torch.export.ExportedProgram):
+        out.say(f"{call} came back with a program that works. Nothing looks wrong.")
     elif isinstance(loaded, dict):
         out.say(f"{call} came back with what it promised: {', '.join(loaded)}. Nothing looks wrong.")
     else:

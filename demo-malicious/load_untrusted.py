@@ -111,6 +111,15 @@ def load(path: Path) -> None:
             import joblib  # noqa: PLC0415 (only what is needed: this is the process that may be taken over)
 
             found = joblib.load(path)
+        elif path.suffix == ".pt2":
+            import torch  # noqa: PLC0415
+
+            found = torch.export.load(path)
+        elif path.suffix in (".pickle", ".safetensors"):  # a SafeTensors file can be a pickle as well
+            import pickle  # noqa: PLC0415
+
+            with path.open("rb") as file:
+                found = pickle.load(file)
         else:
             import torch  # noqa: PLC0415
 

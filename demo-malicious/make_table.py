@@ -24,8 +24,9 @@ from safetensors.torch import load_file
 import cli
 import variants
 from create_malicious_model import VARIANTS, malicious_bytes
-from inspection.scanners import inspect_file
-from weights.safe_loading import existing_file, save_safetensors
+from inspection.verdict import inspect_file
+from weights.files import existing_file
+from weights.safe_loading import save_safetensors
 
 START, END = "<!-- made by make_table.py -->", "<!-- end of what make_table.py made -->"
 TOOLS = ("torch", "fickling", "picklescan", "modelscan")

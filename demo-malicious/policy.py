@@ -20,8 +20,9 @@ import pydantic
 
 import cli
 import sign_model
-from inspection import scanners
-from weights.safe_loading import existing_file
+from inspection.report import SAFE
+from inspection.verdict import inspect_file
+from weights.files import existing_file
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -197,10 +198,10 @@ def check_format(path: Path, formats: tuple[str, ...] | None) -> Check:
     """A format that cannot hold code, or one that can, but no scanner finds code in this file."""
     if formats is None:
         return Check("format", True, "any is allowed")
-    report = scanners.inspect_file(path)
+    report = inspect_file(path)
     # printable: names in a hostile file must not steer the terminal
     found = sign_model.printable(f"{report.overall}: {without_folder(report.reason, path)}")
-    if report.overall != scanners.SAFE:
+    if report.overall != SAFE:
         return Check("format", False, found)
     if path.suffix == ".safetensors" and "safetensors" in formats:
         return Check("format", True, "a valid SafeTensors file: there is no code in this format")

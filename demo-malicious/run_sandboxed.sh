@@ -87,7 +87,7 @@ main() {
         "") show_help >&2; exit 2 ;;
         -h | --help) show_help; exit 0 ;;
         --demo)
-            [[ $variant =~ ^(system|system-legacy|resnet18|collect-env|joblib|nested)$ ]] ||
+            [[ $variant =~ ^(system|system-legacy|resnet18|collect-env|joblib|nested|export|two-formats)$ ]] ||
                 fail "there is no variant $variant: \`python create_malicious_model.py --list\` names them."
             name=demo.$variant
             ;;

@@ -100,7 +100,8 @@ class ModelServer:
 
     def load_naive(self, path: Path) -> dict[str, Any]:
         """The attack: torch.load without its safe mode. Only for the demo's own harmless files."""
-        ours = next((v for v in VARIANTS.values() if is_ours(v, path, self.marker)), None)
+        alike = [variant for variant in VARIANTS.values() if variant.file.suffix == path.suffix]
+        ours = next((variant for variant in alike if is_ours(variant, path, self.marker)), None)
         if ours is None:
             raise Refused(403, f"{path.name} is not one of this demo's own files: --naive loads only those.")
         before = self.marker.exists()

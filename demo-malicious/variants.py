@@ -7,8 +7,13 @@ object that pickle turns into a call, and knows nothing about it. All are publis
 from __future__ import annotations
 
 import io
+import logging
+import pickle
 import re
+import struct
+import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +40,7 @@ class Variant:
     write: Callable[[Any], bytes]  # payload -> the bytes of the file
     fire: Callable[[Path], object]  # loads the file, so the payload runs; gives back what came out
     calls: Callable[..., Any] | None = None  # the function that the payload calls there; None: os.system
+    no_safe_way: str = ""  # why torch.load's safe default does not apply to this format, one sentence
 
 
 def saved(value: object, **options: bool) -> bytes:
@@ -88,9 +94,59 @@ def nested(payload: object) -> bytes:
     return saved({"epoch": 3, "state_dict": layer.state_dict(), "optimizer": optimizer})
 
 
+def sample_inputs(payload: object) -> bytes:
+    """A program of torch.export whose sample inputs are the payload; its loader unpickles them."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what comes in later versions
+        model = torch.nn.Linear(2, 2)
+        with torch.no_grad():
+            for number in model.parameters():
+                number.fill_(0.5)
+        torch.export.save(torch.export.export(model, (torch.zeros(1, 2),)), file)
+    options: Any = OrderedDict()  # no keyword arguments, so that the program loads as it should
+    options.note = payload
+    new = io.BytesIO()
+    with zipfile.ZipFile(file) as old, zipfile.ZipFile(new, "w") as archive:
+        for name in old.namelist():
+            data = saved(((torch.zeros(1, 2),), options)) if "sample_inputs" in name else old.read(name)
+            archive.writestr(zipfile.ZipInfo(name), data)
+    return new.getvalue()
+
+
+def two_formats(payload: object) -> bytes:
+    """A valid SafeTensors file that is a pickle as well."""
+    return behind_safetensors_header(pickle.dumps(payload, protocol=2))
+
+
+def behind_safetensors_header(program: bytes) -> bytes:
+    """A SafeTensors file with one tensor, whose numbers are this pickle.
+
+    The first byte is the length of the header, 86, which a pickle reads as "a text follows, to the end of
+    the line". The line ends behind the last number of the header; ], } and } make a list and two dicts.
+    """
+    end = b"\n]}}"
+    header = b'{"weights":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d' % (len(program), len(program))
+    header = header.ljust(ord("V") - len(end)) + end
+    return struct.pack("<Q", len(header)) + header + program
+
+
 def unsafe_torch_load(path: Path) -> object:
     """Load as everybody did before PyTorch 2.6. Only ever call this with a file of this demo."""
     return torch.load(path, weights_only=False)
+
+
+def unsafe_export_load(path: Path) -> object:
+    """torch.export.load unpickles by itself. Only ever call this with a file of this demo."""
+    logging.getLogger("torch.export").setLevel(logging.CRITICAL)
+    logging.getLogger("torch._export.serde.serialize").setLevel(logging.CRITICAL)
+    return torch.export.load(path)
+
+
+def unsafe_pickle_load(path: Path) -> object:
+    """As many programs read whatever they are given. Only ever call this with a file of this demo."""
+    with path.open("rb") as file:
+        return pickle.load(file)
 
 
 def unsafe_joblib_load(path: Path) -> object:
@@ -149,6 +205,25 @@ OTHER_PLACES = {
             TORCH_LOAD,
             nested,
             unsafe_torch_load,
+        ),
+        Variant(
+            "export",
+            Path("malicious_program.pt2"),
+            "A program of torch.export, the newest format, with the call in its sample inputs.",
+            "https://github.com/pytorch/pytorch/pull/176791",
+            "torch.export.load(FILE)",
+            sample_inputs,
+            unsafe_export_load,
+            no_safe_way="torch.export.load tries weights_only=True, and then weights_only=False by itself",
+        ),
+        Variant(
+            "two-formats",
+            Path("malicious_weights.safetensors"),
+            "A valid SafeTensors file that is a pickle as well: which one it is, the reader decides.",
+            "https://blog.trailofbits.com/2024/03/04/relishing-new-fickling-features-for-securing-ml-systems/",
+            "pickle.load(open(FILE, 'rb'))",
+            two_formats,
+            unsafe_pickle_load,
         ),
     )
 }

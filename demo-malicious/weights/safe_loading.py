@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import cli
+from weights.files import existing_file
 
 Weights = dict[str, torch.Tensor]
 T = TypeVar("T")
@@ -40,23 +41,6 @@ class RefusedError(cli.UserError):
 
 
 # --- reading -------------------------------------------------------------------------------------------
-
-
-def existing_file(path: Path) -> Path:
-    """Give `path` back if it is a file that can be read, else raise UserError."""
-    if path.is_dir():
-        raise cli.UserError(f"{path} is a folder: name a model file.")
-    try:
-        if path.exists() and not path.is_file():
-            raise cli.UserError(f"{path} is not an ordinary file (a device or a pipe): name a model file.")
-        with path.open("rb") as file:
-            if not file.read(1):
-                raise cli.UserError(f"{path} is empty: download or create the file again.")
-    except FileNotFoundError:
-        raise cli.UserError(f"{path} does not exist: check the name, or create the file first.") from None
-    except OSError as error:
-        raise cli.UserError(f"{path} cannot be read ({error.strerror}): check its permissions.") from error
-    return path
 
 
 def load_pickle(path: Path, mmap: bool = False, part: str = "") -> Weights:

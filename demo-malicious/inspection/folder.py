@@ -1,0 +1,200 @@
+"""A folder as model hubs have them: every file is looked at, by its content and not by its name.
+
+Helper module, not a command. What is skipped is listed. Settings that name code, lists of shards and links
+are judged as well: a loader follows them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from inspection.headers import leaves_folder
+from inspection.names import few
+from inspection.plain_texts import is_text, judge_text
+from inspection.report import SAFE, UNKNOWN, UNSAFE, Finding, Report
+from inspection.texts import dictionaries
+from inspection.verdict import inspect_file
+
+TEXT, IMAGE, SKIPPED, LINK = "text", "image", "skipped", "link"
+HARMLESS = (TEXT, IMAGE)  # formats that are no models, summed up in one line
+IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"%PDF-", b"RIFF")
+LARGEST_JSON = 64 * 2**20
+SENTENCES = "sentence_transformers."
+
+
+def inspect_folder(folder: Path) -> list[Report]:
+    """One report for each file below the folder, in the order of their names. Raises nothing."""
+    return list(reports(folder))
+
+
+def reports(folder: Path) -> Iterator[Report]:
+    """The reports of inspect_folder, one after the other."""
+    for path in every_file(folder):
+        yield inspect_entry(path, folder)
+
+
+def every_file(folder: Path) -> list[Path]:
+    """Every file below the folder, links included, and what stands for a folder that is not looked into."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        here = Path(place)
+        for name in sorted(folders):
+            if (here / name).is_symlink() or name == ".git":
+                folders.remove(name)
+                found.append(here / name)
+        found += [here / name for name in files]
+    return sorted(found)
+
+
+def inspect_entry(path: Path, folder: Path) -> Report:
+    """One file of a folder."""
+    if path.is_symlink() and (away := leads_away(path, folder)):
+        return told(path, LINK, UNKNOWN, away)
+    if path.name == ".git" and path.is_dir():
+        return told(
+            path, SKIPPED, UNKNOWN, "it is Git's own folder, which is not looked into; no loader reads it"
+        )
+    if path.is_dir():
+        return told(path, LINK, UNKNOWN, "it is a link to a folder, which is not looked into twice")
+    if path.exists() and not path.is_file():
+        return told(path, SKIPPED, UNKNOWN, "it is not an ordinary file (a device or a pipe)")
+    try:
+        size = path.stat().st_size
+        if size == 0:
+            return told(path, TEXT, SAFE, "it is empty")
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        return told(path, SKIPPED, UNKNOWN, f"it cannot be read ({error.strerror})")
+    report = inspect_file(path)
+    if report.formats:
+        return report
+    if head.startswith(IMAGES):
+        return told(path, IMAGE, SAFE, "it is an image or a document", size)
+    if path.suffix == ".pyc":
+        return told(path, SKIPPED, UNKNOWN, "it is compiled Python code, which is not judged here", size)
+    raw = path.read_bytes() if size <= LARGEST_JSON else b""
+    if raw and is_text(raw):
+        findings = [*judge_text(path.name, raw), *judge_settings(path, folder, raw)]
+        worst = min(findings, key=lambda one: (UNSAFE, UNKNOWN, SAFE).index(one.answer))
+        return told(path, TEXT, worst.answer, worst.reason, size)
+    return told(path, SKIPPED, UNKNOWN, "it is of no format that is known here", size)
+
+
+def told(path: Path, kind: str, answer: str, reason: str, size: int = 0) -> Report:
+    """A report on something that is no model file."""
+    return Report(path, size, kind, overall=answer, reason=reason)
+
+
+def leads_away(path: Path, folder: Path) -> str:
+    """Why a link is not followed; nothing if it stays in the folder, or in the cache of a hub."""
+    target = Path(os.path.realpath(path))
+    root = folder.resolve()
+    # the cache of a model hub: snapshots/<revision>/<name> is a link to blobs/<digest>
+    caches = [parent.parent / "blobs" for parent in (root, *root.parents) if parent.name == "snapshots"]
+    if not target.exists():
+        return "it is a link to nothing"
+    if root in target.parents or any(cache in target.parents for cache in caches):
+        return ""
+    return f"it is a link that leads out of the folder, to {target}"
+
+
+# --- settings that a loader acts on --------------------------------------------------------------------
+
+
+def judge_settings(path: Path, folder: Path, raw: bytes) -> list[Finding]:
+    """JSON files whose content makes a loader import code or read other files."""
+    if path.suffix != ".json":
+        return []
+    try:
+        tree = json.loads(raw)
+    except (ValueError, RecursionError):
+        return [Finding(UNKNOWN, "it is JSON that cannot be read")]
+    if path.name.endswith(".index.json"):
+        return shards(tree, path)
+    found: list[Finding] = []
+    if isinstance(tree, dict):
+        found += code_of(tree, path.parent)
+    if path.name == "modules.json" and isinstance(tree, list):  # sentence-transformers
+        types = {str(part.get("type", SENTENCES)) for part in tree if isinstance(part, dict)}
+        if own := sorted(name for name in types if not name.startswith(SENTENCES)):
+            found.append(
+                Finding(
+                    UNSAFE, f"it names code ({few(own)}) that sentence-transformers imports from the folder"
+                )
+            )
+    return found
+
+
+def code_of(tree: dict[str, Any], here: Path) -> list[Finding]:
+    """What settings of transformers, diffusers or peft import."""
+    named: list[str] = []
+    for part in dictionaries(tree):
+        for key in ("auto_map", "custom_pipelines"):
+            if part.get(key):
+                value = part[key]
+                values = list(value.values()) if isinstance(value, dict) else [value]
+                named += [one for value in values for one in texts_in(value)]
+    if named:
+        scripts = sorted(script.name for script in here.glob("*.py"))
+        beside = f"; beside it: {few(scripts)}" if scripts else ""
+        return [
+            Finding(
+                UNSAFE,
+                f"it names Python code ({few(sorted(set(named)))}) that transformers imports with "
+                f"trust_remote_code=True{beside}",
+            )
+        ]
+    if tree.get("trust_remote_code") is True:
+        return [Finding(UNSAFE, "it asks for trust_remote_code=True")]
+    mapping = tree.get("auto_mapping")
+    if isinstance(mapping, dict) and mapping.get("parent_library"):
+        library = str(mapping["parent_library"])
+        if library.split(".", maxsplit=1)[0] not in ("transformers", "diffusers", "peft"):
+            return [Finding(UNKNOWN, f"it is an adapter whose base model is code of {library[:100]!r}")]
+    if "_class_name" in tree and "_diffusers_version" in tree:
+        pairs = [value for value in tree.values() if isinstance(value, list) and len(value) == 2]
+        libraries = {str(value[0]) for value in pairs} - {"transformers", "diffusers", "None"}
+        if own := sorted(name for name in libraries if has_code(here, name)):
+            return [
+                Finding(UNSAFE, f"it names Python code of this folder ({few(own)}) that diffusers imports")
+            ]
+    return []
+
+
+def has_code(here: Path, name: str) -> bool:
+    """Whether a pipeline's part is Python code of this folder."""
+    return not leaves_folder(name) and ((here / f"{name}.py").exists() or any((here / name).glob("*.py")))
+
+
+def texts_in(value: object) -> list[str]:
+    """The texts in a text or a list."""
+    if isinstance(value, list):
+        return [text for part in value for text in texts_in(part)]
+    return [value] if isinstance(value, str) else []
+
+
+def shards(tree: Any, path: Path) -> list[Finding]:
+    """A list of shards: none may be missing, lie elsewhere, or be in the folder and not on the list."""
+    mapping = tree.get("weight_map") if isinstance(tree, dict) else None
+    if not isinstance(mapping, dict) or not all(isinstance(name, str) for name in mapping.values()):
+        return [Finding(UNKNOWN, "it is a list of shards that cannot be read")]
+    named = set(mapping.values())
+    away = sorted(name for name in named if leaves_folder(name))
+    missing = sorted(name for name in named if not leaves_folder(name) and not (path.parent / name).exists())
+    first = path.name.removesuffix(".index.json").rsplit(".", 1)
+    pattern = f"{first[0]}-*-of-*.{first[-1]}"
+    extra = sorted(one.name for one in path.parent.glob(pattern) if one.name not in named)
+    if away:
+        return [Finding(UNSAFE, f"it names shards outside of the folder: {few(away)}")]
+    if missing:
+        return [Finding(UNKNOWN, f"it names {len(missing)} shards that are missing: {few(missing)}")]
+    if extra:
+        return [
+            Finding(UNKNOWN, f"{len(extra)} shards lie in the folder that it does not name: {few(extra)}")
+        ]
+    return []

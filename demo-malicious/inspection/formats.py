@@ -1,0 +1,183 @@
+"""Which formats fit these bytes, and what each one's loader would do with them.
+
+Helper module, not a command. One file can have several readers: a valid SafeTensors file can be a pickle as
+well. So every format is tried at every place where its loader looks, the parts of archives too, and
+all that fit are judged. What is recognised and not judged is named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from inspection import headers
+from inspection.content import MB, Content
+from inspection.keras import KERAS_RUNS
+from inspection.pickle_reader import MOST_INSTRUCTIONS, Buffer, TooLong
+from inspection.pickles import bare_pickles, stream
+from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge, Finding
+from inspection.wrappers import compression, fits_tar, judge_compressed, judge_tar
+from inspection.zips import HDF5, NPY, SENDER, fits_zip, inside, judge_zip
+
+SAFETENSORS = "SafeTensors"
+MOST_DEPTH = 5  # archives in archives
+
+
+class File(Content):
+    """The findings of a file; it can look at its own parts."""
+
+    def look(self, data: Buffer, where: str, depth: int) -> None:
+        look(data, where, self, depth)
+
+
+def look(data: Buffer, where: str = "", content: Content | None = None, depth: int = 0) -> Content:
+    """Try every format on these bytes. The findings stand in the content; an empty list means: none fits."""
+    content = content or File()
+    if depth > MOST_DEPTH:
+        content.add(UNKNOWN, f"it has more than {MOST_DEPTH} archives in each other", where)
+        return content
+    found: list[str] = []
+    for usual_name, fits, judge in READERS:
+        if not fits(data):
+            continue
+        name = usual_name
+        try:
+            name = judge(data, where, content, depth) or usual_name
+        except CannotJudge as error:
+            content.limit = True
+            content.add(UNKNOWN, str(error), where)
+        except TooLong:
+            content.limit = True
+            content.add(
+                UNKNOWN,
+                f"it has more than {MOST_INSTRUCTIONS} instructions, more than this tool follows",
+                where,
+            )
+        found.append(name)
+    if name := bare_pickles(data, where, content, found):
+        found.append(name)
+    if len(found) > 1:
+        both = f"it is {' and '.join(found)} at once, and which one counts is up to the reader"
+        content.findings.insert(0, Finding(UNKNOWN, both, where))
+    if not where:
+        content.formats = found
+    return content
+
+
+def judge_safetensors(data: Buffer, where: str, content: Content, depth: int) -> str:
+    rows, finding = headers.safetensors(data)
+    content.tensors += rows
+    content.findings.append(finding.inside(where) if where else finding)
+    return SAFETENSORS
+
+
+def judge_npy(data: Buffer, where: str, content: Content, depth: int) -> str:
+    """An array file. An array of objects is a pickle behind the header."""
+    header, start = headers.npy_header(data)
+    if headers.has_objects(header.get("descr")):
+        content.notes.append(
+            "it is an array of objects, which is a pickle: numpy.load runs it with allow_pickle=True"
+        )
+        stream(data, start, inside(where, "array of objects") if where else "array of objects", content)
+        return "NumPy array of objects"
+    size = headers.array_bytes(header)
+    if start + size != len(data):
+        content.add(UNKNOWN, "its header promises another number of bytes than the file has", where)
+    else:
+        content.add(SAFE, "it is an array of numbers", where)
+    return "NumPy array"
+
+
+def judge_with(reader: Callable[[Buffer], Finding]) -> Callable[[Buffer, str, Content, int], str]:
+    def judge(data: Buffer, where: str, content: Content, depth: int) -> str:
+        finding = reader(data)
+        content.findings.append(finding.inside(where) if where else finding)
+        return ""
+
+    return judge
+
+
+def hdf5_places(data: Buffer) -> int:
+    """HDF5 may begin at 0, 512, 1024, 2048 and so on. Gives the place, or -1."""
+    place = 0
+    while place < len(data):
+        if bytes(data[place : place + 8]) == HDF5:
+            return place
+        place = max(512, 2 * place)
+    return -1
+
+
+def judge_hdf5(data: Buffer, where: str, content: Content, depth: int) -> str:
+    """HDF5: recognised, searched for a Lambda layer, and not judged beyond that."""
+    if hdf5_places(data) > 0:
+        content.add(UNKNOWN, "it is HDF5 behind something else", where)
+    position, keras, runs = 0, False, ""
+    while position < len(data):  # in pieces that overlap
+        piece = bytes(data[position : position + 8 * MB])
+        keras |= b"model_config" in piece or b"keras_version" in piece
+        if match := re.search(
+            rb'"class_name"\s*:\s*"(Lambda|TFSMLayer|TorchModuleWrapper|__lambda__)"', piece
+        ):
+            runs = match[1].decode()
+        position += 8 * MB - 4096 if len(piece) == 8 * MB else len(piece)
+    if runs:
+        content.add(UNSAFE, f"it is a Keras model (HDF5) with {KERAS_RUNS[runs]}", where)
+    else:
+        kind = "a Keras model or weights (HDF5)" if keras else "HDF5"
+        content.add(
+            UNKNOWN,
+            f"it is {kind}, which is not judged here; modelscan looks for Lambda layers in it",
+            where,
+            "Load weights only, into a model that you build yourself, with Keras's safe mode on.",
+        )
+    return "HDF5"
+
+
+def magic(*starts: bytes, at: int = 0) -> Callable[[Buffer], bool]:
+    return lambda data: bytes(data[at : at + 16]).startswith(starts)
+
+
+def refuse(answer: str, reason: str, help: str = "") -> Callable[[Buffer, str, Content, int], str]:
+    def judge(data: Buffer, where: str, content: Content, depth: int) -> str:
+        content.add(answer, reason, where, help)
+        return ""
+
+    return judge
+
+
+UNPACK = "Unpack it and inspect the folder."
+# name, does it fit, judge: adds findings and may give a better name
+READERS: list[tuple[str, Callable[[Buffer], bool], Callable[[Buffer, str, Content, int], str]]] = [
+    ("zip archive", fits_zip, judge_zip),
+    (SAFETENSORS, headers.is_safetensors, judge_safetensors),
+    ("tar archive", fits_tar, judge_tar),
+    ("compressed", lambda data: bool(compression(data)), judge_compressed),
+    ("NumPy array", magic(NPY), judge_npy),
+    ("HDF5", lambda data: hdf5_places(data) >= 0, judge_hdf5),
+    ("GGUF", magic(b"GGUF"), judge_with(headers.gguf)),
+    ("ONNX", headers.is_onnx, judge_with(headers.onnx)),
+    ("SentencePiece vocabulary", headers.is_vocabulary, refuse(
+        SAFE, "it is a vocabulary of SentencePiece: texts and scores")),
+    ("TensorFlow graph or SavedModel", headers.is_saved_model, refuse(
+        UNKNOWN, "it is a TensorFlow graph or SavedModel, which is not judged here; modelscan looks for "
+        "operators that read and write files")),
+    ("ggml", magic(b"lmgg", b"fmgg", b"tjgg", b"algg", b"ggml", b"ggmf", b"ggjt"), refuse(
+        UNKNOWN, "it is a file of ggml before GGUF, which is not judged here", "Ask the sender for GGUF.")),
+    ("TensorFlow Lite", magic(b"TFL3", at=4), refuse(
+        UNKNOWN, "it is TensorFlow Lite, which is not judged here")),
+    ("ExecuTorch", magic(b"ET12", b"ET13", at=4), refuse(
+        UNKNOWN, "it is ExecuTorch, which is not judged here")),
+    ("7z archive", magic(b"7z\xbc\xaf\x27\x1c"), refuse(
+        UNKNOWN, "it is a 7z archive, which is not judged here", UNPACK)),
+    ("RAR archive", magic(b"Rar!\x1a\x07"), refuse(
+        UNKNOWN, "it is a RAR archive, which is not judged here", UNPACK)),
+    ("lz4", magic(b"\x04\x22\x4d\x18"), refuse(
+        UNKNOWN, "it is compressed with lz4, as joblib can do; it is not unpacked here", UNPACK)),
+    ("zstd", magic(b"\x28\xb5\x2f\xfd"), refuse(
+        UNKNOWN, "it is compressed with zstd; it is not unpacked here", UNPACK)),
+    ("old joblib", magic(b"ZF"), refuse(
+        UNKNOWN, "it is compressed as by joblib before 0.10, which is not judged here", SENDER)),
+    ("program", magic(b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xfe\xed\xfa", b"\xca\xfe\xba\xbe", b"MZ"), refuse(
+        UNSAFE, "it is a program or a library of machine code, not a model")),
+    ("script", magic(b"#!"), refuse(UNSAFE, "it is a script, not a model")),
+]  # fmt: skip

@@ -1,0 +1,87 @@
+"""What an imported name means: PyTorch's safe loader allows it, it only holds data, or nobody vouches for it.
+
+Helper module, not a command.
+"""
+
+from __future__ import annotations
+
+import re
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+
+from torch._weights_only_unpickler import _get_allowed_globals
+
+# The names that weights_only=True allows: PyTorch's own list. The function is private to PyTorch, which is
+# one reason why requirements-torch.txt pins the version.
+ALLOWED = frozenset(_get_allowed_globals())
+
+# Names that are not on PyTorch's list, but build plain values and call nothing that a file could choose:
+# what honest checkpoints carry beside their tensors. Loading them by weights_only=True takes
+# torch.serialization.safe_globals. A class of any library that does more is not here, on purpose.
+DATA = frozenset(
+    """
+    argparse.Namespace types.SimpleNamespace
+    collections.defaultdict collections.deque collections.Counter collections.OrderedDict
+    copyreg._reconstructor copyreg.__newobj__
+    builtins.object builtins.set builtins.frozenset builtins.complex builtins.slice builtins.range
+    builtins.list builtins.dict builtins.tuple builtins.int builtins.float builtins.bool builtins.str
+    builtins.bytes builtins.bytearray
+    datetime.datetime datetime.date datetime.time datetime.timedelta datetime.timezone
+    datetime.timezone.utc decimal.Decimal fractions.Fraction uuid.UUID
+    pathlib.Path pathlib.PosixPath pathlib.WindowsPath pathlib.PurePath pathlib.PurePosixPath
+    pathlib.PureWindowsPath pathlib._local.Path pathlib._local.PosixPath pathlib._local.WindowsPath
+    pathlib._local.PurePosixPath pathlib._local.PureWindowsPath
+    numpy.dtype numpy.ndarray numpy._core.multiarray.scalar numpy._core.multiarray._reconstruct
+    numpy._core.numeric._frombuffer
+    numpy.bool_ numpy.bool numpy.int8 numpy.int16 numpy.int32 numpy.int64 numpy.uint8 numpy.uint16
+    numpy.uint32 numpy.uint64 numpy.float16 numpy.float32 numpy.float64 numpy.longdouble numpy.complex64
+    numpy.complex128 numpy.str_ numpy.bytes_ numpy.datetime64 numpy.timedelta64
+    torch.device torch.Size torch.dtype torch.memory_format torch.layout
+    """.split()  # noqa: SIM905 (a list of names reads better like this)
+)
+
+# Classes of numpy.dtypes are named by what they are: Float64DType and so on
+NUMPY_DTYPE = re.compile(r"numpy\.dtypes\.\w+DType")
+# joblib's stand-in for an array: its numbers stand between the instructions, which we do not follow
+JOBLIB_ARRAY = "joblib.numpy_pickle.NumpyArrayWrapper"
+VALID_NAME = re.compile(r"[\w.<>]{1,200}")
+
+
+def full_name(module: str, name: str) -> str:
+    """A name as Python 3 and today's NumPy spell it: old pickles say __builtin__ and numpy.core."""
+    module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+    module = re.sub(r"^numpy\.core\b", "numpy._core", module)
+    return f"{module}.{name}"
+
+
+def is_allowed(name: str) -> bool:
+    """Whether PyTorch's safe loader takes this name."""
+    return name in ALLOWED
+
+
+def is_data(name: str) -> bool:
+    """Whether this name only builds a plain value. PyTorch's safe loader refuses it unless it is told so."""
+    return name in DATA or bool(NUMPY_DTYPE.fullmatch(name))
+
+
+def disallowed(names: set[str]) -> list[str]:
+    """The names that neither PyTorch's list nor ours vouches for."""
+    return sorted(n for n in names if not is_allowed(n) and not is_data(n) and n != JOBLIB_ARRAY)
+
+
+def only_data(names: set[str]) -> list[str]:
+    """The names that only hold data and that the safe loader would not take by itself."""
+    return sorted(name for name in names if is_data(name) and not is_allowed(name))
+
+
+def few(names: list[str]) -> str:
+    """The names in one line, which stays short whatever a hostile file holds."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(name[:200] for name in names[:5]) + more
+
+
+def refused(names: list[str]) -> str:
+    """Why a file with these names is not safe, in one clause."""
+    return (
+        f"it imports {few(names)}. PyTorch's safe loader (weights_only=True) does not allow that in a model; "
+        "weights_only=False would run it"
+    )

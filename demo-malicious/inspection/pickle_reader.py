@@ -1,0 +1,262 @@
+"""Every name that a pickle would import, found by following its stack without running anything.
+
+Helper module, not a command. A pickle is a program for a small stack machine. This one keeps only what
+decides which names are imported: texts, imported names, marks and the memo. The instructions come from
+Python's own table (pickletools). Where the real machine would stop with an error, this one stops as well;
+where it cannot be sure, it goes on, so that it never sees less than a loader does.
+"""
+
+from __future__ import annotations
+
+import codecs
+import pickletools
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from inspection.names import VALID_NAME, full_name
+
+MOST_INSTRUCTIONS = 6_000_000  # of all pickles in a file; 40,000 tensors need 1.4 million
+
+
+class Buffer(Protocol):
+    """Bytes, or a file that is mapped into memory."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: slice, /) -> bytes: ...
+    def find(self, what: bytes, start: int = ..., end: int = ..., /) -> int: ...
+
+
+class TooLong(Exception):
+    """The pickle has more instructions than this reader follows."""
+
+
+@dataclass
+class Walk:
+    """What one pickle would do, as far as imports are concerned."""
+
+    start: int
+    end: int = 0  # behind the last instruction that was read
+    instructions: int = 0
+    names: set[str] = field(default_factory=set)
+    complete: bool = False  # it ends with STOP and gives back a value
+    hides: bool = False  # it imports a name that it puts together in a way we do not follow
+    odd: bool = False  # it imports something that is not a valid name
+    changes: bool = False  # it changes what it imports, not only what it makes of it
+    codes: bool = False  # it imports by a number of the extension registry
+    calls: bool = False  # it calls or fills something that it imported or made
+
+    @property
+    def accepted(self) -> bool:
+        """Whether a loader would read this as a pickle, or at least import something before it gives up."""
+        return self.complete or bool(self.names) or self.hides or self.codes
+
+
+# --- the table of instructions -----------------------------------------------------------------------------
+
+MARK = object()
+LINE, PAIR = -1, -10  # an argument that ends with its line; two of them
+_SIZES = {  # instruction -> size of its argument, or LINE, PAIR, or minus the size of a length before it
+    pickletools.TAKEN_FROM_ARGUMENT1: -21,
+    pickletools.TAKEN_FROM_ARGUMENT4: -24,
+    pickletools.TAKEN_FROM_ARGUMENT4U: -24,
+    pickletools.TAKEN_FROM_ARGUMENT8U: -28,
+    pickletools.UP_TO_NEWLINE: LINE,
+}
+ARGUMENT: list[int | None] = [None] * 256
+NAME = [""] * 256
+POPS: list[tuple[int, bool]] = [(0, False)] * 256  # how many values, and all down to a mark before them
+PUSHES = [0] * 256
+for _opcode in pickletools.opcodes:
+    _code = ord(_opcode.code)
+    NAME[_code] = _opcode.name
+    _size = _opcode.arg.n if _opcode.arg else 0
+    ARGUMENT[_code] = PAIR if _opcode.name in ("GLOBAL", "INST") else _SIZES.get(_size, _size)
+    _before = [kind.name for kind in _opcode.stack_before]
+    POPS[_code] = (_before.index("mark") if "mark" in _before else len(_before), "mark" in _before)
+    PUSHES[_code] = len(_opcode.stack_after)
+
+TEXTS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "SHORT_BINSTRING", "BINSTRING", "STRING"}
+IS_TEXT = [name in TEXTS for name in NAME]
+CALLS = [name in {"REDUCE", "OBJ", "NEWOBJ", "NEWOBJ_EX"} for name in NAME]
+SPECIAL = [
+    name
+    in {
+        "MARK", "STOP", "GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "DUP", "POP", "BUILD",
+        "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET",
+    }
+    for name in NAME
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A value that is an imported name itself."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """A value that is a text, and where it stands."""
+
+    kind: str
+    first: int
+    last: int
+
+    def read(self, data: Buffer) -> bytes:
+        """The text as a loader would see it: protocol 0 has escapes."""
+        raw = bytes(data[self.first : min(self.last, self.first + 2000)])
+        try:
+            if self.kind == "UNICODE":
+                return raw.decode("raw-unicode-escape").encode("utf-8", "replace")
+            if self.kind == "STRING":
+                return codecs.escape_decode(raw.strip()[1:-1])[0]
+        except ValueError:
+            return b"?"
+        return raw
+
+
+def walk(data: Buffer, start: int = 0, most: int = MOST_INSTRUCTIONS) -> Walk:
+    """Follow the pickle that begins at `start`. Raises TooLong after `most` instructions."""
+    found = Walk(start, start)
+    stack: list[object] = []
+    memo: dict[int, object] = {}
+    size, position, count = len(data), start, 0
+    window, base = b"", start  # instructions are read from a copy: single bytes of a mapped file are slow
+    while position < size:
+        offset = position - base
+        if offset >= len(window) or offset < 0:
+            base, offset = position, 0
+            window = data[position : position + 65536]
+        code = window[offset]
+        argument = ARGUMENT[code]
+        if argument is None:
+            break
+        count += 1
+        if count > most:
+            raise TooLong
+        # where the argument stands
+        first = position + 1
+        if argument >= 0:
+            last = after = first + argument
+        elif argument <= -21:
+            width = -20 - argument
+            first += width
+            length = int.from_bytes(data[first - width : first], "little")
+            last = after = first + length
+        else:
+            last = data.find(b"\n", first)
+            after = last + 1
+            if argument == PAIR and last >= 0:
+                middle = last
+                last = data.find(b"\n", after)
+                after = last + 1
+                if last < 0:  # Python's own reader takes what there is, without its last byte, and imports it
+                    _import(found, stack, data[first:middle], data[middle + 1 : size - 1])
+            elif argument == PAIR:
+                _import(found, stack, data[first : size - 1], b"")
+            if last < 0:
+                break
+        if after > size:
+            break
+        position = after
+        if SPECIAL[code]:
+            if not _special(NAME[code], data, (first, last), stack, memo, found):
+                found.end = position
+                break
+            if argument == PAIR:
+                _import(found, stack, data[first:middle], data[middle + 1 : last])
+        else:
+            pops, marked = POPS[code]
+            if marked:
+                while stack and stack[-1] is not MARK:
+                    stack.pop()
+                if not stack:
+                    break
+                stack.pop()
+            if pops:
+                if len(stack) < pops or MARK in stack[-pops:]:
+                    break
+                del stack[-pops:]
+            if CALLS[code]:
+                found.calls = True
+            if IS_TEXT[code]:
+                stack.append(Text(NAME[code], first, last))
+            else:
+                stack.extend([None] * PUSHES[code])
+        found.end = position
+    found.instructions = count
+    return found
+
+
+def _special(  # noqa: PLR0917 (called a million times: by place is faster)
+    name: str, data: Buffer, span: tuple[int, int], stack: list[object], memo: dict[int, object], found: Walk
+) -> bool:
+    """One instruction that matters for imports. Gives False where the pickle ends."""
+    if name == "MARK":
+        stack.append(MARK)
+    elif name == "STOP":
+        found.complete = bool(stack) and stack[-1] is not MARK
+        return False
+    elif name == "INST":  # the arguments of the call; the name itself comes afterwards
+        while stack and stack[-1] is not MARK:
+            stack.pop()
+        if stack:  # Python's own reader imports first and looks for the mark afterwards
+            stack.pop()
+            found.calls = True
+    elif name == "STACK_GLOBAL":
+        if len(stack) < 2:
+            return False
+        module, attribute = stack[-2], stack[-1]
+        del stack[-2:]
+        if isinstance(module, Text) and isinstance(attribute, Text):
+            odd = found.odd
+            _import(found, stack, module.read(data), attribute.read(data))
+            found.hides |= found.odd and not odd  # not a name that anybody saves
+        else:
+            found.hides = True
+            stack.append(None)
+    elif name.startswith("EXT"):
+        found.codes = True
+        stack.append(None)
+    elif name == "DUP":
+        if not stack:
+            return False
+        stack.append(stack[-1])
+    elif name == "POP":
+        if not stack:
+            return False
+        stack.pop()
+    elif name == "BUILD":
+        if len(stack) < 2:
+            return False
+        stack.pop()
+        found.calls = True
+        found.changes |= isinstance(stack[-1], Imported)
+    elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+        if not stack:
+            return False
+        memo[len(memo) if name == "MEMOIZE" else _number(name, data[span[0] : span[1]])] = stack[-1]
+    elif name in ("GET", "BINGET", "LONG_BINGET"):
+        # a reader that goes on from an earlier pickle may know more than we do: unknown, but not an error
+        stack.append(memo.get(_number(name, data[span[0] : span[1]])))
+    return True
+
+
+def _number(name: str, argument: bytes) -> int:
+    if name in ("GET", "PUT"):
+        try:
+            return int(argument)
+        except ValueError:
+            return -1
+    return int.from_bytes(argument, "little")
+
+
+def _import(found: Walk, stack: list[object], module: bytes, attribute: bytes) -> None:
+    """Note an import."""
+    name = full_name(module.decode("utf-8", "replace"), attribute.decode("utf-8", "replace"))
+    if VALID_NAME.fullmatch(name):
+        found.names.add(name)
+    else:
+        found.odd = True
+    stack.append(Imported(name))

@@ -1,0 +1,68 @@
+"""Text files beside weights: which of them does a loader act on?
+
+Helper module, not a command.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from inspection.keras import keras_config
+from inspection.pickle_reader import Buffer
+from inspection.report import SAFE, UNKNOWN, UNSAFE, Finding
+from inspection.texts import chat_template, dictionaries
+
+MB = 1024 * 1024
+
+
+def is_text(data: Buffer) -> bool:
+    """Whether the file is text: UTF-8 without control characters, all of it."""
+    if len(data) > 64 * MB:
+        return False
+    raw = bytes(data[0 : len(data)])
+    if re.search(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]", raw[:65536]) or b"\0" in raw:
+        return False
+    try:
+        raw.decode("utf-8")
+        return True
+    except UnicodeDecodeError:
+        return False
+
+
+def judge_text(name: str, raw: bytes) -> list[Finding]:
+    """What a text beside weights can do: by its name and its content."""
+    text, name = raw.decode("utf-8", "replace"), name.lower()
+    if name.endswith((".py", ".pyc", ".pth")) or re.match(r"\s*(import \w+|from \w[\w.]* import )", text):
+        return [Finding(UNKNOWN, "it is Python code, which is not judged here: read it before you run it")]
+    if name.endswith((".sh", ".bat", ".ps1", ".cmd")):
+        return [Finding(UNKNOWN, "it is a script, which is not judged here: read it before you run it")]
+    if name.endswith((".jinja", ".jinja2", ".j2")):
+        return [chat_template(text, "it")]
+    if name.endswith((".yaml", ".yml")) and re.search(r"!!?python/", text):
+        return [Finding(UNSAFE, "it is YAML that asks for Python objects, which an unsafe YAML loader makes")]
+    if name.endswith((".yaml", ".yml")) and "_target_" in text:
+        return [
+            Finding(
+                UNKNOWN, "it is YAML with _target_ (Hydra), which names code that a loader imports and calls"
+            )
+        ]
+    if '"class_name"' in text and text.lstrip()[:1] == "{":
+        return [keras_config(text)]
+    found = []
+    if '"chat_template"' in text and text.lstrip()[:1] == "{":
+        try:
+            for part in dictionaries(json.loads(text)):
+                value = part.get("chat_template")
+                for one in value if isinstance(value, list) else [value]:
+                    template = one.get("template") if isinstance(one, dict) else one
+                    if isinstance(template, str):
+                        found.append(chat_template(template, "its chat_template"))
+        except (ValueError, RecursionError):
+            found.append(Finding(UNKNOWN, "it is JSON that cannot be read"))
+    return found or [Finding(SAFE, "it is text")]
+
+
+def printable(text: str) -> str:
+    """Control characters and unpaired surrogates as "?"."""
+    return "".join(c if c.isprintable() else "?" for c in text)[:200]

@@ -1,0 +1,186 @@
+"""Tar archives and compressed files: what is inside counts.
+
+Helper module, not a command.
+"""
+
+from __future__ import annotations
+
+import bz2
+import io
+import lzma
+import re
+import tarfile
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+from inspection import archives
+from inspection.content import MB, Content
+from inspection.pickle_reader import Buffer, walk
+from inspection.pickles import MOST_PICKLES, judge_names, one_pickle
+from inspection.plain_texts import printable
+from inspection.report import UNKNOWN, UNSAFE, CannotJudge
+from inspection.zips import fits_zip, inside, judge_part
+
+MOST_UNPACKED = 256 * MB  # of a compressed file
+MOST_RATIO = 1100  # what zlib reaches at most
+SANDBOX = "If you need it, load it in the sandbox (run_sandboxed.sh) and save the weights as SafeTensors."
+
+
+def fits_tar(data: Buffer) -> bool:
+    """Whether the first block is a tar header: the name may be anything, the checksum has to be right."""
+    block = bytes(data[0:512])
+    if len(block) < 512 or not any(block):
+        return False
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        return True
+    except (tarfile.TarError, ValueError):
+        return False
+
+
+def judge_tar(data: Buffer, where: str, content: Content, depth: int) -> str:
+    """A tar archive: of PyTorch before 0.4, of NeMo, or of anything. Members are judged one by one."""
+    names: list[str] = []
+    unpacked = 0
+    try:
+        with tarfile.open(fileobj=archives.BufferFile(data), mode="r:") as tar:
+            for number, member in enumerate(tar):
+                if number > 20_000:
+                    raise CannotJudge("it is a tar archive of more than 20000 files")
+                name = printable(member.name)
+                names.append(member.name.lstrip("./"))
+                place = inside(where, name)
+                if member.name.startswith("/") or ".." in member.name.split("/") or "\\" in member.name:
+                    content.add(UNSAFE, "it would be unpacked outside of the archive's folder", place)
+                if member.issym() or member.islnk():
+                    content.add(UNKNOWN, f"it is a link to {printable(member.linkname)}", place)
+                elif member.isfile():
+                    unpacked += member.size
+                    if member.size > MOST_UNPACKED or unpacked > 8 * MOST_UNPACKED:
+                        content.add(
+                            UNKNOWN,
+                            f"it has {member.size} bytes, more than this tool reads in a tar archive",
+                            place,
+                        )
+                        continue
+                    file = tar.extractfile(member)
+                    part = file.read() if file else b""
+                    if {"storages", "tensors", "pickle"} & {names[-1]}:
+                        old_tar_part(part, place, content)
+                    else:
+                        judge_part(part, place, content, depth)
+    except (tarfile.TarError, OSError, ValueError, EOFError, OverflowError) as error:
+        raise CannotJudge("it is a tar archive that is damaged") from error
+    if {"storages", "tensors", "pickle"} <= set(names):
+        content.add(
+            UNKNOWN,
+            "it is a file of PyTorch before 0.4 (old tar format), whose numbers stand between pickles "
+            "and are not judged here; only torch.load(weights_only=False) reads it",
+            where,
+            SANDBOX,
+        )
+        return "old tar format of PyTorch"
+    content.add(
+        UNKNOWN, f"it is a tar archive of {len(names)} files: unpack it and inspect the folder", where
+    )
+    return "tar archive"
+
+
+def old_tar_part(part: bytes, place: str, content: Content) -> None:
+    """The pickles at the start of a member of the old tar format, and any that begins later in it."""
+    position = 0
+    for number in range(MOST_PICKLES):
+        if position >= len(part):
+            return
+        found = one_pickle(part, position, place, content, number + 1)
+        if not found.complete:
+            break
+        position = found.end
+    # numbers come between them: a later pickle begins with its protocol
+    for match in re.finditer(rb"\x80[\x02-\x05]", part[position:]):
+        found = walk(part, position + match.start(), content.instructions)
+        content.instructions -= found.instructions
+        if found.names or found.hides:
+            content.names |= found.names
+            judge_names(found, place, content)
+
+
+COMPRESSED: dict[bytes, tuple[str, Callable[[], Any]]] = {
+    b"\x1f\x8b": ("gzip", lambda: zlib.decompressobj(31)),
+    b"BZh": ("bzip2", bz2.BZ2Decompressor),
+    b"\xfd7zXZ": ("xz", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ)),
+    b"\x5d\x00": ("lzma", lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE)),
+    b"\x78": ("zlib", zlib.decompressobj),
+}
+
+
+def compression(data: Buffer) -> str:
+    """How the file is compressed, if its beginning can be unpacked; else nothing."""
+    head = bytes(data[0:4096])
+    for magic, (name, make) in COMPRESSED.items():
+        if head.startswith(magic):
+            try:
+                first = make().decompress(head, 64)
+                return name if first or len(data) > 4096 else ""
+            except (zlib.error, OSError, lzma.LZMAError, EOFError, ValueError):
+                return ""
+    return ""
+
+
+def judge_compressed(data: Buffer, where: str, content: Content, depth: int) -> str:
+    """Unpack, within limits, and judge what comes out: compressed joblib, pickle or tar."""
+    name = compression(data)
+    inner, trouble = unpack(data, name)
+    if trouble:
+        content.add(UNKNOWN, trouble, where)
+    before = content.part()
+    before.look(inner, inside(where, f"unpacked ({name})") if where else f"unpacked ({name})", depth + 1)
+    content.instructions, content.kept = before.instructions, before.kept
+    content.findings += before.findings
+    content.names |= before.names
+    content.pickles += before.pickles
+    content.notes += before.notes
+    content.limit |= before.limit
+    if not before.findings:
+        content.add(
+            UNKNOWN, f"it is compressed with {name}, and what is inside is not a format known here", where
+        )
+    is_pickle = bool(before.pickles) and not fits_tar(inner) and not fits_zip(inner)
+    return f"compressed pickle (joblib, {name})" if is_pickle else f"compressed with {name}"
+
+
+def unpack(data: Buffer, name: str) -> tuple[bytes, str]:
+    """All that a compressed file holds, or what could be unpacked of it and why not more.
+
+    Raises CannotJudge beyond a limit.
+    """
+    make = next(make for known, make in COMPRESSED.values() if known == name)
+    found, position, unpacker = io.BytesIO(), 0, make()
+    most = min(MOST_UNPACKED, MOST_RATIO * len(data) + MB)
+    try:
+        while position < len(data):
+            block = bytes(data[position : position + MB])
+            position += len(block)
+            while block or not getattr(unpacker, "needs_input", True):
+                found.write(unpacker.decompress(block, 8 * MB))
+                if found.tell() > most:
+                    raise CannotJudge(
+                        f"it is compressed with {name} and unpacks to more than {most // MB} MB, more than "
+                        "this tool reads"
+                    )
+                if unpacker.eof:
+                    rest = unpacker.unused_data + bytes(data[position : position + 64])
+                    if not rest.strip(b"\0"):
+                        return found.getvalue(), ""
+                    if compression(rest) != name:
+                        return (
+                            found.getvalue(),
+                            f"it has bytes behind its {name} data that no format explains",
+                        )
+                    unpacker, block = make(), unpacker.unused_data  # several in a row, as gzip allows
+                    continue
+                block = getattr(unpacker, "unconsumed_tail", b"")
+    except (zlib.error, OSError, lzma.LZMAError, EOFError, ValueError):
+        return found.getvalue(), f"it is compressed with {name} and damaged"
+    return found.getvalue(), "" if unpacker.eof else f"it is compressed with {name} and cut off"

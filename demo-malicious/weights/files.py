@@ -1,0 +1,27 @@
+"""Is there a file that can be read? One sentence if not.
+
+Helper module, not a command.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cli
+
+
+def existing_file(path: Path) -> Path:
+    """Give `path` back if it is a file that can be read, else raise UserError."""
+    if path.is_dir():
+        raise cli.UserError(f"{path} is a folder: name a model file.")
+    try:
+        if path.exists() and not path.is_file():
+            raise cli.UserError(f"{path} is not an ordinary file (a device or a pipe): name a model file.")
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise cli.UserError(f"{path} is empty: download or create the file again.")
+    except FileNotFoundError:
+        raise cli.UserError(f"{path} does not exist: check the name, or create the file first.") from None
+    except OSError as error:
+        raise cli.UserError(f"{path} cannot be read ({error.strerror}): check its permissions.") from error
+    return path

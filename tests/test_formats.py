@@ -1,0 +1,604 @@
+"""Every reader is asked: no file that runs code is called free of it, honest files get a true sentence."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import io
+import json
+import lzma
+import os
+import pickle
+import random
+import re
+import struct
+import sys
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+import model_files
+
+from inspection import formats, headers, pickle_reader, texts
+from inspection.folder import inspect_folder
+from inspection.names import is_allowed, is_data
+from inspection.report import SAFE, UNKNOWN, UNSAFE, Report
+from inspection.verdict import conclude, fill, inspect_file
+
+
+def verdict(data: bytes, name: str = "model") -> Report:
+    """Our verdict on these bytes, without the scanners and the decompiler."""
+    report = Report(Path(name))
+    content = formats.look(data)
+    content.pickles.clear()
+    fill(report, content)
+    conclude(report)
+    assert "\n" not in report.reason
+    return report
+
+
+@pytest.fixture(scope="module")
+def marker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("marker") / "marker"
+
+
+@pytest.fixture(scope="module")
+def honest() -> model_files.Files:
+    return model_files.honest()
+
+
+@pytest.fixture(scope="module")
+def hostile(marker: Path) -> model_files.Files:
+    return model_files.hostile(marker)
+
+
+# what is said of intact files that are not judged: the format, and a way forward
+NOT_JUDGED = {
+    "arrays.joblib": "joblib file with arrays",
+    "scripted.pt": "TorchScript",
+    "exported.pt2": "torch.export",
+    "before_0_4.pt": "old tar format",
+}
+# hostile in a way that nobody can call code for certain
+SUSPECTED = {"build_on_class.pkl", "extension.pkl"}
+
+
+def test_no_hostile_file_is_called_free_of_code(hostile: model_files.Files, marker: Path) -> None:
+    wrong = {}
+    for name, data in hostile.items():
+        report = verdict(data)
+        if report.overall != (UNKNOWN if name in SUSPECTED else UNSAFE):
+            wrong[name] = report.overall, report.reason
+    assert wrong == {}
+    assert len(hostile) >= 60
+    assert not marker.exists()
+
+
+def test_honest_files_get_a_true_sentence_and_a_way_forward(honest: model_files.Files) -> None:
+    wrong = {}
+    for name, data in honest.items():
+        report = verdict(data)
+        if name in NOT_JUDGED:
+            fine = report.overall == UNKNOWN and NOT_JUDGED[name] in report.reason and report.help
+        else:
+            fine = report.overall == SAFE
+        if not fine or re.search("damaged|bomb", report.reason):
+            wrong[name] = report.overall, report.reason, report.help
+    assert wrong == {}
+    assert len(honest) >= 50
+    assert len({Path(name).suffix for name in honest}) >= 10
+
+
+def test_names_that_only_hold_data_are_told_from_others(honest: model_files.Files) -> None:
+    report = verdict(honest["namespace.pth"])
+    assert report.only_data == ["argparse.Namespace"]
+    assert "argparse.Namespace" in report.reason
+    assert "safe_globals([argparse.Namespace])" in report.help
+    assert "--allow" in report.help
+    for name in (
+        "numpy.memmap",
+        "numpy.load",
+        "functools.partial",
+        "builtins.getattr",
+        "builtins.eval",
+        "io.open",
+    ):
+        assert not is_data(name)
+        assert not is_allowed(name)
+
+
+def test_no_name_of_the_list_of_data_can_call_or_open_anything(marker: Path) -> None:
+    """Each is called with texts, functions and classes: none calls them, and no file appears."""
+    import importlib  # noqa: PLC0415
+
+    from inspection.names import DATA  # noqa: PLC0415
+
+    called: list[object] = []
+
+    def trap(*arguments: object) -> object:
+        called.append(arguments)
+        return None
+
+    for full in sorted(DATA):
+        module, _, name = full.rpartition(".")
+        try:
+            found = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError):
+            continue  # of another version of Python or NumPy
+        if full in ("copyreg._reconstructor", "copyreg.__newobj__") or not callable(found):
+            continue  # they call the classes that they are given, and these are names as well
+        for arguments in (
+            (str(marker),),
+            (trap,),
+            (str(marker), "w"),
+            (trap, trap),
+            ([trap],),
+            ({"a": trap},),
+        ):
+            try:
+                found(*arguments)
+            except Exception:
+                continue
+    assert called == []
+    assert not marker.exists()
+
+
+# --- every hiding place in every container -------------------------------------------------------------
+
+
+def inner_files(marker: Path) -> dict[str, bytes]:
+    """The payload in each format that some loader takes."""
+    payload = model_files.attack.payload_for(model_files.attack.PLAIN, marker)
+    found = {f"pickle {number}": model_files.system_at(marker, number) for number in range(6)}
+    return found | {
+        "torch.save": model_files.saved(payload),
+        "old format": model_files.saved(payload, old=True),
+        "joblib": model_files.dumped({"a": payload}, 3),
+        "array": model_files.array(numpy.array([payload], dtype=object)),
+        "two formats": model_files.two_formats(model_files.system_at(marker)),
+        "second pickle": pickle.dumps(1) + model_files.system_at(marker),
+        "old tar": model_files.tarred(
+            {"storages": pickle.dumps(0), "tensors": pickle.dumps(0), "pickle": pickle.dumps(payload)}
+        ),
+    }
+
+
+CONTAINERS: dict[str, Callable[[bytes], bytes]] = {
+    "alone": lambda data: data,
+    "zip": lambda data: model_files.zipped({"a/model": data}),
+    "packed zip": lambda data: model_files.zipped({"model": data}, zipfile.ZIP_DEFLATED),
+    "torch.save": lambda data: model_files.zipped({"m/data.pkl": pickle.dumps({}), "m/more": data}),
+    "npz": lambda data: model_files.zipped({"a.npy": model_files.array(numpy.zeros(1)), "b.npy": data}),
+    "keras": lambda data: model_files.zipped(
+        {"config.json": b"{}", "metadata.json": b"{}", "assets/x": data}
+    ),
+    "pt2": lambda data: model_files.zipped(
+        {"m/archive_format": b"pt2", "m/data/sample_inputs/model.pt": data}
+    ),
+    "torch.package": lambda data: model_files.zipped({"p/.data/extern_modules": b"", "p/model.pkl": data}),
+    "tar": lambda data: model_files.tarred({"model": data}),
+    "tar.gz": lambda data: model_files.tarred({"model": data}, "w:gz"),
+    "gzip": gzip.compress,
+    "zlib": zlib.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "lzma": lambda data: lzma.compress(data, lzma.FORMAT_ALONE),
+    "zip in tar in gzip": lambda data: gzip.compress(
+        model_files.tarred({"x": model_files.zipped({"y": data})})
+    ),
+    "behind a zip": lambda data: data + model_files.saved({"a": 1}),
+    "behind text": lambda data: data + b"and some text",
+}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_every_hiding_place_in_every_container(marker: Path, container: str) -> None:
+    wrong = {}
+    for name, data in inner_files(marker).items():
+        report = verdict(CONTAINERS[container](data))
+        # of two zip files one behind the other, readers differ in which one they take
+        expected = UNKNOWN if (container, name) == ("behind a zip", "torch.save") else UNSAFE
+        if report.overall != expected:
+            wrong[name] = report.overall, report.reason
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("place", ["in front", "behind", "at 512"])
+def test_a_payload_beside_any_honest_file_is_noticed(
+    honest: model_files.Files, marker: Path, place: str
+) -> None:
+    """What stands before or behind a format is never passed over."""
+    program = model_files.system_at(marker)
+    wrong = {}
+    for name, data in honest.items():
+        if place == "behind":
+            both = data + program
+        else:
+            both = (program if place == "in front" else program.ljust(512, b"\0")) + data
+        report = verdict(both)
+        if name.startswith("old_") and place == "behind":
+            continue  # behind the pickles of the old format stand numbers, which nobody unpickles
+        if report.overall == SAFE or (place != "behind" and report.overall != UNSAFE):
+            wrong[name] = report.overall, report.reason
+    assert wrong == {}
+
+
+def test_two_formats_at_once_are_never_free_of_code(honest: model_files.Files) -> None:
+    """Also if both are clean: which one counts is up to the reader."""
+    zip_file = model_files.saved({"a": 1})
+    for name in ("old_state_dict.pt", "settings.pkl", "floats.npy", "chat.gguf"):
+        report = verdict(honest[name] + zip_file)
+        assert report.overall == UNKNOWN, name
+        assert "at once" in report.reason, report.reason
+    clean = model_files.two_formats(pickle.dumps({"a": 1}))
+    assert verdict(clean).overall == UNKNOWN
+    assert "SafeTensors and plain pickle at once" in verdict(clean).reason
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        (b"7z\xbc\xaf\x27\x1c" + bytes(50), "7z archive"),
+        (b"Rar!\x1a\x07\x01\x00" + bytes(50), "RAR archive"),
+        (b"\x04\x22\x4d\x18" + bytes(50), "lz4"),
+        (b"\x28\xb5\x2f\xfd" + bytes(50), "zstd"),
+        (b"ZF0x10" + bytes(50), "joblib before 0.10"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(500), "HDF5"),
+        (bytes(512) + b"\x89HDF\r\n\x1a\n" + bytes(500), "HDF5"),
+        (bytes(4) + b"TFL3" + bytes(50), "TensorFlow Lite"),
+        (bytes(4) + b"ET12" + bytes(50), "ExecuTorch"),
+        (b"lmgg" + bytes(50), "ggml"),
+        (model_files.field(1, 1) + model_files.field(2, b"\x0a\x00"), "SavedModel"),
+        (b"GGUF\x07\0\0\0" + bytes(16), "version 7"),
+        (model_files.zipped({"schema.json": b"{}", "x": b"1"}), "skops"),
+        (model_files.zipped({"MAR-INF/MANIFEST.json": b"{}", "handler.py": b"import os\n"}), "TorchServe"),
+        (model_files.zipped({"readme.txt": b"hello"}), "zip archive of 1 files"),
+        (model_files.tarred({"readme.txt": b"hello"}), "tar archive"),
+        (b"PK\x03\x04 and no more", "zip file"),
+        (b"\x80\x02](", "breaks off"),
+        (pickle.dumps(1) + b"\0\1\2", "3 bytes behind its pickle"),
+        (b"no model at all", "not a model file"),
+    ],
+)
+def test_what_is_recognised_and_not_judged_is_named(data: bytes, word: str) -> None:
+    report = verdict(data)
+    assert report.overall == UNKNOWN
+    assert word in " ".join([report.reason, *map(str, report.findings)])
+
+
+def test_a_zip_file_that_two_readers_read_differently_is_not_free_of_code() -> None:
+    clean, other = model_files.saved({"a": 1}), model_files.saved({"b": 2})
+    assert verdict(clean).overall == SAFE
+    renamed = clean.replace(b"archive/data.pkl", b"archive/data.pkm", 1)  # only before the member itself
+    assert verdict(renamed).overall == UNKNOWN
+    assert verdict(clean + other).overall == UNKNOWN
+    assert verdict(other[:-2] + struct.pack("<H", 9) + b"a comment").overall == UNKNOWN
+    end = clean.rindex(b"PK\x05\x06")
+    moved = bytearray(clean)
+    struct.pack_into("<I", moved, end + 16, struct.unpack_from("<I", clean, end + 16)[0] - 64)
+    assert verdict(bytes(moved)).overall == UNKNOWN
+    start = clean.index(b"PK\x01\x02")
+    between = bytearray(clean[:start] + bytes(5000) + clean[start:])
+    assert verdict(bytes(between)).overall == UNKNOWN
+
+
+# --- beyond pickle -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("{{ bos_token }}{{ messages[0]['content'] }}", SAFE),
+        (model_files.CHATML, SAFE),
+        (model_files.LLAMA, SAFE),
+        (model_files.ESCAPE, UNSAFE),
+        ("{{ messages['__class__'] }}", UNSAFE),
+        ("{% set x = '__glo' ~ 'bals__' %}{{ messages | attr(x) }}", UNSAFE),
+        ("{{ messages | map(attribute='__init__') | list }}", UNSAFE),
+        ("{{ self._TemplateReference__context }}", UNSAFE),
+        ("{{ cycler.__init__.__globals__.os.popen('true').read() }}", UNSAFE),
+        ("{% include '/etc/passwd' %}", UNKNOWN),
+        ("{{ open('/etc/passwd') }}", UNKNOWN),
+        ("{{ messages[0].mystery() }}", UNKNOWN),
+        ("{% if %}", UNKNOWN),
+        ("{{" * 3000, UNKNOWN),
+        ("x" * 300_000, UNKNOWN),
+    ],
+)
+def test_chat_templates(template: str, expected: str) -> None:
+    finding = texts.chat_template(template, "it")
+    assert finding.answer == expected, finding
+    assert verdict(model_files.gguf(tokenizer__chat_template=template)).overall == expected
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (model_files.layer("Dense", units=3), SAFE),
+        (model_files.layer("Bidirectional", layer=model_files.layer("LSTM", units=3)), SAFE),
+        (model_files.layer("Lambda"), UNSAFE),
+        (model_files.layer("Bidirectional", layer=model_files.layer("Lambda")), UNSAFE),
+        (model_files.layer("Dense", activation={"class_name": "__lambda__"}), UNSAFE),
+        (model_files.layer("TFSMLayer", filepath="/tmp/x"), UNSAFE),
+        (model_files.layer("TorchModuleWrapper", module="gASV"), UNSAFE),
+        ({"module": "os", "class_name": "function", "config": "system"}, UNSAFE),
+        ({"module": "keras.utils", "class_name": "get_file", "config": {}}, UNSAFE),
+        (
+            {"module": "keras.config", "class_name": "function", "config": "enable_unsafe_deserialization"},
+            UNSAFE,
+        ),
+        (model_files.layer("MyLayer"), UNKNOWN),
+        ({"class_name": "function", "config": "my_function", "module": "builtins"}, UNKNOWN),
+        (model_files.layer("StringLookup", vocabulary="/etc/passwd"), UNKNOWN),
+    ],
+)
+def test_keras_layers(layer: dict[str, object], expected: str) -> None:
+    assert verdict(model_files.keras([layer])).overall == expected
+    in_text = {"class_name": "Model", "config": json.dumps(layer)}
+    assert verdict(model_files.keras([in_text])).overall == expected  # settings as a text within settings
+
+
+def test_onnx_paths_at_every_place() -> None:
+    """External data may stand in an attribute of a node, and in the graph of a loop."""
+    outside = model_files.field(13, model_files.field(1, b"location") + model_files.field(2, b"../x"))
+    attribute = model_files.field(1, b"value") + model_files.field(5, outside)
+    node = model_files.field(4, b"Constant") + model_files.field(5, attribute)
+    inner = model_files.field(1, b"body") + model_files.field(6, model_files.field(1, node))
+    loop = model_files.field(4, b"Loop") + model_files.field(5, inner)
+    for one in (node, loop):
+        model = (
+            model_files.field(1, 10)
+            + model_files.field(7, model_files.field(1, one))
+            + model_files.field(8, b"")
+        )
+        assert verdict(model).overall == UNSAFE
+    assert verdict(model_files.onnx("sub/weights.bin")).overall == SAFE
+    assert verdict(model_files.onnx(domain="com.example")).overall == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("trained by somebody on 2026-01-02, licence apache-2.0", SAFE),
+        ("import os; os.system('true')", UNKNOWN),
+        ("__import__('os').system('true')", UNKNOWN),
+        ("eval(compile(x, 'x', 'exec'))", UNKNOWN),
+        ("<script>alert(1)</script>", UNKNOWN),
+    ],
+)
+def test_metadata_of_safetensors(text: str, expected: str) -> None:
+    data = model_files.safetensors.torch.save({"w": torch.zeros(1)}, {"note": text})
+    assert verdict(data).overall == expected
+
+
+@pytest.mark.parametrize(
+    "description", ["|O", [("a", "f4"), ("b", "|O")], [("a", [("b", "O")])], ("O", (2,))]
+)
+def test_arrays_of_objects_at_every_depth(description: object) -> None:
+    assert headers.has_objects(description)
+    assert not headers.has_objects([("a", "<f4"), ("b", "|S3"), ("c", "<U2"), ("d", "|b1")])
+
+
+# --- limits follow real models -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tensors", [18_432, 36_096])
+def test_models_of_many_tensors_are_judged(tensors: int) -> None:
+    data = model_files.saved(
+        {f"layers.{i // 384}.experts.{i % 384}.w": torch.zeros(1) for i in range(tensors)}
+    )
+    assert verdict(data).overall == SAFE
+
+
+def test_a_header_of_11_megabytes_is_read() -> None:
+    names = {f"model.layers.{i}.{'x' * 60}": torch.zeros(1) for i in range(85_000)}
+    data = model_files.safetensors.torch.save(names)
+    assert struct.unpack("<Q", data[:8])[0] > 11_000_000
+    assert verdict(data).overall == SAFE
+
+
+def test_hundreds_of_thousands_of_names_are_read() -> None:
+    assert verdict(pickle.dumps({f"word{i}": i for i in range(400_000)}, protocol=4)).overall == SAFE
+
+
+# --- the pickle reader sees what Python's own does -----------------------------------------------------
+
+
+class Noting(pickle._Unpickler):  # type: ignore[name-defined]
+    """Python's own reader, which imports nothing and notes what it was asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data))
+        self.seen: set[str] = set()
+
+    def find_class(self, module: str, name: str) -> object:
+        self.seen.add(pickle_reader.full_name(module, name))
+        return lambda *_: None
+
+    def persistent_load(self, _: object) -> object:
+        return None
+
+    def get_extension(self, code: int) -> None:
+        raise pickle.UnpicklingError("an extension")
+
+
+OPCODES = [bytes([code]) for code in range(256) if pickle_reader.ARGUMENT[code] is not None]
+PIECES = [
+    *OPCODES, b"os\n", b"system\n", b"\x02os", b"\x06system", b"\x01", b"(", b".", b"\x8c\x02os", b"\x93",
+    b"cos\nsystem\n",    b"Vos\n", b"S'system'\n", b"q\x01", b"h\x01", b"\x94", b"K\x01", b"X\x02\0\0\0os", b"U\x02os",
+    b"0", b"2", b")", b"R",
+]  # fmt: skip
+
+
+@settings(max_examples=1500, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
+          suppress_health_check=list(HealthCheck))  # fmt: skip
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=25).map(b"".join))
+def test_no_import_of_pythons_own_reader_is_overlooked(data: bytes) -> None:
+    reader = Noting(data)
+    with contextlib.suppress(Exception):
+        reader.load()
+    found = pickle_reader.walk(data)
+    valid = {name for name in reader.seen if pickle_reader.VALID_NAME.fullmatch(name)}
+    assert valid <= found.names or found.hides, (data, valid, found)
+
+
+@settings(max_examples=600, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
+          suppress_health_check=list(HealthCheck))  # fmt: skip
+@given(st.data())
+def test_headers_of_any_bytes_end_in_a_verdict(data: st.DataObject) -> None:
+    """Beginnings of each format, cut, changed and filled with anything: a verdict, and never an exception."""
+    starts = [
+        model_files.gguf(a="b", c=1, d=["e"]), model_files.onnx("x"), model_files.array(numpy.zeros(2)),
+        model_files.safetensors.torch.save({"w": torch.zeros(2)}), model_files.tarred({"a": b"b"}),
+        model_files.zipped({"m/data.pkl": b"N."}), model_files.keras([model_files.layer("Dense")]),
+        gzip.compress(b"N."), zlib.compress(b"N."), lzma.compress(b"N."), b"\x89HDF\r\n\x1a\n" + bytes(40),
+        pickle.dumps([1, "a", {"b": 2.0}], protocol=4),
+    ]  # fmt: skip
+    start = bytearray(data.draw(st.sampled_from(starts)))
+    for _ in range(data.draw(st.integers(0, 6))):
+        place = data.draw(st.integers(0, len(start) - 1))
+        start[place : place + 1] = data.draw(st.binary(min_size=0, max_size=9))
+        if not start:
+            start = bytearray(b"\0")
+    assert verdict(bytes(start)).overall in (SAFE, UNSAFE, UNKNOWN)
+
+
+# --- folders -------------------------------------------------------------------------------------------
+
+
+def by_name(folder: Path) -> dict[str, Report]:
+    return {str(report.path.relative_to(folder)): report for report in inspect_folder(folder)}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, honest: model_files.Files) -> Path:
+    """A folder as a model hub has it, with nothing to object to."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(honest["plain.safetensors"])
+    (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"], "hidden_size": 4}')
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": model_files.CHATML}))
+    (folder / "README.md").write_text("# A model\n\nIntroduction\n")
+    (folder / "LICENSE").write_text("Copyright somebody\nall rights\n")
+    (folder / ".gitattributes").write_text("*.safetensors filter=lfs\n")
+    (folder / "spiece.model").write_bytes(
+        model_files.field(1, model_files.field(1, b"a") + b"\x15" + struct.pack("<f", 1.0)) * 3
+    )
+    (folder / "empty.txt").touch()
+    (folder / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(30))
+    return folder
+
+
+def test_a_clean_folder_is_free_of_code(hub: Path) -> None:
+    assert {name: r.reason for name, r in by_name(hub).items() if r.overall != SAFE} == {}
+
+
+def test_content_decides_and_not_the_ending(hub: Path, marker: Path) -> None:
+    for name in ("MODEL.PT", "checkpoint.pth.tar", "weights", "notes.txt", "image.png", ".hidden"):
+        (hub / name).write_bytes(model_files.attack.malicious_bytes("system", marker))
+        assert by_name(hub)[name].overall == UNSAFE, name
+        (hub / name).unlink()
+    (hub / "unknown.dat").write_bytes(random.Random(1).randbytes(100))
+    report = by_name(hub)["unknown.dat"]
+    assert (report.format, report.overall) == ("skipped", UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("config.json", '{"auto_map": {"AutoModel": "modeling_own.Model"}}', UNSAFE),
+        ("config.json", '{"auto_map": {"AutoTokenizer": ["tok.Slow", null]}}', UNSAFE),
+        ("tokenizer_config.json", '{"auto_map": {"AutoTokenizer": ["a/b--tok.Slow", null]}}', UNSAFE),
+        ("config.json", '{"trust_remote_code": true}', UNSAFE),
+        ("modules.json", '[{"idx": 0, "type": "custom_st.Transformer"}]', UNSAFE),
+        ("modules.json", '[{"idx": 0, "type": "sentence_transformers.models.Pooling"}]', SAFE),
+        ("adapter_config.json", '{"peft_type": "LORA", "auto_mapping": null}', SAFE),
+        ("adapter_config.json", '{"auto_mapping": {"parent_library": "transformers_modules.x"}}', UNKNOWN),
+        ("config.json", "{", UNKNOWN),
+        ("chat_template.jinja", model_files.CHATML, SAFE),
+        ("chat_template.jinja", model_files.ESCAPE, UNSAFE),
+        ("tokenizer_config.json", json.dumps({"chat_template": model_files.ESCAPE}), UNSAFE),
+        ("config.yaml", "a: !!python/object/apply:os.system ['true']\n", UNSAFE),
+        ("config.yaml", "_target_: my.Class\n", UNKNOWN),
+        ("modeling.py", "import os\n", UNKNOWN),
+        ("install.sh", "echo\n", UNKNOWN),
+        ("start", "#!/bin/sh\necho\n", UNSAFE),
+    ],
+)
+def test_settings_that_make_a_loader_act(hub: Path, name: str, text: str, expected: str) -> None:
+    (hub / name).write_text(text)
+    assert by_name(hub)[name].overall == expected, by_name(hub)[name].reason
+
+
+def test_lists_of_shards(hub: Path, honest: model_files.Files) -> None:
+    index = hub / "model.safetensors.index.json"
+
+    def said(*shards: str) -> Report:
+        index.write_text(json.dumps({"weight_map": {f"w{n}": shard for n, shard in enumerate(shards)}}))
+        return by_name(hub)[index.name]
+
+    names = [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    assert "2 shards that are missing" in said(*names).reason
+    for name in names:
+        (hub / name).write_bytes(honest["plain.safetensors"])
+    assert said(*names).overall == SAFE
+    assert "does not name" in said(names[0]).reason
+    for away in ("../other/model.safetensors", "/etc/passwd", "C:\\model.safetensors"):
+        assert said(*names, away).overall == UNSAFE
+    index.write_text('{"weight_map": 3}')
+    assert by_name(hub)[index.name].overall == UNKNOWN
+
+
+def test_links_of_a_hubs_cache_are_followed_and_others_are_not(tmp_path: Path, hub: Path) -> None:
+    cache = tmp_path / "models--a--b"
+    (cache / "blobs").mkdir(parents=True)
+    snapshot = cache / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    hub.joinpath("model.safetensors").rename(cache / "blobs" / "abc")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/abc")
+    assert by_name(snapshot)["model.safetensors"].overall == SAFE
+    assert {r.overall for r in inspect_folder(cache)} == {SAFE}
+    (snapshot / "away").symlink_to("/etc/hostname")
+    (snapshot / "nothing").symlink_to("no such file")
+    (snapshot / "folder").symlink_to("/etc")
+    os.mkfifo(snapshot / "pipe")
+    found = by_name(snapshot)
+    assert {found[name].overall for name in ("away", "nothing", "folder", "pipe")} == {UNKNOWN}
+    assert "leads out of the folder" in found["away"].reason
+
+
+def test_a_tar_archive_that_leaves_its_folder(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("../escape"))
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    report = verdict(file.getvalue())
+    assert report.overall == UNSAFE
+    assert any("link to /etc/passwd" in str(finding) for finding in report.findings)
+
+
+def test_one_file_through_the_whole_inspection(tmp_path: Path, honest: model_files.Files) -> None:
+    """With the decompiler and the scanners, as people type it."""
+    for name in (
+        "namespace.pth",
+        "floats.npy",
+        "chat.gguf",
+        "model.onnx",
+        "dense.keras",
+        "compressed.joblib",
+    ):
+        path = tmp_path / name
+        path.write_bytes(honest[name])
+        assert inspect_file(path).overall == SAFE, name
