@@ -178,6 +178,8 @@ def try_safe_default(variant: Variant, model: Path, marker: Path, out: cli.Out) 
         refused = "" if marker.exists() else reason
     if refused:
         out.say(f"Refused: {refused}.", "green")
+    elif not marker.exists():
+        out.say("Loaded as the other format that it is, SafeTensors: no code ran.", "green")
     else:
         out.say("NOT refused: TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set here and switches the default off.")
 

@@ -3,6 +3,8 @@
     python policy.py check safe_model.safetensors     shows every check; exit code 0 allowed, 1 refused
     python policy.py allow safe_model.safetensors     adds the file's SHA-256 to the list of allowed ones
 
+A folder with a model works as well: every file in it counts.
+
 No check alone is enough. The size keeps the machine alive, the digest says "exactly this file", the
 signature says who made it, the format says whether it can hold code. None says what the model learned.
 """
@@ -20,9 +22,12 @@ import pydantic
 
 import cli
 import sign_model
-from inspection.report import SAFE
+from inspection.folder import inspect_folder
+from inspection.formats import SAFETENSORS
+from inspection.report import SAFE, UNKNOWN, UNSAFE, Report
 from inspection.verdict import inspect_file
-from weights.files import existing_file
+from weights.files import every_file, existing_file
+from weights.safe_loading import Weights, load_model
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -36,7 +41,9 @@ KINDS = {
     "digests": "a file name",
     "trusted_keys": "a list of file names",
     "formats": "a list of formats",
+    "unsigned_files": "true or false",
 }
+NEEDED = [rule for rule in KINDS if rule != "unsigned_files"]
 ANY = "any"  # in policy.toml: this check is off
 
 
@@ -49,6 +56,7 @@ class Rules(pydantic.BaseModel):
     digests: str
     trusted_keys: list[str] | Literal["any"]
     formats: list[Literal["safetensors", "scanned clean"]] | Literal["any"]
+    unsigned_files: bool = False  # true: a signature may leave out files of a folder
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ class Policy:
     digests: Path | None  # a file as sha256sum writes it: a digest and a name on each line
     trusted_keys: tuple[Path, ...] | None  # public keys
     formats: tuple[str, ...] | None
+    unsigned_files: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +113,7 @@ def read_policy(path: Path) -> Policy:
         digests=None if given.digests == ANY else beside / given.digests,
         trusted_keys=None if given.trusted_keys == ANY else tuple(beside / key for key in given.trusted_keys),
         formats=None if given.formats == ANY else tuple(given.formats),
+        unsigned_files=given.unsigned_files,
     )
 
 
@@ -112,17 +122,21 @@ def what_is_wrong(error: pydantic.ValidationError) -> str:
     fault = error.errors()[0]
     rule = str(fault["loc"][0])
     if fault["type"] == "missing":
-        return f"{rule} is missing; a policy must hold {', '.join(Rules.model_fields)}."
+        return f"{rule} is missing; a policy must hold {', '.join(NEEDED)}."
     if fault["type"] == "extra_forbidden":
-        return f"{sign_model.printable(rule)} is unknown; a policy must hold {', '.join(Rules.model_fields)}."
+        return f"{sign_model.printable(rule)} is unknown; a policy must hold {', '.join(NEEDED)}."
     if rule == "formats" and fault["type"] == "literal_error" and len(fault["loc"]) > 2:
         return f"{fault['input']!r} is not a known format; known are {' and '.join(FORMATS)}."
     return f'{rule} must be {KINDS[rule]}, or "any".'
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
+    """The SHA-256 of a file, in hex; of a folder, that of the list of its files as sha256sum writes it."""
     digest = hashlib.sha256()
+    if path.is_dir():
+        for part in every_file(path):
+            digest.update(f"{sha256(part)}  {part.relative_to(path).as_posix()}\n".encode())
+        return digest.hexdigest()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
@@ -134,21 +148,24 @@ def allowed_digests(path: Path) -> set[str]:
     if not path.exists():
         return set()
     found = set()
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
+    for number, text in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
+        line = text.strip()
+        if not line or line.startswith("#"):
             continue
-        if not re.match(r"[0-9a-f]{64}(\s|$)", line):
-            raise cli.UserError(f"{path}, line {number} does not start with a SHA-256: correct it.")
-        found.add(line[:64])
+        plain = re.match(r"\\?([0-9a-fA-F]{64})(\s|$)", line)  # as sha256sum writes it
+        tagged = re.match(r"\\?SHA256 \(.*\) = ([0-9a-fA-F]{64})$", line)  # with its option --tag
+        if not (match := plain or tagged):
+            raise cli.UserError(f"{path}, line {number} does not hold a SHA-256: correct it.")
+        found.add(match[1].lower())
     return found
 
 
 def decide(path: Path, policy: Policy) -> Decision:
-    """Check a file, without loading it. Raises UserError only if there is no such file.
+    """Check a file or folder, without loading it. Raises UserError only if there is no such thing.
 
     The cheap and certain checks come first, the reading of a possibly hostile format comes last.
     """
-    existing_file(path)
+    existing_model(path)
     size = check_size(path, policy.max_bytes)
     if not size.passed:  # the others would have to read all of it
         return Decision((size,))
@@ -156,15 +173,41 @@ def decide(path: Path, policy: Policy) -> Decision:
         (
             size,
             check_digest(path, policy.digests),
-            check_signature(path, policy.trusted_keys),
+            check_signature(path, policy.trusted_keys, policy.unsigned_files),
             check_format(path, policy.formats),
         )
     )
 
 
+def admit(path: Path, policy: Policy) -> tuple[Decision, Weights]:
+    """Decide, and where the rules allow it read the weights with the loaders that run nothing.
+
+    policy.py shows this decision, and serve.py loads by it, so they cannot differ.
+    """
+    decision = decide(path, policy)
+    if not decision.allowed:
+        return decision, {}
+    try:
+        weights = load_model(path)
+        loader = Check("loader", True, f"the safe loader reads it: {len(weights)} tensors")
+    except cli.UserError as error:
+        weights, loader = {}, Check("loader", False, sign_model.printable(without_folder(error, path)))
+    return Decision((*decision.checks, loader)), weights
+
+
+def existing_model(path: Path) -> Path:
+    """Give `path` back if it is a file, or a folder of files without links. Raises UserError."""
+    if path.is_symlink():
+        raise cli.UserError(f"{path} is a link, which could lead elsewhere tomorrow: name the file itself.")
+    if path.is_dir():
+        every_file(path)
+        return path
+    return existing_file(path)
+
+
 def check_size(path: Path, most: int | None) -> Check:
     """At most so many bytes."""
-    size = path.stat().st_size
+    size = sum(file.stat().st_size for file in (every_file(path) if path.is_dir() else [path]))
     if most is None:
         return Check("size", True, "any is allowed")
     return Check("size", size <= most, f"{size} bytes; at most {most} are allowed")
@@ -180,14 +223,17 @@ def check_digest(path: Path, listed: Path | None) -> Check:
     return Check("digest", False, f"{digest[:12]}... is not in {listed.name}")
 
 
-def check_signature(path: Path, keys: tuple[Path, ...] | None) -> Check:
+def check_signature(path: Path, keys: tuple[Path, ...] | None, unsigned_files: bool = False) -> Check:
     """A key that we know has signed it, and it was not changed since."""
     if keys is None:
         return Check("signature", True, "none is needed")
     why = []
     for key in keys:
         try:
-            sign_model.verify(path, key)
+            ignored = sign_model.verify(path, key)
+            if ignored and not unsigned_files:
+                names = sign_model.printable(", ".join(ignored))
+                return Check("signature", False, f"made with {key.name}, but it leaves out {names}")
             return Check("signature", True, f"made with {key.name}, and the file was not changed since")
         except (sign_model.NotVerified, cli.UserError) as error:
             why.append(f"{key.name}: {without_folder(error, path)}")
@@ -198,16 +244,25 @@ def check_format(path: Path, formats: tuple[str, ...] | None) -> Check:
     """A format that cannot hold code, or one that can, but no scanner finds code in this file."""
     if formats is None:
         return Check("format", True, "any is allowed")
-    report = inspect_file(path)
+    reports = inspect_folder(path) if path.is_dir() else [inspect_file(path)]
+    worst = max(reports, key=severity)
     # printable: names in a hostile file must not steer the terminal
-    found = sign_model.printable(f"{report.overall}: {without_folder(report.reason, path)}")
-    if report.overall != SAFE:
+    place = f"{worst.path.relative_to(path)}: " if path.is_dir() else ""
+    found = sign_model.printable(f"{worst.overall}: {place}{without_folder(worst.reason, path)}")
+    if worst.overall != SAFE:
         return Check("format", False, found)
-    if path.suffix == ".safetensors" and "safetensors" in formats:
+    models = [report for report in reports if report.formats]
+    if "safetensors" in formats and models and all(report.formats == [SAFETENSORS] for report in models):
         return Check("format", True, "a valid SafeTensors file: there is no code in this format")
     if "scanned clean" in formats:
         return Check("format", True, found)
-    return Check("format", False, f"{path.suffix or 'no ending'}; allowed is only {' or '.join(formats)}")
+    kinds = " and ".join(sorted({report.format for report in models})) or "no model"
+    return Check("format", False, f"{kinds}; allowed is only {' or '.join(formats)}")
+
+
+def severity(report: Report) -> int:
+    """How bad a verdict is: not judged weighs less than code that was found."""
+    return (SAFE, UNKNOWN, UNSAFE).index(report.overall)
 
 
 def without_folder(text: object, path: Path) -> str:
@@ -216,8 +271,8 @@ def without_folder(text: object, path: Path) -> str:
 
 
 def allow(path: Path, policy: Policy) -> None:
-    """Add the file's digest to the list. Raises UserError if the policy has none."""
-    existing_file(path)
+    """Add the digest of a file or folder to the list. Raises UserError if the policy has none."""
+    existing_model(path)
     if policy.digests is None:
         raise cli.UserError(
             'The policy has digests = "any", so there is no list to add to: name a file there.'
@@ -233,7 +288,7 @@ def main() -> int:
     """Read the command line, check or allow."""
     arguments = cli.parser(__doc__)
     arguments.add_argument("action", choices=["check", "allow"], help="what to do")
-    arguments.add_argument("file", type=Path, help="a model file; its signature lies beside it")
+    arguments.add_argument("file", type=Path, help="a model file, or a folder; its signature lies beside it")
     arguments.add_argument("--policy", type=Path, default=POLICY, help="the rules")
     args = arguments.parse_args()
     out = cli.Out(args.plain)
@@ -244,7 +299,7 @@ def main() -> int:
             f"{args.file} is in {policy.digests} now. This file only: one changed bit, and it is refused."
         )
         return cli.OK
-    decision = decide(args.file, policy)
+    decision, _ = admit(args.file, policy)
     rows = [(check.name, "passed" if check.passed else "FAILED", check.words) for check in decision.checks]
     out.table(f"{args.file}, checked by {args.policy}", ["check", "answer", "why"], rows)
     if decision.allowed:

@@ -5,6 +5,10 @@
     python safe_demo.py convert FILE     converts a model of yours; a malicious file is refused, not run
     python safe_demo.py compare          measures both formats at three model sizes (--repeat N)
 
+A checkpoint holds more than weights: --part NAME takes one part of it, at any depth (model.encoder). If it
+has objects that only hold data, such as argparse.Namespace, --allow NAME lets them in, one by one. Names that
+could run code cannot be allowed.
+
 With --model FILE.pt the first command takes your own state dict instead of training one.
 Exit code 0: done. 1: the file is malicious, or something differs. 2: bad input.
 """
@@ -13,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,6 +29,7 @@ from weights.safe_loading import (
     RefusedError,
     Weights,
     check_plain,
+    differing_in_file,
     existing_file,
     load_pickle,
     load_safetensors,
@@ -57,18 +63,24 @@ def same(first: torch.Tensor | None, second: torch.Tensor | None) -> bool:
     return torch.equal(*as_bytes)
 
 
+def is_zip(path: Path) -> bool:
+    """Whether the file can be mapped into memory: the zip format of torch.save, not the older ones."""
+    with existing_file(path).open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
 def is_ours(weights: Weights) -> bool:
     """True if the names and shapes are those of the model that this demo trains."""
     expected = shapes.network().state_dict()
     return {k: v.shape for k, v in weights.items()} == {k: v.shape for k, v in expected.items()}
 
 
-def convert(pickle: Path, safe: Path, part: str, out: cli.Out) -> int:
+def convert(pickle: Path, safe: Path, part: str, allow: Sequence[str], out: cli.Out) -> int:
     """Load safely, write SafeTensors, read it again and compare tensor by tensor. Returns 0 or 1.
 
     Raises RefusedError if there is code in the file: a converter must not run what it converts.
     """
-    weights = load_pickle(pickle, part=part)
+    weights = load_pickle(pickle, mmap=is_zip(pickle), part=part, allow=allow)  # mapped: large files fit
     numbers = sum(tensor.numel() for tensor in weights.values())
     kinds = ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.values()}))
     out.say(
@@ -82,13 +94,12 @@ def convert(pickle: Path, safe: Path, part: str, out: cli.Out) -> int:
         out.say(f"Stored in another order (a transposed matrix, for example): {listed(turned)}.")
 
     save_safetensors(weights, safe)
-    converted = load_safetensors(safe)
-    if different := differing(weights, converted):
+    if different := differing_in_file(weights, safe):
         out.say(f"Different after the conversion: {listed(different)}.", "red")
         return cli.FINDING
     out.say(f"Wrote {safe}. All {len(weights)} tensors are the same, bit for bit.", "green")
     if is_ours(weights):
-        before, after = shapes.outputs(weights, pickle)[0], shapes.outputs(converted, safe)[0]
+        before, after = shapes.outputs(weights, pickle)[0], shapes.outputs(load_safetensors(safe), safe)[0]
         if not torch.equal(before, after):
             out.say(f"But the outputs differ by up to {(before - after).abs().max().item()}.", "red")
             return cli.FINDING
@@ -128,7 +139,7 @@ def create(given: Path | None, repeat: int, out: cli.Out) -> int:
         out.say(f"It classifies {accuracy:.1%} of {shapes.NEW_IMAGES} new images correctly.")
 
     out.heading("2. Convert it to SafeTensors")
-    if code := convert(pickle, safe, "", out):
+    if code := convert(pickle, safe, "", (), out):
         return code
 
     out.heading("3. Compare, measured on this machine just now")
@@ -139,7 +150,9 @@ def create(given: Path | None, repeat: int, out: cli.Out) -> int:
     return cli.OK
 
 
-def convert_only(pickle: Path | None, safe: Path | None, part: str, out: cli.Out) -> int:
+def convert_only(
+    pickle: Path | None, safe: Path | None, part: str, allow: Sequence[str], out: cli.Out
+) -> int:
     """Convert one file. A file with code in it is a finding (1), a damaged one is bad input (2)."""
     if pickle is None:
         raise cli.UserError("Which file? Type `python safe_demo.py convert FILE`.")
@@ -149,7 +162,7 @@ def convert_only(pickle: Path | None, safe: Path | None, part: str, out: cli.Out
             f"{safe} cannot be the new file: give a name that ends in .safetensors with --out."
         )
     try:
-        return convert(pickle, safe, part, out)
+        return convert(pickle, safe, part, allow, out)
     except RefusedError as error:
         out.say(f"NOT CONVERTED: {pickle}", "bold red")
         out.say(f"Reason: {error}")
@@ -205,13 +218,20 @@ def main() -> int:
     arguments.add_argument("--model", type=Path, metavar="FILE", help="another way to name FILE")
     arguments.add_argument("--out", type=Path, help="convert: the new file (default: FILE with .safetensors)")
     arguments.add_argument("--part", default="", help="convert: the part of a checkpoint, such as state_dict")
+    arguments.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="convert: let this name in, which only holds data; may be given several times",
+    )
     arguments.add_argument("--repeat", type=at_least_one, default=REPEAT, help="measure so many times")
     args = arguments.parse_args()
     out = cli.Out(args.plain)
     torch.set_num_threads(1)  # images this small are slower on many cores, above all when they are busy
     given = args.file or args.model
     if args.action == "convert":
-        return convert_only(given, args.out, args.part, out)
+        return convert_only(given, args.out, args.part, args.allow, out)
     if args.action == "load":
         return load(given, out)
     if args.action == "compare":

@@ -47,12 +47,12 @@ import policy
 import sign_model
 from create_malicious_model import MARKER, VARIANTS, is_ours
 from weights import shapes
-from weights.safe_loading import load_pickle, load_safetensors
 
 LARGEST_IMAGE = 1_000_000  # bytes of a request for a prediction
 LARGEST_ORDER = 10_000  # bytes of a request to load
 MOST_DROPPED = 64_000_000  # bytes that are read only to say politely that they are too many
 MOST_PIXELS = 4_000_000  # a small file can unfold to a huge image
+MOST_FILES = 1000  # in a folder with a model
 AT_ONCE = 100  # connections; more are told 503
 
 
@@ -90,11 +90,10 @@ class ModelServer:
 
     def load_trusted(self, path: Path, rules: policy.Policy) -> dict[str, Any]:
         """The defence: first the policy, then a loader that runs nothing, whatever the policy says."""
-        decision = policy.decide(path, rules)
+        decision, weights = policy.admit(path, rules)
         if not decision.allowed:
             raise Refused(403, f"{path.name} is refused.", reasons=decision.reasons)
-        read = load_safetensors if path.suffix == ".safetensors" else load_pickle
-        network = shapes.network(read(path), Path(path.name)).eval()
+        network = shapes.network(weights, Path(path.name)).eval()
         self.loaded = Loaded(path.name, policy.sha256(path), network)
         return {"loaded": path.name, "checks": {check.name: check.words for check in decision.checks}}
 
@@ -135,17 +134,22 @@ class ModelServer:
 
 @contextmanager
 def copy_of(folder: Path, name: str, most: int | None) -> Iterator[Path]:
-    """A private copy of a file and its signature: what is checked is what is loaded.
+    """A private copy of a file or folder and its signature: what is checked is what is loaded.
 
     Without it, somebody could exchange the file between the check and the loading. Raises Refused if the
     name leads out of the folder, or to something that is not an ordinary file, or to one that is too large.
     """
     if name != Path(name).name or name in ("", "..") or not name.isprintable():
-        raise Refused(400, "path must be the name of a file in the models folder, without a folder.")
+        raise Refused(
+            400, "path must be the name of a file or folder in the models folder, and nothing else."
+        )
     with tempfile.TemporaryDirectory(prefix="model-server-") as scratch:
         copy = Path(scratch) / name
         try:
-            take(folder / name, copy, most)
+            if (folder / name).is_dir() and not (folder / name).is_symlink():
+                take_folder(folder / name, copy, most)
+            else:
+                take(folder / name, copy, most)
             signature = sign_model.signature_beside(copy)
             if (folder / signature.name).exists():
                 take(folder / signature.name, signature, sign_model.LARGEST)
@@ -169,6 +173,23 @@ def take(source: Path, copy: Path, most: int | None) -> None:
             )
         with copy.open("wb") as target:
             shutil.copyfileobj(file, target)
+
+
+def take_folder(source: Path, copy: Path, most: int | None) -> None:
+    """Copy a folder of ordinary files. Follows no link; Refused if it is too large or holds nothing."""
+    left, number = most, 0
+    for place, _, names in os.walk(source):
+        for name in names:
+            path = Path(place) / name
+            target = copy / path.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            take(path, target, left)
+            left = None if left is None else left - target.stat().st_size
+            number += 1
+            if number > MOST_FILES:
+                raise Refused(400, f"{source.name} holds more than {MOST_FILES} files.")
+    if not number:
+        raise Refused(400, f"{source.name} holds no file.")
 
 
 def read_image(data: bytes) -> Image.Image:
@@ -279,7 +300,7 @@ def listen(host: str, port: int) -> socket.socket:
 def main() -> int:
     """Read the command line, load the model if one is named, serve until Ctrl-C."""
     arguments = cli.parser(__doc__)
-    arguments.add_argument("--model", help="a file in the models folder to start with")
+    arguments.add_argument("--model", help="a file or folder in the models folder to start with")
     arguments.add_argument("--models", type=Path, default=Path(), help="the folder to load from")
     arguments.add_argument("--policy", type=Path, default=policy.POLICY, help="the rules")
     arguments.add_argument("--naive", action="store_true", help="no rules, no safe loader: the attack")

@@ -8,6 +8,8 @@
 Exit code 0: verified (or written). 1: not verified: changed, another key, or no signature. 2: bad input.
 
 The keys are ECDSA P-256, and all of this works offline, with the model-signing library of the OpenSSF.
+A signature by the library's own command may leave out files of a folder: verify names them. One that was made
+with a certificate is verified with --certificate ROOT.pem, also offline.
 With internet and an account there is a way without keys, sigstore: the library's own command
 `python -m model_signing sign sigstore FILE --signature FILE.sig` signs with who you are at your e-mail
 provider, and `python -m model_signing verify sigstore --help` names what a check of it needs.
@@ -15,6 +17,7 @@ provider, and `python -m model_signing verify sigstore --help` names what a chec
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -94,7 +97,7 @@ def sign(path: Path, private_key: Path, signature: Path | None = None) -> Path:
     model = existing_model(path)
     if signature.resolve() == model or model in signature.resolve().parents:
         raise cli.UserError(f"{signature} is part of what is signed: put it beside {path}, not inside.")
-    if signature.exists() and not is_signature(signature):
+    if signature.exists() and not kind_of(signature):
         raise cli.UserError(f"{signature} exists and is not a signature: choose a place with --signature.")
     small_file(private_key)
     try:
@@ -112,24 +115,34 @@ def sign(path: Path, private_key: Path, signature: Path | None = None) -> Path:
     return signature
 
 
-def verify(path: Path, public_key: Path, signature: Path | None = None) -> None:
+def verify(
+    path: Path, public_key: Path, signature: Path | None = None, certificate: Path | None = None
+) -> list[str]:
     """Check that the owner of this key signed exactly this file or folder (its name does not count).
 
-    Raises NotVerified if not, UserError if the file or the key cannot be read.
+    With `certificate`, the root of a chain, a signature of that kind is checked instead. Returns what is in
+    the folder although the signature leaves it out. Raises NotVerified if it does not hold, UserError if the
+    file or the key cannot be read.
     """
     signature = signature or signature_beside(path)
     model = existing_model(path)
-    fingerprint(public_key)
+    if certificate is None:
+        fingerprint(public_key)
     try:
-        verifier = verifying.Config().use_elliptic_key_verifier(public_key=public_key)
+        verifier = (
+            verifying.Config().use_elliptic_key_verifier(public_key=public_key)
+            if certificate is None
+            else verifying.Config().use_certificate_verifier(certificate_chain=[existing_key(certificate)])
+        )
+    except cli.UserError:
+        raise
     except Exception as error:
         raise cli.UserError(
-            f"{public_key} is a key of another kind (not elliptic curve): give the signer's .pub file."
+            f"{certificate or public_key} is a key of another kind (not elliptic curve): give the signer's."
         ) from error
     if not signature.exists():
         raise NotVerified(f"it is not signed: there is no {signature}")
-    if not is_signature(signature):
-        raise NotVerified(f"{signature} is damaged or not a valid signature")
+    check_kind(signature, KEY if certificate is None else CERTIFICATE)
     verifier.set_hashing_config(every_file())
     try:
         verifier.verify(model, signature)
@@ -137,6 +150,54 @@ def verify(path: Path, public_key: Path, signature: Path | None = None) -> None:
         raise cli.UserError(f"{path} cannot be read ({error.strerror}): check permissions.") from error
     except Exception as error:  # the signature may be anything; nothing in it may stop us
         raise NotVerified(why(error, signature)) from error
+    return left_out(model, signature)
+
+
+def left_out(model: Path, signature: Path) -> list[str]:
+    """What lies in the folder although the signature, which holds, says to ignore it."""
+    if not model.is_dir():
+        return []
+    envelope = json.loads(small_file(signature))["dsseEnvelope"]
+    signed = json.loads(base64.b64decode(envelope["payload"]))
+    names = signed["predicate"].get("serialization", {}).get("ignore_paths", [])
+    return sorted(str(name) for name in names if os.path.lexists(model / str(name)))
+
+
+KEY, CERTIFICATE, SIGSTORE = "key", "certificate", "Sigstore identity"
+WAYS = {
+    KEY: "verify it with --public KEY.pub",
+    CERTIFICATE: "verify it with --certificate ROOT.pem",
+    SIGSTORE: "verify it with the library's own command, which needs the internet: python -m model_signing "
+    "verify sigstore --help",
+}
+
+
+def check_kind(signature: Path, wanted: str) -> None:
+    """Raise NotVerified, with what to do, if the signature is of another kind or none at all."""
+    found = kind_of(signature)
+    if not found:
+        raise NotVerified(f"{signature} is damaged or not a valid signature")
+    if found != wanted:
+        raise NotVerified(f"{signature} was made with a {found}, not with a {wanted}: {WAYS[found]}")
+
+
+def kind_of(path: Path) -> str:
+    """How a signature was made: with a key, with a certificate, or by Sigstore; nothing if it is none."""
+    try:
+        material = json.loads(small_file(path))["verificationMaterial"]
+        if isinstance(material.get("publicKey", {}).get("hint"), str):
+            return KEY
+        if material.get("tlogEntries") or "certificate" in material:
+            return SIGSTORE
+        return CERTIFICATE if isinstance(material["x509CertificateChain"]["certificates"], list) else ""
+    except Exception:  # anything may stand there
+        return ""
+
+
+def existing_key(path: Path) -> Path:
+    """The path of a key or certificate that can be read, else UserError."""
+    small_file(path)
+    return path
 
 
 def why(error: Exception, signature: Path) -> str:
@@ -207,15 +268,6 @@ def small_file(path: Path) -> bytes:
         raise cli.UserError(f"{path} cannot be read ({error.strerror}): check its permissions.") from error
 
 
-def is_signature(path: Path) -> bool:
-    """True if the file looks like a signature made with a key (a sigstore bundle with a key's hint)."""
-    try:
-        bundle = json.loads(small_file(path))
-        return isinstance(bundle["verificationMaterial"]["publicKey"]["hint"], str)
-    except Exception:  # anything may stand there
-        return False
-
-
 def printable(text: str) -> str:
     """The text with control characters as "?": names of files must not steer the terminal."""
     return "".join(character if character.isprintable() else "?" for character in text)
@@ -230,6 +282,7 @@ def main() -> int:
     arguments.add_argument(
         "--public", type=Path, help="the public key, to verify (default: the name of --key with .pub)"
     )
+    arguments.add_argument("--certificate", type=Path, help="verify: the root of the signer's certificate")
     arguments.add_argument("--signature", type=Path, help="the signature (default: beside the model, .sig)")
     args = arguments.parse_args()
     out = cli.Out(args.plain)
@@ -251,13 +304,16 @@ def main() -> int:
         out.say(f"Now type: python sign_model.py verify {copy}")
         return cli.OK
     try:
-        verify(args.model, public, args.signature)
+        ignored = verify(args.model, public, args.signature, args.certificate)
     except NotVerified as reason:
         out.say(f"NOT VERIFIED: {args.model}", "bold red")
         out.say(f"Reason: {reason}.")
         return cli.FINDING
     out.say(f"VERIFIED: {args.model}", "bold green")
-    out.say(f"The owner of {public} signed it, and not one bit has changed since.")
+    out.say(f"The owner of {args.certificate or public} signed it, and not one bit has changed since.")
+    if ignored:
+        names = printable(", ".join(ignored))
+        out.say(f"Careful: the signature leaves out {names}. Nobody vouches for these.", "yellow")
     out.say("A signature says who, and unchanged. It does not say safe: a malicious file can be signed, too.")
     return cli.OK
 

@@ -414,7 +414,7 @@ def test_hundreds_of_thousands_of_names_are_read() -> None:
 # --- the pickle reader sees what Python's own does -----------------------------------------------------
 
 
-class Noting(pickle._Unpickler):  # type: ignore[name-defined]
+class Noting(pickle._Unpickler):
     """Python's own reader, which imports nothing and notes what it was asked for."""
 
     def __init__(self, data: bytes) -> None:
@@ -435,8 +435,8 @@ class Noting(pickle._Unpickler):  # type: ignore[name-defined]
 OPCODES = [bytes([code]) for code in range(256) if pickle_reader.ARGUMENT[code] is not None]
 PIECES = [
     *OPCODES, b"os\n", b"system\n", b"\x02os", b"\x06system", b"\x01", b"(", b".", b"\x8c\x02os", b"\x93",
-    b"cos\nsystem\n",    b"Vos\n", b"S'system'\n", b"q\x01", b"h\x01", b"\x94", b"K\x01", b"X\x02\0\0\0os", b"U\x02os",
-    b"0", b"2", b")", b"R",
+    b"cos\nsystem\n", b"Vos\n", b"S'system'\n", b"q\x01", b"h\x01", b"\x94", b"K\x01", b"X\x02\0\0\0os",
+    b"U\x02os", b"0", b"2", b")", b"R",
 ]  # fmt: skip
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import collections
+import datetime
 import functools
 import io
+import pathlib
 import pickle
 import random
 import re
@@ -11,12 +15,15 @@ import struct
 import subprocess
 import sys
 import time
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
+from safetensors import safe_open
 
 import cli
 import create_malicious_model as attack
@@ -143,7 +150,7 @@ def test_no_variant_is_converted(
         assert result.returncode in (1, 2), result
         assert str(path) in result.stdout + result.stderr
         assert not marker.exists()
-        if command[0] == "convert" and name != "joblib":  # PyTorch cannot read joblib's pickles at all
+        if command[0] == "convert" and name not in ("joblib", "export", "two-formats"):  # not for torch.load
             assert result.returncode == 1
             assert re.search(r"Reason: .* refused and not run: it wants to import [\w.]+,", result.stdout)
     assert list(tmp_path.iterdir()) == [path]
@@ -199,12 +206,12 @@ def test_a_difference_is_named() -> None:
 
 
 def test_a_wrong_conversion_is_noticed(safe_here: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load = safe_loading.load_safetensors
+    save = safe_loading.save_file
 
-    def wrong(path: Path) -> safe_loading.Weights:
-        return {name: tensor + (name == "bias") for name, tensor in load(path).items()}
+    def wrong(weights: safe_loading.Weights, path: Path, metadata: dict[str, str]) -> None:
+        save({name: tensor + (name == "bias") for name, tensor in weights.items()}, path, metadata)
 
-    monkeypatch.setattr(safe_demo, "load_safetensors", wrong)
+    monkeypatch.setattr(safe_loading, "save_file", wrong)
     result = safe_here("convert", model)
     assert result.returncode == 1
     assert "Different after the conversion: 'bias'." in result.stdout
@@ -239,6 +246,85 @@ def test_only_state_dicts_are_converted(
     for command in ("convert", "create"):
         assert_refused(safe_here(command, path), path)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_part_at_any_depth(safe_here: Run, tmp_path: Path, weights: safe_loading.Weights) -> None:
+    checkpoint = {"a.b": {"c": {"weights": weights}}, "list": [1], 3: {"ema": weights}}
+    path = save(checkpoint, tmp_path / "checkpoint.pt")
+    result = safe_here("convert", path)
+    assert "--part 'a.b.c.weights' or '3.ema'" in result.stderr
+    for part in ("a.b.c.weights", "a.b/c/weights", "3.ema"):
+        assert safe_here("convert", path, "--part", part).returncode == 0, part
+        converted = safe_loading.load_safetensors(path.with_suffix(".safetensors"))
+        assert safe_demo.differing(weights, converted) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        (argparse.Namespace(lr=0.1), ["argparse.Namespace"]),
+        (numpy.float64(0.5), ["numpy._core.multiarray.scalar", "numpy.dtype"]),
+        (numpy.zeros(2), ["numpy._core.multiarray._reconstruct", "numpy.dtype", "numpy.ndarray"]),
+        (pathlib.PurePosixPath("a"), ["pathlib.PurePosixPath"]),
+        (collections.defaultdict(list), ["builtins.list", "collections.defaultdict"]),
+        (datetime.date(2026, 1, 2), ["datetime.date"]),
+    ],
+)
+def test_names_that_only_hold_data_can_be_allowed_one_by_one(
+    safe_here: Run, tmp_path: Path, weights: safe_loading.Weights, value: object, names: list[str]
+) -> None:
+    path = save({"w": weights, "more": value}, tmp_path / "model.pt")
+    refused = safe_here("convert", path, "--part", "w")
+    assert refused.returncode == 1
+    assert "only holds data" in refused.stdout
+    assert f"--allow {refused.stdout.rsplit('--allow ')[-1].strip()}" in refused.stdout
+    options = [word for name in names for word in ("--allow", name)]
+    assert safe_here("convert", path, "--part", "w", *options).returncode == 0, names
+    assert (
+        safe_here("convert", path, "--part", "w", *options[:-2]).returncode == 1
+    )  # each one has to be named
+
+
+@pytest.mark.parametrize(
+    "name", ["os.system", "posix.system", "builtins.eval", "numpy.memmap", "nothing", "a.b"]
+)
+def test_names_that_could_run_code_cannot_be_allowed(
+    safe_here: Run, assert_refused: Refused, tmp_path: Path, name: str
+) -> None:
+    marker, path = tmp_path / "marker", tmp_path / "given.pt"
+    path.write_bytes(attack.malicious_bytes("system", marker))
+    assert_refused(safe_here("convert", path, "--allow", name), f"--allow {name} is not possible")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_other_formats_are_named(safe_here: Run, assert_refused: Refused, tmp_path: Path) -> None:
+    script = tmp_path / "script.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), script)
+    assert_refused(safe_here("convert", script), script, "TorchScript")
+    (tmp_path / "a.npy").write_bytes(
+        b"\x93NUMPY\x01\x00v\x00"
+        + b"{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }".ljust(117)
+        + b"\n"
+        + bytes(4)
+    )
+    assert_refused(safe_here("convert", tmp_path / "a.npy"), "NumPy array")
+
+
+def test_a_model_of_36096_tensors_is_converted(safe_here: Run, tmp_path: Path) -> None:
+    path = save(
+        {f"layers.{i // 384}.experts.{i % 384}.w": torch.zeros(1) for i in range(36_096)}, tmp_path / "m.pt"
+    )
+    result = safe_here("convert", path)
+    assert result.returncode == 0, result
+    assert "All 36096 tensors are the same, bit for bit." in result.stdout
+
+
+def test_converted_files_say_what_they_are_made_for(safe_here: Run, model: Path) -> None:
+    assert safe_here("convert", model).returncode == 0
+    with safe_open(model.with_suffix(".safetensors"), "pt") as file:
+        assert file.metadata() == {"format": "pt"}
 
 
 def special(kind: str) -> tuple[str, torch.Tensor]:
@@ -428,7 +514,7 @@ def test_places_that_take_no_file(
 
 # --- files that claim to be larger than they are -----------------------------------------------------------
 
-MANY = safe_loading.LARGEST_PICKLE - 1000
+MANY = 1_000_000  # instructions, which is what the largest models need
 
 
 def call(module: str, name: str, argument: bytes) -> bytes:
@@ -457,7 +543,7 @@ def hostile(kind: str) -> bytes:
         "tuples in tuples": torch_zip(b"\x80\x02}()" + b"\x85" * MANY + b"K\x01u."),
         "two of one name": twice(clean),
         "two zip files": clean + clean,
-        "many names": names(100_000),
+        "many names": names(600_000),
     }[kind]
 
 
@@ -484,7 +570,7 @@ def names(count: int) -> bytes:
     [
         ("packed pickle", "packed"),
         ("packed numbers", "packed"),
-        ("a large pickle", "its pickle has"),
+        ("a large pickle", "instructions"),
         ("a large old pickle", "too large"),
         ("a tensor of one number", "claim 4000000000000"),
         ("a large bytearray", "memory"),

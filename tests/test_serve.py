@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import io
 import json
@@ -181,6 +182,74 @@ def test_a_wrong_policy_is_no_policy(tmp_path: Path, text: str, words: str) -> N
         policy.read_policy(tmp_path / "policy.toml")
 
 
+@pytest.mark.parametrize(
+    "form", ["{digest}  {name}", "{digest} *{name}", "SHA256 ({name}) = {digest}", "\\{digest}  x"]
+)
+@pytest.mark.parametrize("upper", [False, True])
+def test_every_form_of_a_list_is_read(folder: Path, form: str, upper: bool) -> None:
+    digest = policy.sha256(folder / SAFE)
+    line = form.format(digest=digest.upper() if upper else digest, name=SAFE)
+    (folder / "allowed.sha256").write_text(f"\ufeff{line}\r\n", encoding="utf-8")
+    assert failed(folder, SAFE) == []
+
+
+def test_a_folder_is_decided_as_a_whole(
+    run: Any, folder: Path, assert_refused: Refused, marker: Path
+) -> None:
+    model = folder / "hub"
+    model.mkdir()
+    shutil.copy(folder / SAFE, model / "model.safetensors")
+    (model / "config.json").write_text("{}")
+    trust(folder, "hub")
+    assert failed(folder, "hub") == []
+    assert run(policy, "check", "hub").returncode == 0
+    server = serve.ModelServer(folder, policy.read_policy(folder / "policy.toml"), marker)
+    assert server.load("hub")["loaded"] == "hub"
+    set_rule(folder, "max_bytes", str((folder / SAFE).stat().st_size))  # the folder is two bytes larger
+    assert failed(folder, "hub") == ["size"]
+    small = serve.ModelServer(folder, policy.read_policy(folder / "policy.toml"), marker)
+    with pytest.raises(serve.Refused):
+        small.load("hub")
+    set_rule(folder, "max_bytes", "100_000_000")
+    (model / "config.json").write_text('{"auto_map": {"AutoModel": "own.Model"}}')
+    trust(folder, "hub")
+    result = run(policy, "check", "hub")
+    assert result.returncode == 1
+    assert "config.json: it names Python code (own.Model)" in result.stdout
+    with pytest.raises(serve.Refused):
+        server.load("hub")
+    (model / "config.json").unlink()
+    (model / "config.json").symlink_to("/etc/hostname")
+    assert_refused(run(policy, "check", "hub"), "config.json", "link")
+
+
+def test_check_and_server_say_the_same(run: Any, folder: Path, marker: Path) -> None:
+    """Whatever the file is: the server loads what `policy.py check` allows, and refuses what it refuses."""
+    for rule in ("digests", "trusted_keys"):
+        set_rule(folder, rule, '"any"')
+    files = {
+        "namespace.pt": {"w": torch.zeros(1), "args": argparse.Namespace(a=1)},
+        "list.pt": [1, 2],
+        "clean.pt": shapes.network().state_dict(),
+    }
+    for name, value in files.items():
+        torch.save(value, folder / name)
+    (folder / "renamed.pt").write_bytes((folder / SAFE).read_bytes())
+    (folder / "cut.safetensors").write_bytes((folder / SAFE).read_bytes()[:5000])
+    (folder / "bad.pt").write_bytes(attack.malicious_bytes("system", marker))
+    server = serve.ModelServer(folder, policy.read_policy(folder / "policy.toml"), marker)
+    said = {}
+    for name in (*files, "renamed.pt", "cut.safetensors", "bad.pt", SAFE):
+        said[name] = run(policy, "check", name).returncode == 0
+        try:
+            assert server.load(name)["loaded"] == name
+            assert said[name], name
+        except serve.Refused as refusal:
+            assert refusal.status == 403
+            assert not said[name], name
+    assert [name for name, allowed in said.items() if allowed] == ["clean.pt", SAFE]
+
+
 def test_a_damaged_list_is_no_list(folder: Path) -> None:
     (folder / "allowed.sha256").write_text("# ours\n\nabc  model\n")
     with pytest.raises(cli.UserError, match="line 3"):
@@ -297,7 +366,7 @@ def test_health_model_and_predictions(server: Running, folder: Path) -> None:
     assert (status, answer["loaded"], list(answer["checks"])) == (
         200,
         SAFE,
-        ["size", "digest", "signature", "format"],
+        ["size", "digest", "signature", "format", "loader"],
     )
     assert server("GET", "/health") == (200, {"status": "ok", "model": SAFE})
     status, answer = server("GET", "/model")
@@ -341,8 +410,8 @@ def test_without_any_rule_the_loader_still_runs_nothing(
     server = start()
     (folder / "malicious.pt").write_bytes(attack.malicious_bytes("resnet18", marker))
     status, answer = server.load("malicious.pt")
-    assert status == 409, answer
-    assert "refused and not run" in answer["error"]
+    assert status == 403, answer
+    assert "loader: malicious.pt was refused and not run" in answer["reasons"][0]
     assert not marker.exists()
 
 
@@ -491,7 +560,7 @@ def test_models_of_another_kind(server: Running, folder: Path, kind: str) -> Non
         assert server.load(path.name)[0] == 200
         assert server.predict(shapes.png("circle", 1))[0] == 409
     else:
-        assert server.load(path.name)[0] == 409
+        assert server.load(path.name)[0] == (403 if kind == "not a state dict" else 409)
         assert server("GET", "/health")[1]["model"] == OTHER
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import json
 import os
@@ -13,12 +14,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from model_signing import signing
 
 import cli
 import create_malicious_model as attack
 import inspect_model
+import policy
 import sign_model
 
 SIGN = "demo-malicious/sign_model.py"
@@ -158,6 +162,87 @@ def test_every_change_of_a_folder_is_seen(folder: Path, keys: tuple[Path, Path])
     (folder / ".git").mkdir()
     (folder / ".git" / "hook").write_text("also here")
     assert ".git/hook" in reason(folder, keys[1])
+
+
+@pytest.mark.parametrize("ignored", ["part/weights.bin", "part"])
+def test_what_a_signature_leaves_out_is_named(
+    sign_here: Run, tmp_path: Path, folder: Path, keys: tuple[Path, Path], ignored: str
+) -> None:
+    """The official command can leave out files. They can be changed, and the signature still holds."""
+    command = [sys.executable, "-m", "model_signing", "sign", "key", str(folder)]
+    command += ["--private_key", str(keys[0]), "--signature", str(folder.parent / "model.sig")]
+    subprocess.run([*command, "--ignore-paths", str(folder / ignored)], check=True, capture_output=True)
+    (folder / "part" / "weights.bin").write_bytes(b"changed")
+    assert sign_model.verify(folder, keys[1]) == [ignored]
+    result = sign_here("verify", folder, "--public", keys[1])
+    assert result.returncode == 0
+    assert f"Careful: the signature leaves out {ignored}. Nobody vouches for these." in result.stdout
+    refused = policy.check_signature(folder, (keys[1],))
+    assert not refused.passed
+    assert f"it leaves out {ignored}" in refused.words
+    assert policy.check_signature(folder, (keys[1],), unsigned_files=True).passed
+    assert sign_model.verify(folder, keys[1], sign_model.sign(folder, keys[0])) == []
+
+
+def certificates(folder: Path) -> tuple[Path, Path, Path]:
+    """A root, a signing certificate below it, and that one's private key, as PEM files."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    made: dict[str, tuple[x509.Certificate, ec.EllipticCurvePrivateKey]] = {}
+    for name in ("root", "leaf"):
+        key = ec.generate_private_key(ec.SECP256R1())
+        issuer, issuer_key = made["root"] if made else (None, key)
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        usage = dict.fromkeys(
+            ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only",
+             "decipher_only"), False,
+        )  # fmt: skip
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer.subject if issuer else subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=name == "root", path_length=None), critical=True)
+            .add_extension(
+                x509.KeyUsage(
+                    digital_signature=True, key_cert_sign=name == "root", crl_sign=name == "root", **usage
+                ),
+                critical=True,
+            )
+        )
+        made[name] = builder.sign(issuer_key, hashes.SHA256()), key
+        (folder / f"{name}.pem").write_bytes(made[name][0].public_bytes(PEM))
+    form = serialization.PrivateFormat.PKCS8
+    (folder / "leaf.key").write_bytes(made["leaf"][1].private_bytes(PEM, form, serialization.NoEncryption()))
+    return folder / "root.pem", folder / "leaf.pem", folder / "leaf.key"
+
+
+def test_a_certificates_signature_is_named_and_verified_offline(
+    sign_here: Run, tmp_path: Path, model: Path, keys: tuple[Path, Path]
+) -> None:
+    root, leaf, key = certificates(tmp_path)
+    signing.Config().use_certificate_signer(
+        private_key=key, signing_certificate=leaf, certificate_chain=[root]
+    ).sign(model, sign_model.signature_beside(model))
+    assert "made with a certificate, not with a key: verify it with --certificate" in reason(model, keys[1])
+    result = sign_here("verify", model, "--certificate", root)
+    assert result.returncode == 0, result
+    assert f"The owner of {root} signed it" in result.stdout
+    other = tmp_path / "other"
+    other.mkdir()
+    assert sign_here("verify", model, "--certificate", certificates(other)[0]).returncode == 1
+    model.write_bytes(b"changed")
+    assert sign_here("verify", model, "--certificate", root).returncode == 1
+    sign_model.sign(model, keys[0])
+    assert sign_here("verify", model, "--certificate", root).returncode == 1
+
+
+def test_a_sigstore_signature_is_named(model: Path, keys: tuple[Path, Path]) -> None:
+    material = {"certificate": {"rawBytes": "AAAA"}, "tlogEntries": [{"logIndex": "1"}]}
+    sign_model.signature_beside(model).write_text(json.dumps({"verificationMaterial": material}))
+    assert "made with a Sigstore identity, not with a key" in reason(model, keys[1])
 
 
 def test_links_are_not_signed_and_not_verified(folder: Path, keys: tuple[Path, Path]) -> None:

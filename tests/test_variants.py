@@ -128,7 +128,10 @@ def test_each_payload_is_harmless(name: str, tmp_path: Path) -> None:
     # from Python 3.13 on, subprocess itself reports a second time, as os.posix_spawn
     for started in fired.events_of("os.system", "os.exec", "os.fork", "os.posix_spawn", "subprocess"):
         assert attack.shell_text(marker) in started.encode().decode("unicode_escape")
-    assert fired.events_of("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.chmod", "shutil") == []
+    changes = fired.events_of("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.chmod", "shutil")
+    assert [
+        what for what in changes if "torchinductor_" not in what
+    ] == []  # PyTorch's own empty cache folder
     printed = [line for line in fired.printed.splitlines() if line.strip()]
     # collect_env.run keeps what its command prints and returns it
     assert printed == ([] if name == "collect-env" else [f"    >>> {attack.MESSAGE} <<<"])
@@ -164,7 +167,7 @@ def test_refused_by_the_safe_loader_and_run_by_the_other(
 ) -> None:
     path = tmp_path / "model"
     path.write_bytes(write(VARIANTS[name], marker))
-    with warnings.catch_warnings(), pytest.raises(pickle.UnpicklingError):
+    with warnings.catch_warnings(), pytest.raises((pickle.UnpicklingError, RuntimeError)):
         warnings.simplefilter("ignore")  # about joblib's newer kind of pickle
         torch.load(path, weights_only=True)
     assert not marker.exists()
@@ -281,10 +284,13 @@ def test_create_and_attack_each_variant(run_main: Run, tmp_path: Path, marker: P
     attacked = run_main(create_malicious_model, "attack", "--variant", name, "--marker", marker)
     assert attacked.returncode == 0, text(attacked)
     assert "Wrote" not in attacked.stdout  # it ran the file that was there
-    assert "Refused: " in attacked.stdout
+    # what comes before the attack: refused, read as the other format that it is, or there is no safe way
+    safe = {"export": "No: torch.export.load tries", "two-formats": "Loaded as the other format that it is"}
+    first = safe.get(name, "Refused: ")
+    assert first in attacked.stdout
     assert attacked.stdout.count("exists: False") == 2
     assert attacked.stdout.count("exists: True") == 1
-    assert "\n" not in text(attacked).split("Refused: ")[1].split(f".\n{marker} exists")[0]
+    assert "\n" not in text(attacked).split(first)[1].split(f".\n{marker} exists")[0]
     assert sorted(tmp_path.iterdir()) == sorted([tmp_path / VARIANTS[name].file, marker])
 
 

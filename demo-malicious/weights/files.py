@@ -25,3 +25,16 @@ def existing_file(path: Path) -> Path:
     except OSError as error:
         raise cli.UserError(f"{path} cannot be read ({error.strerror}): check its permissions.") from error
     return path
+
+
+def every_file(folder: Path) -> list[Path]:
+    """Every file below a folder, in a fixed order. Raises UserError for a link, which could lead anywhere."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise cli.UserError(f"{path} is a link or a device: put the file itself there.")
+        if path.is_file():
+            found.append(path)
+    if not found:
+        raise cli.UserError(f"{folder} holds no file: name a folder with a model.")
+    return found

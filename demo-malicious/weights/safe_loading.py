@@ -1,21 +1,23 @@
 """The safe ways to read and write model weights: code in a model file is refused, never run.
 
-Helper module, not a command: safe_demo.py and the other scripts use these functions. Two things are kept out:
-code (weights_only=True, always) and files that claim to be much larger than they are (zip bombs and
+Helper module, not a command: safe_demo.py and the other scripts use these functions. Two things are kept
+out: code (weights_only=True, always) and files that claim to be much larger than they are (zip bombs and
 their relatives). What is left to a hostile file is to waste some seconds; run_sandboxed.sh limits that.
 """
 
 from __future__ import annotations
 
-import io
-import pickletools
+import importlib
+import json
+import mmap
 import re
 import sys
 import threading
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,17 +25,28 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import cli
+from inspection.formats import look
+from inspection.names import full_name, is_allowed, is_data
+from inspection.pickle_reader import Buffer, TooLong, walk
+from inspection.pickles import OLD_STREAM, STREAM
+from inspection.report import UNSAFE
+from inspection.zips import ZIP
 from weights.files import existing_file
 
 Weights = dict[str, torch.Tensor]
 T = TypeVar("T")
 
 MB = 1_000_000
-LARGEST_PICKLE = 1 * MB  # bytes of names and shapes; the numbers stand elsewhere. A ResNet18 has 0.015 MB
-LARGEST_HEADER = 8 * MB  # the same for SafeTensors, which is read much faster
+# of names and shapes; the numbers stand elsewhere. A ResNet18 has 0.015 MB and 5,000 instructions, a model
+# with 36,096 tensors 5 MB and a million
+LARGEST_PICKLE = 32 * MB
+MOST_INSTRUCTIONS = 1_500_000  # PyTorch's safe reader takes a second for a million
+LARGEST_HEADER = 32 * MB  # the same for SafeTensors, which is read much faster
 GROWTH = 4  # how many times its own size a file may take in memory (tensors that share memory count twice)
 SPARE = 300 * MB  # on top of that, for the loader itself
 STACK = 128 * MB  # of address space; only a hostile file uses more than a little of it
+BLOCK = 16 * MB  # that are compared at a time
+DEEPEST = 6  # parts in parts of a checkpoint that are listed
 
 
 class RefusedError(cli.UserError):
@@ -43,18 +56,21 @@ class RefusedError(cli.UserError):
 # --- reading -------------------------------------------------------------------------------------------
 
 
-def load_pickle(path: Path, mmap: bool = False, part: str = "") -> Weights:
+def load_pickle(path: Path, mmap: bool = False, part: str = "", allow: Sequence[str] = ()) -> Weights:
     """Read a state dict that torch.save wrote, with weights_only=True: code in it is never run.
 
-    `part` names the state dict inside a checkpoint that holds more, for example "state_dict". Raises
-    RefusedError if the file holds code, UserError if it is damaged or not a state dict (names to tensors).
+    `part` names the state dict inside a checkpoint that holds more, at any depth, for example "state_dict"
+    or "model.encoder". `allow` names what the file may import although PyTorch's list does not have it: only
+    names that hold data are taken (inspection/names.py). Raises RefusedError if the file holds code,
+    UserError if it is damaged or not a state dict (names to tensors).
     """
     existing_file(path)
     size = path.stat().st_size
+    allowed: list[Any] = [*allowed_objects(allow)]
 
     def load() -> Any:
-        check_sizes(path)
-        with warnings.catch_warnings():
+        check_format(path)
+        with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
@@ -64,7 +80,8 @@ def load_pickle(path: Path, mmap: bool = False, part: str = "") -> Weights:
         raise
     except Exception as error:  # a hostile or damaged file can make the reader fail in any way
         if why := why_refused(error):
-            raise RefusedError(f"{path} was refused and not run: {why}. Do not use this file.") from error
+            ending = "" if "--allow" in why else ". Do not use this file."
+            raise RefusedError(f"{path} was refused and not run: {why}{ending}") from error
         details = why_unreadable(error)
         raise cli.UserError(
             f"{path} cannot be read as model weights ({details}): get the file again."
@@ -79,16 +96,51 @@ def load_pickle(path: Path, mmap: bool = False, part: str = "") -> Weights:
     return weights
 
 
-def check_sizes(path: Path) -> None:
-    """Look at the sizes that a pickle-based file declares, before anything is read by them (UserError)."""
-    with path.open("rb") as file:
-        if file.read(4) == b"PK\x03\x04":  # PyTorch decides by these four bytes, so we do
-            check_zip(path)
+def allowed_objects(names: Sequence[str]) -> Iterator[tuple[Any, str]]:
+    """What safe_globals takes, for names that only hold data. Raises UserError for any other name."""
+    for name in names:
+        module, _, attribute = name.rpartition(".")
+        if not module or not is_data(full_name(module, attribute)):
+            raise cli.UserError(
+                f"--allow {name[:100]} is not possible: only names that hold nothing but data can be "
+                "allowed, and inspect_model.py lists those of a file."
+            )
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise cli.UserError(f"--allow {name} is not possible: this Python does not have it.") from error
+        yield found, name
+        if module.startswith("numpy."):  # PyTorch compares the name that stands in the file
+            yield found, name.replace("numpy._core", "numpy.core")
+        if name == "numpy.dtype":  # its kinds have classes of their own
+            numpy = importlib.import_module("numpy")
+            kinds = {type(numpy.dtype(code)) for code in "?bhilqBHILQefdgFDGSUV"}
+            yield from ((kind, f"{kind.__module__}.{kind.__qualname__}") for kind in kinds)
+
+
+def check_format(path: Path) -> None:
+    """Look at the format and at the sizes that it declares, before anything is read by them.
+
+    Raises UserError that names a format which is none of torch.save's, RefusedError if there is code in it.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        content = look(data)
+        if content.formats and not set(content.formats) <= {ZIP, STREAM, OLD_STREAM}:
+            unsafe = next((one for one in content.findings if one.answer == UNSAFE), None)
+            if unsafe:
+                raise RefusedError(f"{path} was refused and not run: {unsafe}. Do not use this file.")
+            hints = [one.help for one in content.findings if one.help]
+            raise cli.UserError(
+                f"{path} is {' and '.join(content.formats)}, a format that is not read as weights here. "
+                f"{hints[0] if hints else 'Ask the sender for SafeTensors.'}"
+            )
+        if data[:4] == b"PK\x03\x04":  # PyTorch decides by these four bytes, so we do
+            check_zip(path, data)
         else:
-            check_stream(path)
+            check_stream(path, data)
 
 
-def check_zip(path: Path) -> None:
+def check_zip(path: Path, data: mmap.mmap) -> None:
     """The zip file of torch.save holds each thing once, not packed, with a right checksum (UserError)."""
 
     def expect(true: bool, otherwise: str) -> None:
@@ -116,34 +168,66 @@ def check_zip(path: Path) -> None:
             not any(name.startswith("/") or ".." in Path(name).parts for name in names),
             "it holds names outside of its own folder",
         )
-        pickles = [member.file_size for member in members if member.filename.endswith(".pkl")]
+        pickles = [member for member in members if member.filename.endswith(".pkl")]
         expect(bool(pickles), "there is no pickle in it")
-        expect(max(pickles) <= LARGEST_PICKLE, f"its pickle has {max(pickles)} bytes")
+        largest = max(member.file_size for member in pickles)
+        expect(largest <= LARGEST_PICKLE, f"its pickle has {largest} bytes")
         # PyTorch does not look at the checksums, so it would take damaged numbers for good ones
-        expect(archive.testzip() is None, "a checksum is wrong, so it is damaged")
+        intact = all(right_checksum(member, data) for member in members)
+        expect(intact, "a checksum is wrong, so it is damaged")
+        for member in pickles:
+            check_instructions(path, archive.read(member), 1)
 
 
-def check_stream(path: Path) -> None:
+def right_checksum(member: zipfile.ZipInfo, data: mmap.mmap) -> bool:
+    """Whether the bytes of a member that is not packed have the checksum that the table promises."""
+    start = member.header_offset
+    name, extra = (int.from_bytes(data[start + place : start + place + 2], "little") for place in (26, 28))
+    first = start + 30 + name + extra
+    checksum = 0
+    with memoryview(data) as view:
+        for position in range(first, first + member.file_size, BLOCK):
+            checksum = zlib.crc32(view[position : min(position + BLOCK, first + member.file_size)], checksum)
+    return checksum == member.CRC
+
+
+def check_stream(path: Path, data: Buffer) -> None:
     """In the format before PyTorch 1.6, five pickles in a row, these are of a reasonable size (UserError)."""
-    with path.open("rb") as file:
-        stream = io.BytesIO(file.read(LARGEST_PICKLE + 1))
-    with suppress(Exception):  # damaged: PyTorch says so
-        for _ in range(5):
-            for _ in pickletools.genops(stream):
-                pass
-        return
-    if len(stream.getvalue()) > LARGEST_PICKLE:
+    check_instructions(path, data, 5)
+
+
+def check_instructions(path: Path, data: Buffer, pickles: int) -> None:
+    """So many pickles in a row have no more instructions than a large model needs (UserError)."""
+    position, left = 0, MOST_INSTRUCTIONS
+    try:
+        for _ in range(pickles):
+            found = walk(data, position, left)
+            position, left = found.end, left - found.instructions
+            if not found.complete:  # damaged: PyTorch says so
+                break
+    except TooLong:
+        position = len(data)
+        left = -1
+    if left < 0 or position > LARGEST_PICKLE:
         raise cli.UserError(
-            f"{path} is not a valid file of torch.save (or a far too large one): do not use this file."
+            f"{path} is not a valid file of torch.save (or a far too large one: its pickles have more than "
+            f"{MOST_INSTRUCTIONS} instructions or {LARGEST_PICKLE} bytes): do not use this file."
         )
 
 
 def why_refused(error: Exception) -> str:
-    """PyTorch's reason in one short sentence: the name that the file wants to import, if it says so."""
+    """PyTorch's reason in a short sentence or two: the name that the file wants to import, if known."""
     wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if wanted:
-        return f"it wants to import {wanted[1]}, which is not on the list of names a model may use"
-    return ""
+    if not wanted:
+        return ""
+    module, _, attribute = wanted[1].rpartition(".")
+    name = full_name(module, attribute)
+    if is_data(name) and not is_allowed(name):
+        return (
+            f"it wants to import {name}, which only holds data but is not on PyTorch's list. If you expect "
+            f"that of this file, name it: --allow {name}"
+        )
+    return f"it wants to import {wanted[1]}, which is not on the list of names a model may use"
 
 
 def why_unreadable(error: Exception) -> str:
@@ -160,9 +244,10 @@ def why_unreadable(error: Exception) -> str:
 def state_dict(found: object, path: Path, part: str) -> Weights:
     """Check that what was loaded is names with tensors, or take the `part` that is. Raises UserError."""
     if part:
-        if not isinstance(found, dict) or part not in found:
+        parts = list(taken(found, part))
+        if not parts:
             raise cli.UserError(f"{path} has no part {part!r}: leave --part out to see what there is.")
-        found = found[part]
+        found = parts[0]
     if not isinstance(found, dict) or not found:
         raise cli.UserError(
             f"{path} holds no state dict: save one with torch.save(model.state_dict(), FILE)."
@@ -171,14 +256,39 @@ def state_dict(found: object, path: Path, part: str) -> Weights:
         if is_named_tensor(name, value):
             continue
         other = repr(name)[:60] if isinstance(name, str | int) else "a name that is not text"
-        parts = [key for key, inner in found.items() if isinstance(key, str) and is_state_dict(inner)]
-        if parts:
+        if inner := list(parts_of(found)):
+            more = f" or {inner[1]!r}" if len(inner) > 1 else ""
             raise cli.UserError(
                 f"{path} holds more than named tensors ({other}), and SafeTensors has no place for that: "
-                f"take one part of it, for example with --part {parts[0]!r}."
+                f"take one part of it, for example with --part {inner[0]!r}{more}."
             )
         raise cli.UserError(f"{path} holds more than named tensors ({other}): save the state dict only.")
     return dict(found)
+
+
+def taken(found: object, part: str) -> Iterator[object]:
+    """The parts of this name, at any depth. Names may hold dots, so every way to split is tried."""
+    if not isinstance(found, dict):
+        return
+    keys: dict[str, object] = {str(key): value for key, value in found.items() if isinstance(key, str | int)}
+    if part in keys:
+        yield keys[part]
+    for match in re.finditer(r"[./]", part):
+        head = part[: match.start()]
+        if head in keys:
+            yield from taken(keys[head], part[match.end() :])
+
+
+def parts_of(found: object, before: str = "", depth: int = 0) -> Iterator[str]:
+    """The names of all state dicts inside, as --part takes them."""
+    if not isinstance(found, dict) or depth > DEEPEST:
+        return
+    for key, inner in found.items():
+        if isinstance(key, str | int) and isinstance(inner, dict):
+            if is_state_dict(inner):
+                yield f"{before}{key}"
+            else:
+                yield from parts_of(inner, f"{before}{key}.", depth + 1)
 
 
 def is_named_tensor(name: object, value: object) -> bool:
@@ -189,6 +299,26 @@ def is_named_tensor(name: object, value: object) -> bool:
 def is_state_dict(value: object) -> bool:
     """Names with tensors and nothing else."""
     return isinstance(value, dict) and bool(value) and all(is_named_tensor(*item) for item in value.items())
+
+
+def load_model(path: Path) -> Weights:
+    """Read weights with the loaders that run nothing: a file, or a folder with one model, also in shards."""
+    if not path.is_dir():
+        return load_safetensors(path) if path.suffix == ".safetensors" else load_pickle(path)
+    files = sorted(file for file in path.rglob("*.safetensors") if file.is_file())
+    if not files:
+        files = sorted(
+            file for file in path.rglob("*") if file.suffix in (".pt", ".pth", ".bin") and file.is_file()
+        )
+    if not files:
+        raise cli.UserError(f"{path} holds no weights: put a SafeTensors file there.")
+    weights: Weights = {}
+    for file in files:
+        part = load_model(file)
+        if twice := sorted(part.keys() & weights.keys()):
+            raise cli.UserError(f"{path} holds the tensor {twice[0][:60]!r} in two files: name one of them.")
+        weights |= part
+    return weights
 
 
 def load_safetensors(path: Path) -> Weights:
@@ -291,19 +421,46 @@ def save_safetensors(weights: Weights, path: Path) -> None:
     Raises UserError, with the name of the tensor, for what the format cannot hold.
     """
     check_plain(weights, path)
-    # a copy each, in plain order: the format stores tensors that share memory separately
-    copies = {name: tensor.detach().clone().contiguous() for name, tensor in weights.items()}
+    twice = {name for names in sharing(weights) for name in names[1:]}
+    # the format stores tensors that share memory separately, and in plain order; the others need no copy
+    plain = {
+        name: tensor.detach().clone().contiguous() if name in twice else tensor.detach().contiguous()
+        for name, tensor in weights.items()
+    }
     with cli.atomic_write(path) as scratch:
         try:
-            save_file(copies, scratch)
+            save_file(plain, scratch, {"format": "pt"})  # what other programs look for: made for PyTorch
         except OSError:
             raise
         except Exception as error:  # a type, or a name, that the format does not know
-            kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in copies.values()})
+            kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in plain.values()})
             raise cli.UserError(
                 f"{path} is not written: SafeTensors does not take one of these types or names "
                 f"({', '.join(kinds)})."
             ) from error
+
+
+def differing_in_file(weights: Weights, path: Path) -> list[str]:
+    """Names of the tensors that are not the same bit for bit in a SafeTensors file; read in blocks."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        different = sorted(header.keys() ^ weights.keys())
+        for name in sorted(header.keys() & weights.keys()):
+            start, end = header[name]["data_offsets"]
+            tensor = weights[name].detach().contiguous()
+            raw = tensor.flatten().view(torch.uint8).numpy()
+            file.seek(8 + length + start)
+            same = end - start == raw.nbytes and header[name]["shape"] == list(tensor.shape)
+            for position in range(0, raw.nbytes, BLOCK):
+                if not same:
+                    break
+                block = raw[position : position + BLOCK].tobytes()
+                same = file.read(len(block)) == block
+            if not same:
+                different.append(name)
+    return sorted(different)
 
 
 def sharing(weights: Weights) -> list[list[str]]:
