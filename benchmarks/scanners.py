@@ -174,7 +174,7 @@ def interval(count: int, total: int) -> tuple[float, float]:
 
 
 def rates(rows: list[Row]) -> list[dict[str, str]]:
-    """For each scanner: hostile files called clean, honest files with an alarm, and files without an answer."""
+    """For each scanner: hostile files called clean, honest ones with an alarm, files without an answer."""
     table = []
     for mode, words in MODES.items():
         asked = [row for row in rows if row[mode] != ABSENT]
@@ -211,8 +211,8 @@ def markdown(rows: list[Row]) -> str:
         f"- `{row['file']}` ({row['kind']}): {row['inspect_model.py']}; {row['why']}"
         for row in (*missed, *warned)
     ]
-    return "\n".join([text, "", "Where our own verdict raises no alarm at a hostile file, or does not pass an honest "
-                      "one:", "", *(ours or ["- none"])])  # fmt: skip
+    title = "Where our own verdict raises no alarm at a hostile file, or does not pass an honest one:"
+    return "\n".join([text, "", title, "", *(ours or ["- none"])])
 
 
 def differences(before: list[Row], now: list[Row]) -> list[str]:

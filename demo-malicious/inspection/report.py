@@ -44,6 +44,7 @@ class Verdict:
 
     answer: str  # clean, suspicious, found, gives up, cannot read, not installed, not asked
     words: str = ""  # in the scanner's own terms
+    names: frozenset[str] = frozenset()  # the imports that it speaks of, where it names them
 
     def __str__(self) -> str:
         return f"{self.answer}: {self.words}" if self.words else self.answer

@@ -50,7 +50,8 @@ def run_fickling(report: Report) -> Verdict:
     worst = max(severity for severity in severities if severity)
     if worst == Severity.LIKELY_SAFE:
         return Verdict("clean", worst.name)
-    return Verdict("found" if worst > Severity.LIKELY_UNSAFE else "suspicious", worst.name)
+    names = frozenset(name for part in report.pickles for name in part.imports)
+    return Verdict("found" if worst > Severity.LIKELY_UNSAFE else "suspicious", worst.name, names)
 
 
 def run_picklescan(report: Report) -> Verdict:
@@ -66,7 +67,8 @@ def run_picklescan(report: Report) -> Verdict:
     bad = sorted({f"{g.module}.{g.name}" for g in result.globals if g.safety == SafetyLevel.Dangerous})
     odd = sorted({f"{g.module}.{g.name}" for g in result.globals if g.safety == SafetyLevel.Suspicious})
     if bad:
-        return Verdict("found", f"dangerous {few(bad)}")
+        names = frozenset(full_name(*name.rsplit(".", 1)) for name in bad)
+        return Verdict("found", f"dangerous {few(bad)}", names)
     if result.scan_err:
         return Verdict("gives up")
     if not result.scanned_files:

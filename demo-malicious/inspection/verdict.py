@@ -85,8 +85,10 @@ def conclude(report: Report) -> None:
     if not report.formats and not findings:
         findings.append(Finding(UNKNOWN, "it is not a model file of a format known here, or it is damaged"))
     for name, said in report.verdicts.items():
-        # a scanner that sees more than we do: we have overlooked something. What torch finds is in our list
-        if said.answer == "found" and name != "torch":
+        # a scanner that sees more than we do: we have overlooked something. If it only rates the same imports
+        # as worse, that is its opinion; what torch finds is in our list already
+        more = not said.names or not said.names <= set(report.imports)
+        if said.answer == "found" and name != "torch" and more:
             findings.append(Finding(UNKNOWN, f"{name} finds something ({said.words})"))
     for answer in (UNSAFE, UNKNOWN):
         chosen = [one for one in findings if one.answer == answer]
