@@ -12,6 +12,7 @@ import pickle
 import random
 import shlex
 import struct
+import sys
 import warnings
 import zipfile
 import zlib
@@ -142,6 +143,35 @@ def seeds(marker: Path) -> list[ModelFile]:
         ModelFile("safetensors", ".safetensors", save(weights, {"format": "pt"})),
         *published,
     ]
+
+
+def other_formats(marker: Path) -> list[ModelFile]:
+    """Small whole files of the formats that are not torch.save's, clean and malicious."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+    import model_files  # noqa: PLC0415 (below the path)
+
+    payload = Calls(os.system, f"touch {shlex.quote(str(marker))}")
+    program = pickle.dumps(payload, protocol=2)
+    numbers = model_files.numpy.arange(6.0)
+    objects = model_files.array(model_files.numpy.array([payload], dtype=object))
+    made = {
+        "numbers.npy": model_files.array(numbers),
+        "objects.npy": objects,
+        "numbers.npz": model_files.archive_of(model_files.numpy.savez_compressed, numbers),
+        "objects.npz": model_files.zipped({"a.npy": objects}, zipfile.ZIP_DEFLATED),
+        "clean.joblib": model_files.dumped({"a": [1, 2]}, 3),
+        "zlib.joblib": model_files.dumped({"a": payload}, 3),
+        "xz.joblib": model_files.dumped({"a": payload}, ("xz", 3)),
+        "arrays.joblib": model_files.dumped([numbers, payload]),
+        "old.tar": model_files.tarred({"storages": program, "tensors": b"", "pickle": program}),
+        "nemo.tar.gz": model_files.tarred({"a.yaml": b"a: 1", "w.ckpt": saved(payload)}, "w:gz"),
+        "chat.gguf": model_files.gguf(a="b", tokenizer__chat_template=model_files.CHATML, c=["d", "e"], f=1),
+        "model.onnx": model_files.onnx("weights.bin"),
+        "dense.keras": model_files.keras([model_files.layer("Dense", units=3)]),
+        "both.safetensors": model_files.two_formats(program),
+        "nested.zip": model_files.zipped({"a/b.zip": model_files.zipped({"model.pt": saved(payload)})}),
+    }
+    return [ModelFile(f"other, {name}", Path(name).suffix, data) for name, data in made.items()]
 
 
 # --- tricks made by hand -----------------------------------------------------------------------------------

@@ -13,8 +13,11 @@ Exit code 0: nothing found. 1: something was found; the report names the file, t
 from __future__ import annotations
 
 import argparse
+import bz2
+import gzip
 import io
 import json
+import lzma
 import os
 import pickle
 import random
@@ -24,6 +27,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -88,6 +93,8 @@ def work(box: Path, targets: Iterable[str]) -> None:
     if "convert" in targets:
         import torchvision.models  # noqa: F401, PLC0415 (at import it makes a cache folder in /tmp)
     torch.set_num_threads(1)
+    from weights import safe_loading  # noqa: PLC0415
+
     scripts = {command(name)[0]: __import__(command(name)[0]) for name in targets}
     answers = os.fdopen(os.dup(1), "w")
     requests = os.fdopen(os.dup(0), "r")
@@ -110,7 +117,8 @@ def work(box: Path, targets: Iterable[str]) -> None:
         said = [stream.read().decode(errors="backslashreplace") for stream in streams]
         answer = {"code": code, "stdout": said[0], "stderr": said[1], "events": list(events)}
         if code == 0 and request["target"] in ("inspect", "serve"):
-            answer["disallowed"] = disallowed_names(Path(request["file"]))
+            with safe_loading.memory_limit(300_000_000):  # of the check, not of the command
+                answer["disallowed"] = disallowed_names(Path(request["file"]))
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -175,6 +183,8 @@ def disallowed_names(path: Path) -> list[str]:
     import torch  # noqa: PLC0415
     from torch._weights_only_unpickler import _get_allowed_globals  # noqa: PLC0415
 
+    from inspection.names import is_data  # noqa: PLC0415
+
     allowed = _get_allowed_globals()
     noted: set[str] = set()
 
@@ -193,15 +203,31 @@ def disallowed_names(path: Path) -> list[str]:
         def load(file: Any, **options: Any) -> Any:
             return Noting(file, **options).load()
 
-    if path.suffix == ".safetensors":
-        return []
     # it need not load; what it imported up to there counts
     with suppress(Exception), path.open("rb") as file:
         torch.load(file, map_location="cpu", weights_only=False, pickle_module=Pickle)
-    if path.suffix in (".pkl", ".joblib"):  # people load these with pickle itself
+    for part in parts_of(
+        path.read_bytes()
+    ):  # people load these with pickle itself, or with what unpacks them
         with suppress(Exception):
-            Noting(io.BytesIO(path.read_bytes())).load()
-    return sorted(noted - set(allowed))
+            Noting(io.BytesIO(part)).load()
+    return sorted(name for name in noted - set(allowed) if not is_data(name))
+
+
+def parts_of(data: bytes, depth: int = 0) -> Iterator[bytes]:
+    """The file, and what Python finds in it: unpacked, as members, behind the header of an array."""
+    yield data
+    if depth > 3:
+        return
+    for unpack in (zlib.decompress, gzip.decompress, bz2.decompress, lzma.decompress):
+        with suppress(Exception):
+            yield from parts_of(unpack(data)[:10_000_000], depth + 1)
+    if data[:6] == b"\x93NUMPY":
+        yield data[10 + int.from_bytes(data[8:10], "little") :]
+    with suppress(Exception), zipfile.ZipFile(io.BytesIO(data)) as archive:
+        for member in archive.infolist()[:100]:
+            if member.file_size < 10_000_000 and "/data/" not in member.filename:
+                yield from parts_of(archive.read(member), depth + 1)
 
 
 # --- the harness: gives the worker files and watches it -----------------------------------------------------
@@ -344,6 +370,7 @@ class Fuzzer:
         self.worker = Worker(folder, self.targets)
         self.summary = Summary()
         self.seeds = fuzz_files.seeds(self.worker.marker)
+        self.others = fuzz_files.other_formats(self.worker.marker)
         self.signatures = self.sign_seeds() if "verify" in self.targets else []
         (self.worker.out / "lax.toml").write_text(LAX)
         self.kept = {path.name: path.read_bytes() for path in self.worker.out.iterdir()}
@@ -365,13 +392,13 @@ class Fuzzer:
 
     def tricks(self) -> list[ModelFile]:
         """The hostile files made by hand."""
-        return [*self.seeds, *self.signatures, *fuzz_files.tricks(self.worker.marker)]
+        return [*self.seeds, *self.others, *self.signatures, *fuzz_files.tricks(self.worker.marker)]
 
     def mutated(self, rng: random.Random) -> ModelFile:
         """A random hostile file; one in ten is a signature."""
         if self.signatures and rng.random() < 0.1:
             return fuzz_files.mutate(self.signatures, rng)
-        return fuzz_files.mutate(self.seeds, rng)
+        return fuzz_files.mutate([*self.seeds, *self.others], rng)
 
     def try_file(self, file: ModelFile, targets: Iterable[str] = ()) -> list[str]:
         """Run these commands (or all) on one file. Returns what was wrong, in words."""

@@ -43,14 +43,19 @@ def judge_zip(data: Buffer, where: str, content: Content, depth: int) -> str:
     """Find out what kind of zip file it is, and judge every member that this kind does not explain."""
     archive = archives.open_zip(data)
     content.members += len(archive.members)
-    for trouble in archive.trouble:
-        content.add(UNKNOWN, trouble, where)
-    if bytes(data[0:4]) != archives.LOCAL:
-        content.add(UNKNOWN, "it is a zip file behind something else", where)
     names = [member.filename for member in archive.members]
     lower = {name.lower() for name in names}
     inner = {name.split("/", 1)[1] if "/" in name else name for name in lower}
     kinds = [kind for kind in ZIP_KINDS if kind.fits(lower, inner)]
+    for trouble in archive.trouble:
+        content.add(UNKNOWN, trouble, where)
+    packed = [member for member in archive.members if member.compress_type != zipfile.ZIP_STORED]
+    if (promised := sum(member.file_size for member in packed)) > archives.MOST_UNPACKED:
+        content.limit = True  # the scanners would unpack it
+        if not any(kind.judge is judge_npz for kind in kinds):  # of arrays only the beginning is unpacked
+            content.add(UNKNOWN, f"it would unpack to {promised} bytes, more than this tool unpacks", where)
+    if bytes(data[0:4]) != archives.LOCAL:
+        content.add(UNKNOWN, "it is a zip file behind something else", where)
     if not kinds:
         judge_members(archive, where, content, depth, set())
         content.add(
@@ -85,7 +90,7 @@ def read_member(archive: Zip, member: zipfile.ZipInfo, place: str, content: Cont
 def judge_members(archive: Zip, where: str, content: Content, depth: int, explained: set[str]) -> None:
     """Judge every member that the format does not explain, as a file of its own."""
     for member in archive.members:
-        if member.filename in explained or member.is_dir():
+        if member.filename in explained or member.filename.endswith("/"):
             continue
         place = inside(where, member.filename)
         part = read_member(archive, member, place, content)
@@ -139,7 +144,7 @@ def judge_torch(archive: Zip, where: str, content: Content, depth: int) -> None:
     """The zip file of torch.save: one pickle, numbers, a few settings. Anything else is not explained."""
     _, explained = torch_members(archive)
     for member in archive.members:
-        if member.filename in explained or member.is_dir():
+        if member.filename in explained or member.filename.endswith("/"):
             continue
         place = inside(where, member.filename)
         part = read_member(archive, member, place, content)
@@ -196,7 +201,7 @@ def judge_pt2(archive: Zip, where: str, content: Content, depth: int) -> None:
     for member in archive.members:
         name = member.filename.lower()
         raw = re.search(r"(^|/)(weights|constants)/[^/]*(weight|tensor|constant)\w*_?\d+$", name)
-        if member.is_dir() or (raw and not looks_packed(archive.head(member))):
+        if member.filename.endswith("/") or (raw and not looks_packed(archive.head(member))):
             continue  # numbers
         place = inside(where, member.filename)
         part = read_member(archive, member, place, content)
