@@ -6,6 +6,7 @@ Helper module, not a command. It needs nothing but Python, so that a scan works 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shutil
 import signal
@@ -81,6 +82,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def run(main: Callable[[], int]) -> None:
     """Call main() and end with its exit code; bad input ends with one sentence on stderr and code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name can hold bytes that are no text
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that clean-up runs when we are stopped
     try:
         code = main()
@@ -91,6 +95,13 @@ def run(main: Callable[[], int]) -> None:
     except BrokenPipeError:  # the reader went away, for example `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = OK
+    except OSError as error:  # a full disk, a name that is too long
+        where = error.filename or "A file"
+        print(
+            f"error: {where} cannot be used ({error.strerror}): check the path, and that there is space.",
+            file=sys.stderr,
+        )
+        code = ERROR
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         code = 130

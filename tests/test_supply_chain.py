@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -750,6 +751,41 @@ def test_a_cell_is_no_formula_and_no_markup() -> None:
     rows = (["image"], [["=cmd()|x"]])
     assert table.as_csv(rows) == "image\n'=cmd()|x\n"
     assert "=cmd()\\|x" in table.as_markdown(rows, [])
+
+
+def test_names_that_are_no_text_and_too_long(
+    scanned: Callable[..., Result], typed: Callable[..., Result], grype: Callable[..., Path], tmp_path: Path
+) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    grype({"x:1": stand_in.answer(stand_in.report("x:1"))})
+    result = scanned("x:1", "--results", odd)
+    assert (result.returncode, errors(result)) == (0, []), result.stderr
+    assert list((tmp_path / odd).glob("x_1.json"))
+    assert "this table are in caf" in result.stdout
+    for name in (odd + "-none.json", "x" * 300 + ".json"):
+        refused = typed(compare, name, name)
+        assert (refused.returncode, len(errors(refused))) == (2, 1)
+
+
+def test_a_full_disk_is_said_in_one_sentence(
+    scanned: Callable[..., Result],
+    grype: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    grype({"x:1": stand_in.answer(stand_in.report("x:1"))})
+    monkeypatch.setattr(Path, "write_text", full)
+    result = scanned("x:1")
+    assert (result.returncode, len(errors(result))) == (2, 1)
+    assert "No space left on device" in errors(result)[0]
+    assert not list((tmp_path / "results").glob("comparison.*"))
+    monkeypatch.setattr(Path, "replace", full)
+    result = scanned("x:1")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "a file cannot be written (No space left on device)" in errors(result)[0]
 
 
 # --- compare ---

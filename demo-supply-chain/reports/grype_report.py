@@ -309,7 +309,7 @@ def read_scan(path: Path, image: str = "") -> Scan:
         name = target.get("userInput") if isinstance(target, dict) else target
         packages = read_packages(beside[0]) if beside else None
         return summarize(image or str(name or path.name).removeprefix("registry:"), report, packages)
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, RecursionError) as error:
         raise UserError(
             f"{path} is not a report of Grype: scan the image again with ./scan.sh IMAGE."
         ) from error
