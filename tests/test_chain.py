@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 sys.path.append(str(Path(__file__).resolve().parent))
 from scan_helpers import DEMO, Result, errors, typed  # isort: skip
@@ -272,6 +273,26 @@ def test_too_old_and_from_the_future(pipeline: Path, typed: Callable[..., Result
         sign_as(pipeline, "scanner", content, name)
         assert words in walk(typed)["scan"]
     assert typed(verify_chain, "good.safetensors", "--keys", "keys", "--max-age-days", "0").returncode == 2
+
+
+def test_a_list_must_name_the_model_inside_too(pipeline: Path, typed: Callable[..., Result]) -> None:
+    name = "mlbom.cdx.json.dsse.json"
+    content = content_of(pipeline / name)  # its subject is the model, but its content is another list
+    content["predicate"]["components"] = [{**content["predicate"]["components"][0], "hashes": []}]
+    sign_as(pipeline, "release", content, name)
+    assert "does not list these bytes" in walk(typed)["list"]
+
+
+def test_an_envelope_of_another_kind_does_not_count(pipeline: Path, typed: Callable[..., Result]) -> None:
+    """Signed for another purpose: the type of the content is signed, too, and must be the one we read."""
+    file = pipeline / "good.safetensors.scan.dsse.json"
+    payload = base64.b64decode(json.loads(file.read_text())["payload"])
+    pair = serialization.load_pem_private_key((pipeline / "keys" / "scanner.key").read_bytes(), None)
+    envelope = attestation.Envelope(payload, "application/octet-stream", {})
+    envelope.sign(attestation.CryptoSigner(pair))
+    file.write_text(json.dumps(envelope.to_dict()))
+    assert list(walk(typed)) == ["scan"]
+    assert f"Left out: {file.name}: " in typed(verify_chain, "good.safetensors", "--keys", "keys").stdout
 
 
 def test_what_is_no_statement_is_left_out_and_named(pipeline: Path, typed: Callable[..., Result]) -> None:

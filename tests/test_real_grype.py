@@ -383,5 +383,8 @@ def test_a_real_image_agrees_with_its_own_package_manager(
     assert f"(deb {len(names)}, " in found["packages"], found["packages"]
     # Syft knows the Python of the official image, and not every one that somebody has compiled
     assert found["Python"] in (ask("python3", "--version").removeprefix("Python "), "none found")
-    assert found["built on"] == "debian " + ask("sh", "-c", ". /etc/os-release && echo $VERSION_ID")
+    release = ask(
+        "sh", "-c", ". /etc/os-release && echo $VERSION_ID"
+    )  # Syft names the point release, too: 12.15
+    assert found["built on"].split(".")[0] == f"debian {release}"
     assert found["platform"] == "linux/" + ask("dpkg", "--print-architecture")
