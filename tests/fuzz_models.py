@@ -206,9 +206,8 @@ def disallowed_names(path: Path) -> list[str]:
     # it need not load; what it imported up to there counts
     with suppress(Exception), path.open("rb") as file:
         torch.load(file, map_location="cpu", weights_only=False, pickle_module=Pickle)
-    for part in parts_of(
-        path.read_bytes()
-    ):  # people load these with pickle itself, or with what unpacks them
+    data = path.read_bytes()
+    for part in parts_of(data):  # people load these with pickle itself, or with what unpacks them
         with suppress(Exception):
             Noting(io.BytesIO(part)).load()
     return sorted(name for name in noted - set(allowed) if not is_data(name))

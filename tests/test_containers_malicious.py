@@ -236,7 +236,7 @@ def test_the_payload_fires_in_the_sandbox_and_reaches_nothing(
     assert (docker("volume", "ls", "-q").stdout, docker("ps", "-aq").stdout) == before
 
 
-@pytest.mark.parametrize("variant", ["system-legacy", "collect-env", "joblib"])
+@pytest.mark.parametrize("variant", ["system-legacy", "collect-env", "joblib", "export", "two-formats"])
 def test_the_demo_files_fire_in_the_sandbox(docker: Any, image: str, variant: str) -> None:
     result = sandbox(image, "--demo", variant)
     assert result.returncode == 1, result.stdout + result.stderr
@@ -336,7 +336,7 @@ def test_a_run_leaves_nothing_behind(docker: Any, image: str) -> None:
 def test_the_image_holds_only_what_the_demo_needs(docker: Any, image: str) -> None:
     result = docker.run(image, "-c", "import os; print(*sorted(os.listdir()), sep='\\n')")
     there = [path.name for path in DEMO.iterdir() if path.suffix in (".py", ".toml")]
-    assert result.stdout.split() == sorted([*there, "circle.png"])
+    assert result.stdout.split() == sorted([*there, "circle.png", "inspection", "weights"])
 
 
 def test_the_image_stays_small(docker: Any, image: str) -> None:

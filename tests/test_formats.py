@@ -117,6 +117,13 @@ def test_names_that_only_hold_data_are_told_from_others(honest: model_files.File
         assert not is_allowed(name)
 
 
+def test_names_of_a_library_get_a_way_forward() -> None:
+    report = verdict(b"\x80\x02csklearn.linear_model\nLinearRegression\n)\x81.")
+    assert report.overall == UNSAFE
+    assert "They are of sklearn" in report.help
+    assert verdict(b"\x80\x02cos\nsystem\n)R.").help == ""
+
+
 def test_no_name_of_the_list_of_data_can_call_or_open_anything(marker: Path) -> None:
     """Each is called with texts, functions and classes: none calls them, and no file appears."""
     import importlib  # noqa: PLC0415

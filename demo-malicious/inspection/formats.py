@@ -17,7 +17,7 @@ from inspection.pickle_reader import MOST_INSTRUCTIONS, Buffer, TooLong
 from inspection.pickles import bare_pickles, stream
 from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge, Finding
 from inspection.wrappers import compression, fits_tar, judge_compressed, judge_tar
-from inspection.zips import HDF5, NPY, SENDER, fits_zip, inside, judge_zip
+from inspection.zips import HDF5, NPY, SENDER, WRONG_SIZE, fits_zip, inside, judge_zip
 
 SAFETENSORS = "SafeTensors"
 MOST_DEPTH = 5  # archives in archives
@@ -82,7 +82,7 @@ def judge_npy(data: Buffer, where: str, content: Content, depth: int) -> str:
         return "NumPy array of objects"
     size = headers.array_bytes(header)
     if start + size != len(data):
-        content.add(UNKNOWN, "its header promises another number of bytes than the file has", where)
+        content.add(UNKNOWN, WRONG_SIZE, where)
     else:
         content.add(SAFE, "it is an array of numbers", where)
     return "NumPy array"

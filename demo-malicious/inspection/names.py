@@ -6,6 +6,7 @@ Helper module, not a command.
 from __future__ import annotations
 
 import re
+import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 
 from torch._weights_only_unpickler import _get_allowed_globals
@@ -71,6 +72,24 @@ def disallowed(names: set[str]) -> list[str]:
 def only_data(names: set[str]) -> list[str]:
     """The names that only hold data and that the safe loader would not take by itself."""
     return sorted(name for name in names if is_data(name) and not is_allowed(name))
+
+
+def way_forward(names: list[str]) -> str:
+    """What an honest sender and receiver can do about these names; nothing if they are Python's own."""
+    libraries = sorted({name.split(".")[0] for name in names})
+    if not libraries or set(libraries) & {
+        *sys.stdlib_module_names,
+        "posix",
+        "nt",
+        "__main__",
+        "torch",
+        "numpy",
+    }:
+        return ""
+    return (
+        f"They are of {few(libraries)}: loading runs that library's code, and the file alone cannot tell "
+        "whether that is harmless. Ask the sender for SafeTensors, skops or ONNX, or use run_sandboxed.sh."
+    )
 
 
 def few(names: list[str]) -> str:

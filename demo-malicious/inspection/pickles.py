@@ -9,7 +9,7 @@ import re
 
 from inspection import archives
 from inspection.content import MB, Content
-from inspection.names import JOBLIB_ARRAY, disallowed, few, full_name, only_data, refused
+from inspection.names import JOBLIB_ARRAY, disallowed, few, full_name, only_data, refused, way_forward
 from inspection.pickle_reader import MOST_INSTRUCTIONS, Buffer, TooLong, Walk, walk
 from inspection.plain_texts import is_text
 from inspection.report import SAFE, UNKNOWN, UNSAFE
@@ -117,7 +117,7 @@ def judge_names(found: Walk, where: str, content: Content) -> None:
     if found.hides:
         content.add(UNSAFE, "it puts together the name of what it imports, as no saved model does", where)
     if bad := disallowed(found.names):
-        content.add(UNSAFE, refused(bad), where)
+        content.add(UNSAFE, refused(bad), where, way_forward(bad))
     if JOBLIB_ARRAY in found.names:
         content.add(
             UNKNOWN,

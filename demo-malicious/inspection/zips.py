@@ -23,6 +23,7 @@ from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge
 NPY, HDF5 = b"\x93NUMPY", b"\x89HDF\r\n\x1a\n"
 ZIP = "zip of torch.save"
 SENDER = "Ask the sender for SafeTensors."
+WRONG_SIZE = "its header promises another number of bytes than there are"
 SCRIPT = "Ask the sender for the state dict as SafeTensors, or run it in the sandbox (run_sandboxed.sh)."
 
 
@@ -247,9 +248,12 @@ def judge_npz(archive: Zip, where: str, content: Content, depth: int) -> None:
         try:
             if head[:6] == NPY:
                 # the numbers need not be unpacked: only arrays of objects hold more than numbers
-                header, _ = headers.npy_header(head if member.file_size > 4096 else archive.read(member))
+                header, start = headers.npy_header(head if member.file_size > 4096 else archive.read(member))
                 if not headers.has_objects(header.get("descr")):
-                    content.add(SAFE, "it is an array of numbers", place)
+                    if start + headers.array_bytes(header) == member.file_size:
+                        content.add(SAFE, "it is an array of numbers", place)
+                    else:
+                        content.add(UNKNOWN, WRONG_SIZE, place)
                     continue
             judge_part(archive.read(member), place, content, depth)
         except CannotJudge as error:
