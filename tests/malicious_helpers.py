@@ -8,11 +8,16 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 from unittest import mock
+
+import pytest
+import torch
+
+from weights import safe_loading, shapes
 
 Result = subprocess.CompletedProcess[str]
 DEMO = Path(__file__).resolve().parent.parent / "demo-malicious"
@@ -44,6 +49,28 @@ def type_here(line: list[str], folder: Path) -> Result:
         for stream in (out, err):
             stream.seek(0)
         return Result(line, code, out.read().decode(), err.read().decode())
+
+
+@contextmanager
+def trained_once(factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let shapes.train really train once in a session, and give its model from then on: it takes seconds.
+
+    The workers of pytest-xdist share the model; each has a folder of its own in that of the session.
+    """
+    base = factory.getbasetemp()
+    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trained.safetensors"
+    train = shapes.train
+
+    def once(progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> torch.nn.Module:
+        if not place.exists():
+            safe_loading.save_safetensors(dict(train(progress).state_dict()), place)
+        else:
+            for _ in progress(range(shapes.EPOCHS * shapes.TRAIN_IMAGES // shapes.BATCH)):
+                pass
+        return shapes.network(safe_loading.load_safetensors(place), place).eval()
+
+    with mock.patch.object(shapes, "train", once):
+        yield
 
 
 @contextmanager

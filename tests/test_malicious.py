@@ -22,7 +22,7 @@ import make_table
 import safe_demo
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from malicious_helpers import text, type_here
+from malicious_helpers import text, trained_once, type_here
 
 CREATE = "demo-malicious/create_malicious_model.py"
 INSPECT = "demo-malicious/inspect_model.py"
@@ -35,6 +35,13 @@ PLACE = "/tmp/pwned_by_pickle.txt"
 Result = subprocess.CompletedProcess[str]
 Run = Callable[..., Result]
 Typed = dict[str, Result]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The small model is trained once for all tests."""
+    with trained_once(tmp_path_factory):
+        yield
 
 
 @pytest.fixture(scope="module")

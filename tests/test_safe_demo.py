@@ -17,7 +17,7 @@ import sys
 import time
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy
@@ -30,8 +30,18 @@ import create_malicious_model as attack
 import safe_demo
 from weights import comparison, safe_loading, shapes
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from malicious_helpers import trained_once
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Refused = Callable[..., None]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The small model is trained once for all tests."""
+    with trained_once(tmp_path_factory):
+        yield
 
 
 @pytest.fixture

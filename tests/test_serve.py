@@ -36,6 +36,9 @@ import sign_model
 import variants
 from weights import safe_loading, shapes
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from malicious_helpers import trained_once
+
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "demo-malicious"
 SAFE, OTHER = "safe_model.safetensors", "other.safetensors"
@@ -45,6 +48,13 @@ Ask = Callable[..., tuple[int, dict[str, Any]]]
 
 
 # --- a folder with models, keys and a policy ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The small model is trained once for all tests."""
+    with trained_once(tmp_path_factory):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ import variants
 from create_malicious_model import VARIANTS, Variant
 from weights import shapes
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from malicious_helpers import trained_once
+
 CREATE = "demo-malicious/create_malicious_model.py"
 NAMES = list(VARIANTS)
 
@@ -33,6 +36,13 @@ Refused = Callable[..., None]
 
 def text(result: subprocess.CompletedProcess[str]) -> str:
     return result.stdout + result.stderr
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The small model is trained once for all tests."""
+    with trained_once(tmp_path_factory):
+        yield
 
 
 @pytest.fixture

@@ -64,5 +64,5 @@ def judge_text(name: str, raw: bytes) -> list[Finding]:
 
 
 def printable(text: str) -> str:
-    """Control characters and unpaired surrogates as "?"."""
-    return "".join(c if c.isprintable() else "?" for c in text)[:200]
+    """The text with control characters and unpaired surrogates as "?", and not too long."""
+    return "".join(c if c.isprintable() else "?" for c in text)[:500]

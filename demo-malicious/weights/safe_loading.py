@@ -29,6 +29,7 @@ from inspection.formats import look
 from inspection.names import full_name, is_allowed, is_data
 from inspection.pickle_reader import Buffer, TooLong, walk
 from inspection.pickles import OLD_STREAM, STREAM
+from inspection.plain_texts import printable
 from inspection.report import UNSAFE
 from inspection.zips import ZIP
 from weights.files import existing_file
@@ -128,7 +129,8 @@ def check_format(path: Path) -> None:
         if content.formats and not set(content.formats) <= {ZIP, STREAM, OLD_STREAM}:
             unsafe = next((one for one in content.findings if one.answer == UNSAFE), None)
             if unsafe:
-                raise RefusedError(f"{path} was refused and not run: {unsafe}. Do not use this file.")
+                why = printable(str(unsafe))  # names in a hostile file must not steer the terminal
+                raise RefusedError(f"{path} was refused and not run: {why}. Do not use this file.")
             hints = [one.help for one in content.findings if one.help]
             raise cli.UserError(
                 f"{path} is {' and '.join(content.formats)}, a format that is not read as weights here. "
