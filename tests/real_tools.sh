@@ -44,11 +44,21 @@ install_builder() {  # our own program, with Grype as its library
     builder_sum >"$TOOLS/grype-db-build.cksum"
 }
 
+alone() { # two of us at a time would build everything twice; a lock whose owner is gone counts for nothing
+    until mkdir "$TOOLS/.lock" 2>/dev/null; do
+        kill -0 "$(cat "$TOOLS/.lock/pid" 2>/dev/null || echo 0)" 2>/dev/null || rm -rf "$TOOLS/.lock"
+        sleep 1
+    done
+    echo $$ >"$TOOLS/.lock/pid"
+    trap 'rm -rf "$TOOLS/.lock"' EXIT
+}
+
 main() {
     if ! have_all; then
         [ "${1:-}" != --have ] || exit 1
         command -v go >/dev/null 2>&1 || { echo "error: Go is missing: install it from https://go.dev/dl/ first." >&2; exit 2; }
         mkdir -p "$TOOLS"
+        alone
         install_tool github.com/anchore/grype/cmd/grype "$GRYPE"
         install_tool github.com/anchore/syft/cmd/syft "$SYFT"
         install_tool github.com/google/go-containerregistry/cmd/crane "$CRANE"

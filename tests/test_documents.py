@@ -267,6 +267,7 @@ def settings() -> set[str]:
         ".ci/run",
         "scripts/*.sh",
         "tests/conftest.py",
+        "tests/real_*",
         "demo-*/**/*.py",
         "demo-*/*.sh",
     )
