@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 import threading
 import urllib.request
@@ -388,3 +389,23 @@ def test_a_real_image_agrees_with_its_own_package_manager(
     )  # Syft names the point release, too: 12.15
     assert found["built on"].split(".")[0] == f"debian {release}"
     assert found["platform"] == "linux/" + ask("dpkg", "--print-architecture")
+
+
+def test_scan_sh_from_pull_to_table(real: Grype, tmp_path: Path) -> None:
+    """As it is typed: the script finds Python, Grype and Syft by itself, and says each command that it runs."""
+    (tmp_path / "python3").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (tmp_path / "python3").chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{real.tools}:/usr/bin:/bin", "HOME": str(tmp_path), **real.settings()}
+    images = [real.name(name) for name in ("python:3.11", "python:3.11-alpine", "nosuch:1")]
+    command = [str(DEMO / "scan.sh"), *images, "--results", str(tmp_path / "results"), "--fail-on", "high"]
+    result = subprocess.run(command, cwd=tmp_path, env=env, check=False, capture_output=True, text=True)
+    assert (
+        result.returncode == 2 and len(errors(result)) == 1
+    )  # one is missing: that is said before findings are
+    assert [row(result, name)["all"] for name in images] == ["9", "2", "not scanned"]
+    typed_commands = [line.split()[1] for line in result.stderr.splitlines() if line.startswith("$ ")]
+    assert sorted(typed_commands) == ["grype", "grype", "syft", "syft", "syft"]
+    command.remove(images[2])
+    result = subprocess.run(command, cwd=tmp_path, env=env, check=False, capture_output=True, text=True)
+    assert (result.returncode, errors(result)) == (1, [])
+    assert "1 of 2 images have a vulnerability of severity high or above.\n" in result.stdout
