@@ -392,7 +392,7 @@ def test_a_real_image_agrees_with_its_own_package_manager(
 
 
 def test_scan_sh_from_pull_to_table(real: Grype, tmp_path: Path) -> None:
-    """As it is typed: the script finds Python, Grype and Syft by itself, and says each command that it runs."""
+    """As it is typed: the script finds Python, Grype and Syft itself, and says each command that it runs."""
     (tmp_path / "python3").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     (tmp_path / "python3").chmod(0o755)
     env = {"PATH": f"{tmp_path}:{real.tools}:/usr/bin:/bin", "HOME": str(tmp_path), **real.settings()}
