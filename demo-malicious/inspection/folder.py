@@ -108,13 +108,13 @@ def leads_away(path: Path, folder: Path) -> str:
 
 def judge_settings(path: Path, folder: Path, raw: bytes) -> list[Finding]:
     """JSON files whose content makes a loader import code or read other files."""
-    if path.suffix != ".json":
+    if path.suffix.lower() != ".json":
         return []
     try:
         tree = json.loads(raw)
     except (ValueError, RecursionError):
         return [Finding(UNKNOWN, "it is JSON that cannot be read")]
-    if path.name.endswith(".index.json"):
+    if path.name.lower().endswith(".index.json"):
         return shards(tree, path)
     found: list[Finding] = []
     if isinstance(tree, dict):

@@ -392,8 +392,8 @@ def npy_header(data: Buffer) -> tuple[dict[str, object], int]:
         found = ast.literal_eval(
             bytes(data[start : start + size]).decode("utf-8" if head[6] > 2 else "latin1").strip()
         )
-        if not isinstance(found, dict):
-            raise bad
+        if not isinstance(found, dict) or set(found) != {"descr", "fortran_order", "shape"}:
+            raise bad  # NumPy refuses it, too
         return found, start + size
     except (
         ValueError,

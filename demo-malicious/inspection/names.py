@@ -76,7 +76,10 @@ def only_data(names: set[str]) -> list[str]:
 
 def way_forward(names: list[str]) -> str:
     """What an honest sender and receiver can do about these names; nothing if they are Python's own."""
-    libraries = sorted({name.split(".")[0] for name in names})
+    layers = [name for name in names if name.startswith("torch.nn.")]
+    libraries = sorted({name.split(".")[0] for name in names if name not in layers})
+    if layers and set(libraries) <= {"__main__"}:
+        return "It looks like a whole model, saved with torch.save(model): ask the sender for its state dict."
     if not libraries or set(libraries) & {
         *sys.stdlib_module_names,
         "posix",
