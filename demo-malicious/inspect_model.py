@@ -202,7 +202,7 @@ def main() -> int:
     arguments.add_argument(
         "--skip-unknown",
         action="store_true",
-        help="files of a folder that are of no known format do not count",
+        help="of a folder, files of no known format and scripts do not count",
     )
     args = arguments.parse_args()
     out = cli.Out(args.plain)

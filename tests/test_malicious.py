@@ -30,6 +30,14 @@ SAFE = "demo-malicious/safe_demo.py"
 SIGN, POLICY, SERVE, CLIENT, CONTROLS = (
     f"demo-malicious/{name}.py" for name in ("sign_model", "policy", "serve", "client", "controls")
 )
+# what `*.pt *.safetensors` means where the workshop types it
+FILES = (
+    "malicious_collect_env.pt",
+    "malicious_legacy.pt",
+    "malicious_model.pt",
+    "safe_model.pt",
+    "safe_model.safetensors",
+)
 PLACE = "/tmp/pwned_by_pickle.txt"
 
 Result = subprocess.CompletedProcess[str]
@@ -65,7 +73,7 @@ def typed(folder: Path, root: Path) -> Typed:
         f"{SAFE} convert malicious_model.pt",
         f"{CREATE} --variant system-legacy",
         f"{CREATE} --variant collect-env",
-        f"{INSPECT} .",
+        f"{INSPECT} {' '.join(FILES)}",
         f"{CREATE} attack --variant resnet18",
         f"{SIGN} keygen",
         f"{SIGN} sign safe_model.safetensors",
@@ -160,7 +168,7 @@ def test_gold_path(typed: Typed) -> None:
     )
     for name in ("safe_model.pt", "safe_model.safetensors"):
         assert "NO CODE FOUND" in typed[f"{INSPECT} {name}"].stdout
-    assert "(5 rows)" in typed[f"{INSPECT} ."].stdout
+    assert "(5 rows)" in typed[f"{INSPECT} {' '.join(FILES)}"].stdout
 
 
 def test_nothing_else_is_written(typed: Typed, folder: Path) -> None:

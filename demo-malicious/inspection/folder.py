@@ -22,6 +22,7 @@ from inspection.verdict import inspect_file
 TEXT, IMAGE, SKIPPED, LINK = "text", "image", "skipped", "link"
 HARMLESS = (TEXT, IMAGE)  # formats that are no models, summed up in one line
 IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"%PDF-", b"RIFF")
+SCRIPTS = ("it is Python code", "it is a script, which is not judged here")
 LARGEST_JSON = 64 * 2**20
 SENTENCES = "sentence_transformers."
 
@@ -81,7 +82,9 @@ def inspect_entry(path: Path, folder: Path) -> Report:
     if raw and is_text(raw):
         findings = [*judge_text(path.name, raw), *judge_settings(path, folder, raw)]
         worst = min(findings, key=lambda one: (UNSAFE, UNKNOWN, SAFE).index(one.answer))
-        return told(path, TEXT, worst.answer, worst.reason, size)
+        # no loader runs a script by itself; where settings name it, the settings are not safe
+        kind = SKIPPED if worst.reason.startswith(SCRIPTS) else TEXT
+        return told(path, kind, worst.answer, worst.reason, size)
     return told(path, SKIPPED, UNKNOWN, "it is of no format that is known here", size)
 
 
