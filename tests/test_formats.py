@@ -545,6 +545,7 @@ def test_content_decides_and_not_the_ending(hub: Path, marker: Path) -> None:
         ("config.yaml", "_target_: my.Class\n", UNKNOWN),
         ("modeling.py", "import os\n", UNKNOWN),
         ("install.sh", "echo\n", UNKNOWN),
+        ("setup.sh", "#!/bin/sh\necho\n", UNKNOWN),
         ("start", "#!/bin/sh\necho\n", UNSAFE),
     ],
 )

@@ -72,6 +72,8 @@ def inspect_entry(path: Path, folder: Path) -> Report:
     except OSError as error:
         return told(path, SKIPPED, UNKNOWN, f"it cannot be read ({error.strerror})")
     report = inspect_file(path)
+    if report.formats == ["script"] and path.suffix in (".sh", ".bash", ".py"):
+        return told(path, SKIPPED, UNKNOWN, "it is a script, which is not judged here", size)
     if report.formats:
         return report
     if head.startswith(IMAGES):
