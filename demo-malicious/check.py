@@ -24,7 +24,7 @@ import sign_model
 from create_malicious_model import malicious_bytes
 from inspection.report import UNSAFE
 from inspection.verdict import inspect_file
-from safe_demo import differing
+from weights.difference import differing
 from weights.safe_loading import load_pickle, load_safetensors, save_safetensors
 
 FILE1, FILE2 = Path("exercise1.pt"), Path("exercise2.pt")

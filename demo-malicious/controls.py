@@ -22,13 +22,13 @@ import policy
 import sign_model
 import variants
 from create_malicious_model import VARIANTS, malicious_bytes
+from inspection.files import existing_file
 from inspection.report import SAFE, Report
 from inspection.scanners import SCANNERS
 from inspection.verdict import inspect_file
-from make_table import try_to_load
 from weights import shapes
-from weights.files import existing_file
 from weights.safe_loading import load_pickle, load_safetensors, save_pickle, save_safetensors
+from weights.trial import try_to_load
 
 POISONED = Path(__file__).resolve().parent.parent / "demo-poisoning" / "models"
 START, END = "<!-- made by controls.py -->", "<!-- end of what controls.py made -->"

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import cli
 from inspection.decompiler import PickleReport
+from inspection.files import existing_file
 from inspection.folder import HARMLESS, SKIPPED, every_file, inspect_entry
 from inspection.names import few
 from inspection.report import SAFE, UNKNOWN, Report
 from inspection.scanners import SCANNERS
 from inspection.verdict import inspect_file
-from weights.files import existing_file
 
 LINES = 12  # of the decompiled pickle, or of the header; marked lines are always shown
 WIDTH = 500  # characters of one line

@@ -9,11 +9,7 @@ Every cell is measured. The payloads only write a marker, here in a temporary fo
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,9 +20,10 @@ from safetensors.torch import load_file
 import cli
 import variants
 from create_malicious_model import VARIANTS, malicious_bytes
+from inspection.files import existing_file
 from inspection.verdict import inspect_file
-from weights.files import existing_file
 from weights.safe_loading import save_safetensors
+from weights.trial import try_to_load
 
 START, END = "<!-- made by make_table.py -->", "<!-- end of what make_table.py made -->"
 TOOLS = ("torch", "fickling", "picklescan", "modelscan")
@@ -49,32 +46,6 @@ def files(folder: Path) -> Iterator[tuple[Path, Path, Callable[[Path], object]]]
         path, marker = folder / variant.file, folder / f"{variant.name} was here"
         path.write_bytes(malicious_bytes(variant.name, marker, clean))  # not trained: the program is the same
         yield path, marker, variant.fire
-
-
-def try_to_load(loader: Callable[[Path], object], path: Path, marker: Path) -> str:
-    """What the loader does with the file: loads, refuses, or executes (the marker is there afterwards)."""
-    try:
-        with warnings.catch_warnings(), no_output():
-            warnings.simplefilter("ignore")
-            loader(path)
-        ending = "loads"
-    except Exception:  # the loaders fail in many ways
-        ending = "refuses"
-    return "executes" if marker.exists() else ending
-
-
-@contextlib.contextmanager
-def no_output() -> Iterator[None]:
-    """Send what a payload prints to nowhere: it is a process of its own, so sys.stdout is not enough."""
-    sys.stdout.flush()
-    before = os.dup(1)
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-    try:
-        yield
-    finally:
-        os.dup2(before, 1)
-        os.close(before)
 
 
 def measure() -> list[Row]:

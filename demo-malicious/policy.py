@@ -22,11 +22,11 @@ import pydantic
 
 import cli
 import sign_model
+from inspection.files import every_file, existing_file
 from inspection.folder import inspect_folder
 from inspection.formats import SAFETENSORS
 from inspection.report import SAFE, UNKNOWN, UNSAFE, Report
 from inspection.verdict import inspect_file
-from weights.files import every_file, existing_file
 from weights.safe_loading import Weights, load_model
 
 if sys.version_info >= (3, 11):

@@ -49,20 +49,6 @@ def plain_payload(marker: Path) -> bytes:
 # --- convert -------------------------------------------------------------------------------------------
 
 
-def differing(first: Weights, second: Weights) -> list[str]:
-    """Names of the tensors that are not the same bit for bit (type, shape, numbers) in both."""
-    names = sorted(first.keys() | second.keys())
-    return [name for name in names if not same(first.get(name), second.get(name))]
-
-
-def same(first: torch.Tensor | None, second: torch.Tensor | None) -> bool:
-    """True if both tensors are there and have the same type, the same shape and the same bytes."""
-    if first is None or second is None or first.dtype != second.dtype or first.shape != second.shape:
-        return False
-    as_bytes = [part.detach().contiguous().flatten().view(torch.uint8) for part in (first, second)]
-    return torch.equal(*as_bytes)
-
-
 def is_zip(path: Path) -> bool:
     """Whether the file can be mapped into memory: the zip format of torch.save, not the older ones."""
     with existing_file(path).open("rb") as file:

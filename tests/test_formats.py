@@ -508,7 +508,7 @@ def hub(tmp_path: Path, honest: model_files.Files) -> Path:
         model_files.field(1, model_files.field(1, b"a") + b"\x15" + struct.pack("<f", 1.0)) * 3
     )
     (folder / "empty.txt").touch()
-    (folder / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(30))
+    (folder / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(30))
     return folder
 
 

@@ -28,7 +28,7 @@ from safetensors import safe_open
 import cli
 import create_malicious_model as attack
 import safe_demo
-from weights import comparison, safe_loading, shapes
+from weights import comparison, difference, safe_loading, shapes
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from malicious_helpers import trained_once
@@ -190,7 +190,7 @@ def test_conversion_is_exact_for_every_kind_of_tensor(safe_here: Run, tmp_path: 
     assert "Stored in another order (a transposed matrix, for example): 'turned'." in result.stdout
     assert "All 11 tensors are the same, bit for bit." in result.stdout
     converted = safe_loading.load_safetensors(tmp_path / "model.safetensors")
-    assert safe_demo.differing(weights, converted) == []
+    assert difference.differing(weights, converted) == []
     assert all(converted[name].equal(tensor) for name, tensor in weights.items() if name != "not a number")
 
 
@@ -201,7 +201,7 @@ def test_both_pickle_formats(
     path = save(weights, tmp_path / "m.pt", _use_new_zipfile_serialization=not old_format)
     assert safe_here("convert", path).returncode == 0
     converted = safe_loading.load_safetensors(tmp_path / "m.safetensors")
-    assert safe_demo.differing(weights, converted) == []
+    assert difference.differing(weights, converted) == []
 
 
 def test_a_difference_is_named() -> None:
@@ -212,7 +212,7 @@ def test_a_difference_is_named() -> None:
         "type": torch.zeros(3, dtype=torch.int32),
         "new": torch.zeros(1),
     }
-    assert safe_demo.differing(first, second) == ["gone", "new", "number", "type"]
+    assert difference.differing(first, second) == ["gone", "new", "number", "type"]
 
 
 def test_a_wrong_conversion_is_noticed(safe_here: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +242,7 @@ def test_one_part_of_a_checkpoint(
     assert list(tmp_path.iterdir()) == [path]
     assert safe_here("convert", path, "--part", "state_dict").returncode == 0
     converted = safe_loading.load_safetensors(path.with_suffix(".safetensors"))
-    assert safe_demo.differing(weights, converted) == []
+    assert difference.differing(weights, converted) == []
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_a_part_at_any_depth(safe_here: Run, tmp_path: Path, weights: safe_loadi
     for part in ("a.b.c.weights", "a.b/c/weights", "3.ema"):
         assert safe_here("convert", path, "--part", part).returncode == 0, part
         converted = safe_loading.load_safetensors(path.with_suffix(".safetensors"))
-        assert safe_demo.differing(weights, converted) == []
+        assert difference.differing(weights, converted) == []
 
 
 @pytest.mark.parametrize(

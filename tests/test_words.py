@@ -128,8 +128,10 @@ def names(code: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.id
         elif isinstance(node, ast.arg):
             yield node.lineno, node.arg
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+        elif isinstance(node, ast.ClassDef):
             yield node.lineno, node.name
+        elif isinstance(node, ast.FunctionDef) and "self" not in [one.arg for one in node.args.args]:
+            yield node.lineno, node.name  # a method's name may be that of a protocol, such as file.tell()
         elif isinstance(node, ast.alias):
             yield node.lineno, node.asname or node.name
             yield node.lineno, node.name

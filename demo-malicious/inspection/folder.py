@@ -14,7 +14,7 @@ from typing import Any
 
 from inspection.headers import leaves_folder
 from inspection.names import few
-from inspection.plain_texts import is_text, judge_text
+from inspection.plain_texts import check_text, is_text
 from inspection.report import SAFE, UNKNOWN, UNSAFE, Finding, Report
 from inspection.texts import dictionaries
 from inspection.verdict import inspect_file
@@ -82,7 +82,7 @@ def inspect_entry(path: Path, folder: Path) -> Report:
         return told(path, SKIPPED, UNKNOWN, "it is compiled Python code, which is not judged here", size)
     raw = path.read_bytes() if size <= LARGEST_JSON else b""
     if raw and is_text(raw):
-        findings = [*judge_text(path.name, raw), *judge_settings(path, folder, raw)]
+        findings = [*check_text(path.name, raw), *check_settings(path, folder, raw)]
         worst = min(findings, key=lambda one: (UNSAFE, UNKNOWN, SAFE).index(one.answer))
         # no loader runs a script by itself; where settings name it, the settings are not safe
         kind = SKIPPED if worst.reason.startswith(SCRIPTS) else TEXT
@@ -111,7 +111,7 @@ def leads_away(path: Path, folder: Path) -> str:
 # --- settings that a loader acts on --------------------------------------------------------------------
 
 
-def judge_settings(path: Path, folder: Path, raw: bytes) -> list[Finding]:
+def check_settings(path: Path, folder: Path, raw: bytes) -> list[Finding]:
     """JSON files whose content makes a loader import code or read other files."""
     if path.suffix.lower() != ".json":
         return []

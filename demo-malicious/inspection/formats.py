@@ -16,8 +16,8 @@ from inspection.keras import KERAS_RUNS
 from inspection.pickle_reader import MOST_INSTRUCTIONS, Buffer, TooLong
 from inspection.pickles import bare_pickles, stream
 from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge, Finding
-from inspection.wrappers import compression, fits_tar, judge_compressed, judge_tar
-from inspection.zips import HDF5, NPY, SENDER, WRONG_SIZE, fits_zip, inside, judge_zip
+from inspection.wrappers import check_compressed, check_tar, compression, fits_tar
+from inspection.zips import HDF5, NPY, SENDER, WRONG_SIZE, check_zip, fits_zip, inside
 
 SAFETENSORS = "SafeTensors"
 MOST_DEPTH = 5  # archives in archives
@@ -37,12 +37,12 @@ def look(data: Buffer, where: str = "", content: Content | None = None, depth: i
         content.add(UNKNOWN, f"it has more than {MOST_DEPTH} archives in each other", where)
         return content
     found: list[str] = []
-    for usual_name, fits, judge in READERS:
+    for usual_name, fits, check in READERS:
         if not fits(data):
             continue
         name = usual_name
         try:
-            name = judge(data, where, content, depth) or usual_name
+            name = check(data, where, content, depth) or usual_name
         except CannotJudge as error:
             content.limit = True
             content.add(UNKNOWN, str(error), where)
@@ -64,14 +64,14 @@ def look(data: Buffer, where: str = "", content: Content | None = None, depth: i
     return content
 
 
-def judge_safetensors(data: Buffer, where: str, content: Content, depth: int) -> str:
+def check_safetensors(data: Buffer, where: str, content: Content, depth: int) -> str:
     rows, finding = headers.safetensors(data)
     content.tensors += rows
     content.findings.append(finding.inside(where) if where else finding)
     return SAFETENSORS
 
 
-def judge_npy(data: Buffer, where: str, content: Content, depth: int) -> str:
+def check_npy(data: Buffer, where: str, content: Content, depth: int) -> str:
     """An array file. An array of objects is a pickle behind the header."""
     header, start = headers.npy_header(data)
     if headers.has_objects(header.get("descr")):
@@ -88,13 +88,13 @@ def judge_npy(data: Buffer, where: str, content: Content, depth: int) -> str:
     return "NumPy array"
 
 
-def judge_with(reader: Callable[[Buffer], Finding]) -> Callable[[Buffer, str, Content, int], str]:
-    def judge(data: Buffer, where: str, content: Content, depth: int) -> str:
+def check_with(reader: Callable[[Buffer], Finding]) -> Callable[[Buffer, str, Content, int], str]:
+    def check(data: Buffer, where: str, content: Content, depth: int) -> str:
         finding = reader(data)
         content.findings.append(finding.inside(where) if where else finding)
         return ""
 
-    return judge
+    return check
 
 
 def hdf5_places(data: Buffer) -> int:
@@ -107,7 +107,7 @@ def hdf5_places(data: Buffer) -> int:
     return -1
 
 
-def judge_hdf5(data: Buffer, where: str, content: Content, depth: int) -> str:
+def check_hdf5(data: Buffer, where: str, content: Content, depth: int) -> str:
     """HDF5: recognised, searched for a Lambda layer, and not judged beyond that."""
     if hdf5_places(data) > 0:
         content.add(UNKNOWN, "it is HDF5 behind something else", where)
@@ -138,24 +138,24 @@ def magic(*starts: bytes, at: int = 0) -> Callable[[Buffer], bool]:
 
 
 def refuse(answer: str, reason: str, help: str = "") -> Callable[[Buffer, str, Content, int], str]:
-    def judge(data: Buffer, where: str, content: Content, depth: int) -> str:
+    def check(data: Buffer, where: str, content: Content, depth: int) -> str:
         content.add(answer, reason, where, help)
         return ""
 
-    return judge
+    return check
 
 
 UNPACK = "Unpack it and inspect the folder."
-# name, does it fit, judge: adds findings and may give a better name
+# name, does it fit, check: adds findings and may give a better name
 READERS: list[tuple[str, Callable[[Buffer], bool], Callable[[Buffer, str, Content, int], str]]] = [
-    ("zip archive", fits_zip, judge_zip),
-    (SAFETENSORS, headers.is_safetensors, judge_safetensors),
-    ("tar archive", fits_tar, judge_tar),
-    ("compressed", lambda data: bool(compression(data)), judge_compressed),
-    ("NumPy array", magic(NPY), judge_npy),
-    ("HDF5", lambda data: hdf5_places(data) >= 0, judge_hdf5),
-    ("GGUF", magic(b"GGUF"), judge_with(headers.gguf)),
-    ("ONNX", headers.is_onnx, judge_with(headers.onnx)),
+    ("zip archive", fits_zip, check_zip),
+    (SAFETENSORS, headers.is_safetensors, check_safetensors),
+    ("tar archive", fits_tar, check_tar),
+    ("compressed", lambda data: bool(compression(data)), check_compressed),
+    ("NumPy array", magic(NPY), check_npy),
+    ("HDF5", lambda data: hdf5_places(data) >= 0, check_hdf5),
+    ("GGUF", magic(b"GGUF"), check_with(headers.gguf)),
+    ("ONNX", headers.is_onnx, check_with(headers.onnx)),
     ("SentencePiece vocabulary", headers.is_vocabulary, refuse(
         SAFE, "it is a vocabulary of SentencePiece: texts and scores")),
     ("TensorFlow graph or SavedModel", headers.is_saved_model, refuse(

@@ -52,7 +52,7 @@ KERAS_MODULES = re.compile(
 
 
 def keras_config(text: str) -> Finding:
-    """Judge the configuration of a Keras model: which classes and modules it asks for."""
+    """Check the configuration of a Keras model: which classes and modules it asks for."""
     try:
         tree = json.loads(text)
         parts = list(dictionaries(tree))

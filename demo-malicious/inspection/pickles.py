@@ -53,7 +53,7 @@ def bare_pickles(data: Buffer, where: str, content: Content, others: list[str]) 
 
 
 def stream(data: Buffer, start: int, where: str, content: Content) -> None:
-    """Judge the pickles in a row from `start` on, and what lies behind them."""
+    """Check the pickles in a row from `start` on, and what lies behind them."""
     old = bytes(data[start : start + len(LEGACY_MAGIC)]) == LEGACY_MAGIC
     position, number, size = start, 0, len(data)
     while position < size and number < (5 if old else MOST_PICKLES):
@@ -91,7 +91,7 @@ def one_pickle(data: Buffer, start: int, where: str, content: Content, number: i
                 else bytes(data[start : found.end]),
             )
         )
-    judge_names(found, where, content)
+    check_names(found, where, content)
     return found
 
 
@@ -109,10 +109,10 @@ def later_names(data: Buffer, start: int, where: str, content: Content) -> None:
         seen.names.add(full_name(module, name))
     if disallowed(seen.names):
         content.names |= seen.names
-        judge_names(seen, where, content)
+        check_names(seen, where, content)
 
 
-def judge_names(found: Walk, where: str, content: Content) -> None:
+def check_names(found: Walk, where: str, content: Content) -> None:
     """The findings that follow from the names of one pickle."""
     if found.hides:
         content.add(UNSAFE, "it puts together the name of what it imports, as no saved model does", where)

@@ -30,7 +30,7 @@ def is_text(data: Buffer) -> bool:
         return False
 
 
-def judge_text(name: str, raw: bytes) -> list[Finding]:
+def check_text(name: str, raw: bytes) -> list[Finding]:
     """What a text beside weights can do: by its name and its content."""
     text, name = raw.decode("utf-8", "replace"), name.lower()
     if name.endswith((".py", ".pyc", ".pth")) or re.match(r"\s*(import \w+|from \w[\w.]* import )", text):

@@ -24,7 +24,7 @@ TEMPLATE_CALLS = {
 
 
 def chat_template(text: str, what: str) -> Finding:
-    """Judge a Jinja template by its structure, without rendering it."""
+    """Check a Jinja template by its structure, without rendering it."""
     import jinja2  # noqa: PLC0415 (only for files that have a template)
     from jinja2 import nodes  # noqa: PLC0415
 

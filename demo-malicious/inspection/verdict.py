@@ -15,17 +15,17 @@ import cli
 from inspection import scanners
 from inspection.content import Content
 from inspection.decompiler import MOST_FOLLOWED, PickleReport, decompile
+from inspection.files import existing_file
 from inspection.formats import look
 from inspection.names import disallowed, few, only_data, refused
 from inspection.report import SAFE, UNKNOWN, UNSAFE, Finding, Report, Verdict
 from inspection.zips import ZIP
-from weights.files import existing_file
 
 NO_SCANNERS: dict[str, Callable[[Report], Verdict]] = {}
 
 
 def inspect_file(path: Path, ask: dict[str, Callable[[Report], Verdict]] | None = None) -> Report:
-    """Judge one file, without loading it. Raises nothing: bad input cannot be judged.
+    """Check one file, without loading it. Raises nothing: bad input cannot be judged.
 
     `ask` names the scanners to run, by default all four.
     """

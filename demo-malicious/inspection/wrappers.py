@@ -17,10 +17,10 @@ from typing import Any
 from inspection import archives
 from inspection.content import MB, Content
 from inspection.pickle_reader import Buffer, walk
-from inspection.pickles import MOST_PICKLES, judge_names, one_pickle
+from inspection.pickles import MOST_PICKLES, check_names, one_pickle
 from inspection.plain_texts import printable
 from inspection.report import UNKNOWN, UNSAFE, CannotJudge
-from inspection.zips import fits_zip, inside, judge_part
+from inspection.zips import check_part, fits_zip, inside
 
 MOST_UNPACKED = 256 * MB  # of a compressed file
 MOST_RATIO = 1100  # what zlib reaches at most
@@ -39,7 +39,7 @@ def fits_tar(data: Buffer) -> bool:
         return False
 
 
-def judge_tar(data: Buffer, where: str, content: Content, depth: int) -> str:
+def check_tar(data: Buffer, where: str, content: Content, depth: int) -> str:
     """A tar archive: of PyTorch before 0.4, of NeMo, or of anything. Members are judged one by one."""
     names: list[str] = []
     unpacked = 0
@@ -69,7 +69,7 @@ def judge_tar(data: Buffer, where: str, content: Content, depth: int) -> str:
                     if {"storages", "tensors", "pickle"} & {names[-1]}:
                         old_tar_part(part, place, content)
                     else:
-                        judge_part(part, place, content, depth)
+                        check_part(part, place, content, depth)
     except (tarfile.TarError, OSError, ValueError, EOFError, OverflowError) as error:
         raise CannotJudge("it is a tar archive that is damaged") from error
     if {"storages", "tensors", "pickle"} <= set(names):
@@ -103,7 +103,7 @@ def old_tar_part(part: bytes, place: str, content: Content) -> None:
         content.instructions -= found.instructions
         if found.names or found.hides:
             content.names |= found.names
-            judge_names(found, place, content)
+            check_names(found, place, content)
 
 
 COMPRESSED: dict[bytes, tuple[str, Callable[[], Any]]] = {
@@ -128,8 +128,8 @@ def compression(data: Buffer) -> str:
     return ""
 
 
-def judge_compressed(data: Buffer, where: str, content: Content, depth: int) -> str:
-    """Unpack, within limits, and judge what comes out: compressed joblib, pickle or tar."""
+def check_compressed(data: Buffer, where: str, content: Content, depth: int) -> str:
+    """Unpack, within limits, and check what comes out: compressed joblib, pickle or tar."""
     name = compression(data)
     inner, trouble = unpack(data, name)
     if trouble:

@@ -17,7 +17,7 @@ from inspection.keras import keras_config
 from inspection.names import disallowed, few
 from inspection.pickle_reader import Buffer, walk
 from inspection.pickles import BREAKS_OFF, one_pickle
-from inspection.plain_texts import is_text, judge_text
+from inspection.plain_texts import check_text, is_text
 from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge
 
 NPY, HDF5 = b"\x93NUMPY", b"\x89HDF\r\n\x1a\n"
@@ -40,8 +40,8 @@ def is_zip_at_end(data: Buffer) -> bool:
         return True
 
 
-def judge_zip(data: Buffer, where: str, content: Content, depth: int) -> str:
-    """Find out what kind of zip file it is, and judge every member that this kind does not explain."""
+def check_zip(data: Buffer, where: str, content: Content, depth: int) -> str:
+    """Find out what kind of zip file it is, and check every member that this kind does not explain."""
     archive = archives.open_zip(data)
     content.members += len(archive.members)
     names = [member.filename for member in archive.members]
@@ -53,12 +53,12 @@ def judge_zip(data: Buffer, where: str, content: Content, depth: int) -> str:
     packed = [member for member in archive.members if member.compress_type != zipfile.ZIP_STORED]
     if (promised := sum(member.file_size for member in packed)) > archives.MOST_UNPACKED:
         content.limit = True  # the scanners would unpack it
-        if not any(kind.judge is judge_npz for kind in kinds):  # of arrays only the beginning is unpacked
+        if not any(kind.check is check_npz for kind in kinds):  # of arrays only the beginning is unpacked
             content.add(UNKNOWN, f"it would unpack to {promised} bytes, more than this tool unpacks", where)
     if bytes(data[0:4]) != archives.LOCAL:
         content.add(UNKNOWN, "it is a zip file behind something else", where)
     if not kinds:
-        judge_members(archive, where, content, depth, set())
+        check_members(archive, where, content, depth, set())
         content.add(
             UNKNOWN,
             f"it is a zip archive of {len(names)} files and not a model format: unpack it and "
@@ -67,7 +67,7 @@ def judge_zip(data: Buffer, where: str, content: Content, depth: int) -> str:
         )
         return "zip archive"
     for kind in kinds:
-        kind.judge(archive, where, content, depth)
+        kind.check(archive, where, content, depth)
     if len(kinds) > 1:
         both = " and ".join(kind.name for kind in kinds)
         content.add(UNKNOWN, f"it is {both} at once, and which one counts is up to the reader", where)
@@ -88,8 +88,8 @@ def read_member(archive: Zip, member: zipfile.ZipInfo, place: str, content: Cont
         return None
 
 
-def judge_members(archive: Zip, where: str, content: Content, depth: int, explained: set[str]) -> None:
-    """Judge every member that the format does not explain, as a file of its own."""
+def check_members(archive: Zip, where: str, content: Content, depth: int, explained: set[str]) -> None:
+    """Check every member that the format does not explain, as a file of its own."""
     for member in archive.members:
         if member.filename in explained or member.filename.endswith("/"):
             continue
@@ -97,17 +97,17 @@ def judge_members(archive: Zip, where: str, content: Content, depth: int, explai
         part = read_member(archive, member, place, content)
         if part is None:
             continue
-        judge_part(part, place, content, depth)
+        check_part(part, place, content, depth)
 
 
-def judge_part(part: bytes, place: str, content: Content, depth: int) -> None:
-    """Judge one part of an archive: as any format that fits, or as text."""
+def check_part(part: bytes, place: str, content: Content, depth: int) -> None:
+    """Check one part of an archive: as any format that fits, or as text."""
     before = len(content.findings)
     content.look(part, place, depth + 1)
     if len(content.findings) > before or not part:
         return
     if is_text(part):
-        for finding in judge_text(place, part):
+        for finding in check_text(place, part):
             content.findings.append(finding.inside(place))
         return
     content.add(UNKNOWN, f"it has {len(part)} bytes that no format explains", place)
@@ -141,7 +141,7 @@ def torch_members(archive: Zip) -> tuple[str, set[str]]:
     }
 
 
-def judge_torch(archive: Zip, where: str, content: Content, depth: int) -> None:
+def check_torch(archive: Zip, where: str, content: Content, depth: int) -> None:
     """The zip file of torch.save: one pickle, numbers, a few settings. Anything else is not explained."""
     _, explained = torch_members(archive)
     for member in archive.members:
@@ -162,12 +162,12 @@ def judge_torch(archive: Zip, where: str, content: Content, depth: int) -> None:
                     place,
                 )
             continue
-        judge_part(part, place, content, depth)
+        check_part(part, place, content, depth)
         if not member.filename.lower().endswith((".json", ".txt", ".md", ".yaml", ".yml")):
             content.add(UNKNOWN, "it is a part that torch.save does not write", place)
 
 
-def judge_torchscript(archive: Zip, where: str, content: Content, depth: int) -> None:
+def check_torchscript(archive: Zip, where: str, content: Content, depth: int) -> None:
     """TorchScript: a program of its own for torch.jit.load. Python does not run its pickles."""
     for member in archive.members:
         if not member.filename.lower().endswith((".pkl", ".pickle")):
@@ -197,7 +197,7 @@ def judge_torchscript(archive: Zip, where: str, content: Content, depth: int) ->
     )
 
 
-def judge_pt2(archive: Zip, where: str, content: Content, depth: int) -> None:
+def check_pt2(archive: Zip, where: str, content: Content, depth: int) -> None:
     """torch.export's archive: a member can be an archive itself, and the loader unpickles some."""
     for member in archive.members:
         name = member.filename.lower()
@@ -230,9 +230,9 @@ def judge_pt2(archive: Zip, where: str, content: Content, depth: int) -> None:
     )
 
 
-def judge_package(archive: Zip, where: str, content: Content, depth: int) -> None:
+def check_package(archive: Zip, where: str, content: Content, depth: int) -> None:
     """torch.package: Python source and pickles that import it."""
-    judge_members(archive, where, content, depth, set())
+    check_members(archive, where, content, depth, set())
     content.add(
         UNSAFE,
         "it is an archive of torch.package, which brings Python code and runs it when it is imported",
@@ -240,7 +240,7 @@ def judge_package(archive: Zip, where: str, content: Content, depth: int) -> Non
     )
 
 
-def judge_npz(archive: Zip, where: str, content: Content, depth: int) -> None:
+def check_npz(archive: Zip, where: str, content: Content, depth: int) -> None:
     """NumPy's archive of arrays: each member is an array file, and arrays of objects are pickles."""
     for member in archive.members:
         place = inside(where, member.filename)
@@ -255,12 +255,12 @@ def judge_npz(archive: Zip, where: str, content: Content, depth: int) -> None:
                     else:
                         content.add(UNKNOWN, WRONG_SIZE, place)
                     continue
-            judge_part(archive.read(member), place, content, depth)
+            check_part(archive.read(member), place, content, depth)
         except CannotJudge as error:
             content.add(UNKNOWN, str(error), place)
 
 
-def judge_keras(archive: Zip, where: str, content: Content, depth: int) -> None:
+def check_keras(archive: Zip, where: str, content: Content, depth: int) -> None:
     """Keras 3: the configuration says which layers are made, the weights are HDF5."""
     for member in archive.members:
         place, name = inside(where, member.filename), member.filename.lower()
@@ -278,7 +278,7 @@ def judge_keras(archive: Zip, where: str, content: Content, depth: int) -> None:
             elif name.endswith("metadata.json"):
                 archive.read(member)
             else:
-                judge_part(archive.read(member), place, content, depth)
+                check_part(archive.read(member), place, content, depth)
         except CannotJudge as error:
             content.add(UNKNOWN, str(error), place)
 
@@ -286,20 +286,20 @@ def judge_keras(archive: Zip, where: str, content: Content, depth: int) -> None:
 def not_judged(what: str, tool: str) -> Callable[[Zip, str, Content, int], None]:
     """A kind of zip file that is recognised and not judged; its parts are looked at all the same."""
 
-    def judge(archive: Zip, where: str, content: Content, depth: int) -> None:
-        judge_members(archive, where, content, depth, set())
+    def check(archive: Zip, where: str, content: Content, depth: int) -> None:
+        check_members(archive, where, content, depth, set())
         content.add(UNKNOWN, f"it is {what}, which is not judged here", where, tool)
 
-    return judge
+    return check
 
 
 @dataclass(frozen=True)
 class ZipKind:
-    """A format that is a zip file: how to know it (by all names, by those in its folder), how to judge it."""
+    """A format that is a zip file: how to know it (by all names, by those in its folder), how to check it."""
 
     name: str
     fits: Callable[[set[str], set[str]], bool]
-    judge: Callable[[Zip, str, Content, int], None]
+    check: Callable[[Zip, str, Content, int], None]
 
 
 def has_code(inner: set[str]) -> bool:
@@ -319,16 +319,16 @@ def is_package(inner: set[str]) -> bool:
 
 
 ZIP_KINDS = [
-    ZipKind("TorchScript", lambda names, inner: has_code(inner) and not is_pt2(inner), judge_torchscript),
-    ZipKind("torch.export archive (.pt2)", lambda names, inner: is_pt2(inner), judge_pt2),
-    ZipKind("torch.package archive", lambda names, inner: is_package(inner), judge_package),
+    ZipKind("TorchScript", lambda names, inner: has_code(inner) and not is_pt2(inner), check_torchscript),
+    ZipKind("torch.export archive (.pt2)", lambda names, inner: is_pt2(inner), check_pt2),
+    ZipKind("torch.package archive", lambda names, inner: is_package(inner), check_package),
     ZipKind(ZIP, lambda names, inner: any(name.endswith((".pkl", ".pickle")) for name in names)
             and not (has_code(inner) and not is_pt2(inner)) and not is_package(inner)
-            and ("data.pkl" in inner or not is_pt2(inner)), judge_torch),
+            and ("data.pkl" in inner or not is_pt2(inner)), check_torch),
     ZipKind("NumPy archive (.npz)", lambda names, inner: any(
-        one.endswith(".npy") for one in names), judge_npz),
+        one.endswith(".npy") for one in names), check_npz),
     ZipKind("Keras model", lambda names, inner: "config.json" in names and (
-        "metadata.json" in names or any(name.endswith(".weights.h5") for name in names)), judge_keras),
+        "metadata.json" in names or any(name.endswith(".weights.h5") for name in names)), check_keras),
     ZipKind("skops file", lambda names, inner: "schema.json" in names,
             not_judged("a skops file", "skops.io.get_untrusted_types names the types that it asks for.")),
     ZipKind("TorchServe archive (.mar)", lambda names, inner: "mar-inf/manifest.json" in names,

@@ -25,6 +25,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import cli
+from inspection.files import existing_file
 from inspection.formats import look
 from inspection.names import full_name, is_allowed, is_data
 from inspection.pickle_reader import Buffer, TooLong, walk
@@ -32,7 +33,6 @@ from inspection.pickles import OLD_STREAM, STREAM
 from inspection.plain_texts import printable
 from inspection.report import UNSAFE
 from inspection.zips import ZIP
-from weights.files import existing_file
 
 Weights = dict[str, torch.Tensor]
 T = TypeVar("T")
