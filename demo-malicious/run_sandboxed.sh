@@ -89,7 +89,8 @@ main() {
         --demo)
             [[ $variant =~ ^(system|system-legacy|resnet18|collect-env|joblib|nested|export|two-formats)$ ]] ||
                 fail "there is no variant $variant: \`python create_malicious_model.py --list\` names them."
-            name=demo.$variant
+            name=demo.$variant # the ending says which loader
+            [ "$variant" != export ] || name=demo.pt2
             ;;
         *)
             [ -f "$file" ] && [ -r "$file" ] || fail "$file is not a file that can be read: check the name."
