@@ -12,6 +12,7 @@ Exit code: 0 nothing stands out, 1 something was found, 2 wrong usage or input.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -92,6 +93,7 @@ def main() -> int:
 
     found = Audit([Suspect(name, checks.label_of(name)) for name in files])
     if trusted is not None:
+        found.manifest_sha256 = hashlib.sha256(options.manifest.read_bytes()).hexdigest()
         checks.check_manifest(found, options.data, trusted)
     images = list(training)
     if (options.data / "val").is_dir():

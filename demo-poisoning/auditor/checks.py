@@ -52,6 +52,7 @@ class Audit:
 
     ranking: list[Suspect]
     changes: manifest.Changes | None = None
+    manifest_sha256: str | None = None  # of the manifest file, so that a statement can name it
     expected: dict[str, int] = field(default_factory=dict)  # images per class, from the manifest
     groups: list[Group] = field(default_factory=list)  # flagged ones first, then the clearest
     duplicates: list[tuple[str, str]] = field(default_factory=list)  # files that show the same

@@ -38,6 +38,7 @@ def as_record(audit: Audit, options: argparse.Namespace, top: list[Suspect]) -> 
         "tool": "audit_data.py",
         "data": str(options.data),
         "manifest": str(options.manifest) if options.manifest else None,
+        "manifest_sha256": audit.manifest_sha256,
         "model": str(options.model) if options.model else None,
         "verdict": "findings" if audit.findings() else "nothing stands out",
         "threshold": STANDS_OUT,

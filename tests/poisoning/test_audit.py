@@ -271,6 +271,7 @@ def test_poisoned_data(run_main: Run, poisoned: Path, model: Path, tmp_path: Pat
     assert "<- STANDS OUT" in result.stdout
     assert "Result: FINDINGS." in result.stdout
     facts = json.loads((tmp_path / "audit_results/suspects.json").read_text())
+    assert facts["manifest_sha256"] is None
     truth = set(json.loads(notes.read_text())["poisoned"])
     ours = facts["measured"][-1]
     assert ours["method"] == "our ranking, all classes"
@@ -310,6 +311,7 @@ def test_manifest_alone_finds_the_poisoned_files(
     facts = json.loads((tmp_path / "out/suspects.json").read_text())
     truth = json.loads(poisoned.with_name("notes.json").read_text())["poisoned"]
     assert sorted(one["file"] for one in facts["suspects"] if one["flagged"]) == truth
+    assert facts["manifest_sha256"] == hashlib.sha256(manifest.path_of(clean).read_bytes()).hexdigest()
 
 
 def test_the_same_image_under_two_labels(run_main: Run, clean: Path, tmp_path: Path) -> None:
