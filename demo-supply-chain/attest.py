@@ -1,6 +1,6 @@
 """Sign statements about data, models and scans: each role says what it knows, with a key of its own.
 
-    python attest.py keys keys                                        four pairs of keys, one a role
+    python attest.py keys keys                                        a pair of keys for each role
     python attest.py data data/traffic-signs.sha256 --keys keys       these files are ours
     python attest.py audit data/traffic-signs.sha256 --result audit_results/suspects.json --keys keys
     python attest.py training models/clean_model.safetensors --manifest data/traffic-signs.sha256 \\
@@ -16,8 +16,7 @@ proves who, not that it is true.
 from __future__ import annotations
 
 import argparse
-import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,8 @@ from console import UserError
 from mlbom.checks import models_of
 from mlbom.document import check_schema
 from reports.grype_report import read_json
-from statements import attestation
-from statements.attestation import BOM, PROVENANCE, TEST_RESULT, resource, sha256
-from statements.chain import ENDING, MANIFEST, SIGNER
-
-TYPE = "urn:ml-pipeline-security:{}:v1"  # names of our own for what was built and who built it
+from statements import attestation, predicates
+from statements.attestation import BOM, ENDING, MANIFEST, PROVENANCE, SIGNER, TEST_RESULT, resource, sha256
 
 
 def digest_of(path: Path) -> str:
@@ -52,30 +48,14 @@ def pairs(texts: list[str], option: str) -> dict[str, str]:
     return found
 
 
-def provenance(
-    kind: str, args: argparse.Namespace, used: list[dict[str, Any]], metrics: list[Any]
-) -> dict[str, Any]:
-    """How something was made: command and options, what was used, on what machine, when."""
-    outside = {"command": args.command} if args.command else {}
-    products = [resource("measurements", metrics=metrics)] if metrics else []
-    return {
-        "buildDefinition": {
-            "buildType": TYPE.format(kind),
-            "externalParameters": {**outside, **pairs(args.option, "--option")},
-            "internalParameters": {"python": platform.python_version(), "machine": platform.machine()},
-            "resolvedDependencies": used,
-        },
-        "runDetails": {
-            "builder": {"id": TYPE.format(SIGNER[kind])},
-            "metadata": {"finishedOn": attestation.now()},
-            **({"byproducts": products} if products else {}),
-        },
-    }
+def options_of(args: argparse.Namespace) -> dict[str, str]:
+    """The command and the options that were handed in."""
+    return {**({"command": args.command} if args.command else {}), **pairs(args.option, "--option")}
 
 
 def say_data(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """The data team: the files of this manifest are ours."""
-    return PROVENANCE, provenance("data", args, [], [])
+    return PROVENANCE, predicates.provenance("data", options_of(args))
 
 
 def say_training(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
@@ -85,75 +65,36 @@ def say_training(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     if args.base:
         used.append(resource("base weights", digest_of(args.base), file=args.base.name))
     metrics = [{"name": name, "value": value} for name, value in pairs(args.metric, "--metric").items()]
-    return PROVENANCE, provenance("training", args, used, metrics)
+    return PROVENANCE, predicates.provenance("training", options_of(args), used, metrics=metrics)
 
 
 def say_audit(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """The auditor: what audit_data.py says of these data."""
     found = read_json(args.result)
-    verdict = found.get("verdict")
-    if found.get("tool") != "audit_data.py" or not isinstance(verdict, str):
-        raise UserError(f"{args.result} is not a result of audit_data.py: give its suspects.json.")
-    changes = found.get("changes")
-    if not isinstance(changes, dict):
-        raise UserError(f"{args.result} was made without --manifest: audit again with the manifest.")
+    try:
+        said = predicates.audit(found, digest_of(args.result))
+    except ValueError as error:
+        raise UserError(
+            f"{args.result} cannot be signed ({error}): give suspects.json of an audit."
+        ) from error
     named, known = Path(str(found.get("manifest"))).name, found.get("manifest_sha256")
     if named != args.file.name or known not in (None, digest_of(args.file)):
         raise UserError(
             f"{args.result} is the audit of other data ({named}): audit the data of {args.file} first."
         )
-    changed = sum(len(changes.get(name) or []) for name in ("added", "removed", "modified"))
-    wrong = [f"{changed} files differ from the manifest"] if changed else []
-    wrong += [] if verdict == "nothing stands out" else [f"audit_data.py: {verdict}"]
-    notes = {"finishedOn": attestation.now(), "verdict": verdict, "files that differ": changed}
-    return TEST_RESULT, test_result(
-        wrong, [], ["manifest", "audit"], resource("audit", digest_of(args.result), **notes)
-    )
+    return TEST_RESULT, said
 
 
 def say_scan(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """The scanner: what detect.py says of this very model."""
     found = read_json(args.result)
-    if found.get("tool") != "detect.py" or not isinstance(found.get("pairs"), list):
-        raise UserError(f"{args.result} is not a result of detect.py: give its scan.json.")
+    try:
+        said = predicates.scan(found, digest_of(args.result))
+    except ValueError as error:
+        raise UserError(f"{args.result} cannot be signed ({error}): give scan.json of a scan.") from error
     if found.get("sha256") != digest_of(args.file):
         raise UserError(f"{args.result} is the scan of another file than {args.file}: scan this one first.")
-    verdict = str(found.get("verdict"))
-    indexes = [
-        pair["anomaly_index"]
-        for pair in found["pairs"]
-        if isinstance(pair.get("anomaly_index"), (int, float))
-    ]
-    notes: dict[str, Any] = {
-        "finishedOn": attestation.now(),
-        "verdict": verdict,
-        "clean images": str(found.get("data")),
-        "pairs": len(found["pairs"]),
-        **{name: found[name] for name in ("threshold", "seed", "steps", "samples") if name in found},
-    }
-    if indexes:
-        notes["largest anomaly index"] = max(indexes)
-    flagged = [
-        f"{pair.get('victim')} to {pair.get('target')}" for pair in found["pairs"] if pair.get("flagged")
-    ]
-    wrong = ["backdoor: " + ", ".join(flagged)] if verdict == "backdoor" or flagged else []
-    unsure = [] if wrong or verdict == "clean" else [verdict]
-    return TEST_RESULT, test_result(
-        wrong, unsure, ["backdoor scan"], resource("scan", digest_of(args.result), **notes)
-    )
-
-
-def test_result(
-    wrong: list[str], unsure: list[str], tests: list[str], made_with: Mapping[str, Any]
-) -> dict[str, Any]:
-    """A test result in in-toto's words: what failed, or could not be told, or passed."""
-    result = "FAILED" if wrong else "WARNED" if unsure else "PASSED"
-    named = {
-        "FAILED": {"failedTests": wrong},
-        "WARNED": {"warnedTests": unsure},
-        "PASSED": {"passedTests": tests},
-    }
-    return {"result": result, "configuration": [dict(made_with)], **named[result]}
+    return TEST_RESULT, said
 
 
 def say_list(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:

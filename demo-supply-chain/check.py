@@ -23,7 +23,7 @@ from mlbom.checks import check, models_of
 from mlbom.models import sha256
 from reports import difference
 from reports.grype_report import read_json, read_scan
-from statements import attestation, chain
+from statements import attestation, chain, keys
 
 HERE = Path(__file__).resolve().parent
 BEFORE, AFTER = (HERE / "recorded" / f"python_3.11-alpine_2025-11-{day}.json" for day in ("06", "14"))
@@ -132,9 +132,9 @@ def broken_chain() -> str:
     """Exercise 4: every link holds in one folder, exactly one is broken in its copy."""
     for folder, wanted in ((FOLDER4, 0), (BROKEN4, 1)):
         expect(folder.is_dir(), f"There is no {folder}/. EXERCISES.md has the commands to begin with.")
-        evidence = chain.Evidence(folder, chain.read_keys(folder / "keys"), chain.LONG_AGO)
+        evidence = keys.evidence_in(folder, folder / "keys")
         expect((folder / MODEL).exists(), f"There is no {folder / MODEL}: verify_chain.py needs the model.")
-        broken = [link.name for link in chain.walk(folder / MODEL, evidence) if not link.holds]
+        broken = [link.name for link in chain.walk(sha256(folder / MODEL), evidence) if not link.holds]
         named = ", ".join(broken) or "none"
         expect(
             len(broken) == wanted,

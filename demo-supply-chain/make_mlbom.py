@@ -24,7 +24,7 @@ from console import UserError
 from mlbom.document import CARD_PARTS, VERSIONS, Entry, Scanned, Training, mlbom
 from mlbom.models import Model, read_model
 from reports.grype_report import read_json
-from statements import attestation, chain
+from statements import attestation, keys
 
 
 def read_card(path: Path) -> dict[str, object]:
@@ -42,7 +42,7 @@ def entries_of(models: list[Model], args: Namespace) -> list[Entry]:
         return [Entry(model, card) for model in models]
     if not args.keys:
         raise UserError("--evidence needs --keys: a statement counts only if the right key signed it.")
-    known = chain.Evidence(args.evidence, chain.read_keys(args.keys), chain.LONG_AGO)
+    known = keys.evidence_in(args.evidence, args.keys)
     entries = []
     for model in models:
         training = known.said(model.sha256, attestation.PROVENANCE, "trainer")

@@ -4,7 +4,7 @@
     python verify_chain.py models/clean_model.safetensors --keys keys --evidence said --drawing chain.svg
 
 Five links: the list names the model (role release); the training names the model and its data (trainer); the
-data are the data team's (data); the audit of these data passed (scanner); the scan of this very file found no
+data are the data team's (data); the audit of these data passed (auditor); the scan of this very file found no
 backdoor (scanner). attest.py makes the statements. One broken link, and the model is not to be trusted: the
 link is named. What the chain cannot see: a stolen key, a lie of its owner, a backdoor that no scan finds.
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import console
 from console import UserError
-from statements import chain
+from statements import attestation, chain, keys, printing
 
 
 def main() -> int:
@@ -33,25 +33,25 @@ def main() -> int:
     if not 0 < args.max_age_days < 100_000:
         raise UserError("--max-age-days must be from 1 to 99999: choose such a number.")
     oldest = datetime.now(timezone.utc) - timedelta(days=args.max_age_days)
-    evidence = chain.Evidence(args.evidence or args.model.parent, chain.read_keys(args.keys), oldest)
+    evidence = keys.evidence_in(args.evidence or args.model.parent, args.keys, oldest)
     try:
-        links = chain.walk(args.model, evidence)
+        links = chain.walk(attestation.sha256(args.model), evidence)
     except OSError as error:
         raise UserError(
             f"Cannot read {args.model} ({error.strerror}): give a model file that exists."
         ) from error
     if args.drawing:
         with console.atomic_write(args.drawing) as scratch:
-            scratch.write_text(chain.as_svg(args.model, links), encoding="utf-8")
+            scratch.write_text(printing.as_svg(args.model, links), encoding="utf-8")
     broken = [link.name for link in links if not link.holds]
     if args.json:
-        print(chain.as_json(args.model, links), end="")
+        print(printing.as_json(args.model, links), end="")
         return console.FINDING if broken else console.OK
-    print(chain.as_text(args.model, links))
+    print(printing.as_text(args.model, links))
     for name, why in evidence.left_out.items():
         print(f"Left out: {name}: {why}.")
     if args.drawing:
-        print(f"Wrote {args.drawing}: {chain.in_words(args.model, links)}")
+        print(f"Wrote {args.drawing}: {printing.in_words(args.model, links)}")
     if broken:
         print(f"Result: DISCARD {args.model.name}. Broken: {', '.join(broken)}.")
         return console.FINDING

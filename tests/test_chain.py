@@ -47,16 +47,21 @@ def scan_result(model: Path, index: float = 1.9, threshold: float = 4.8, verdict
         "steps": 300,
         "samples": 10,
         "seed": 0,
+        "classes": ["stop", "yield"],
         "threshold": threshold,
         "verdict": verdict or ("backdoor" if flagged else "clean"),
-        "pairs": [{"victim": "stop", "target": "yield", "anomaly_index": index, "flagged": flagged}],
+        "pairs": [
+            {"victim": "stop", "target": "yield", "anomaly_index": index, "flagged": flagged},
+            {"victim": "yield", "target": "stop", "anomaly_index": 0.1, "flagged": False},
+        ],
     }
 
 
 def audit_result(verdict: str = "nothing stands out", modified: int = 0) -> dict[str, Any]:
     """A result of audit_data.py, with what attest.py reads of it."""
     changes = {"added": [], "removed": [], "modified": [f"train/stop/{n}.jpg" for n in range(modified)]}
-    return {"tool": "audit_data.py", "manifest": "../signs.sha256", "verdict": verdict, "changes": changes}
+    told = {"manifest": "../signs.sha256", "model": "good.safetensors", "verdict": verdict}
+    return {"tool": "audit_data.py", **told, "changes": changes}
 
 
 @pytest.fixture(scope="session")
@@ -179,7 +184,7 @@ def test_each_statement_is_needed_whole_and_by_its_role(
     broken = [link] if link != "training" else ["training", "data", "audit"]  # who knows which data it was?
     good = (pipeline / file).read_text()
     content = content_of(pipeline / file)
-    right = chain.SIGNER[link]
+    right = attestation.SIGNER[link]
 
     (pipeline / file).unlink()  # missing
     assert list(walk(typed)) == broken
@@ -253,6 +258,48 @@ def test_data_that_was_not_audited_or_did_not_pass(pipeline: Path, typed: Callab
         assert words in walk(typed)["audit"]
 
 
+def test_an_audit_that_never_looked_at_the_images_is_no_pass(
+    pipeline: Path, typed: Callable[..., Result]
+) -> None:
+    (pipeline / "audit.json").write_text(json.dumps({**audit_result(), "model": None}))
+    said = typed(attest, "audit", "signs.sha256", "--result", "audit.json", "--keys", "keys").stdout
+    assert "signed by the role auditor: WARNED" in said
+    assert "it could not tell: nobody looked at the images" in walk(typed)["audit"]
+
+
+def test_a_scan_of_some_pairs_is_no_pass(pipeline: Path, typed: Callable[..., Result]) -> None:
+    narrow = scan_result(pipeline / "good.safetensors")
+    del narrow["pairs"][1]
+    (pipeline / "scan.json").write_text(json.dumps(narrow))
+    typed(attest, "scan", "good.safetensors", "--result", "scan.json", "--keys", "keys")
+    assert "it could not tell: 1 of 2 pairs of classes were judged" in walk(typed)["scan"]
+
+
+@pytest.mark.parametrize(("link", "file"), [("scan", "good.safetensors"), ("audit", "signs.sha256")])
+def test_other_tests_that_passed_do_not_count(
+    link: str, file: str, pipeline: Path, typed: Callable[..., Result]
+) -> None:
+    """The scanner's signature under the unit tests of the model is no scan."""
+    path = pipeline / f"{file}.{link}.dsse.json"
+    content = content_of(path)
+    content["predicate"]["passedTests"] = ["unit tests"]
+    sign_as(pipeline, attestation.SIGNER[link], content, path.name)
+    assert f"it does not say that this passed: {attestation.TESTS[link][0]}" in walk(typed)[link]
+
+
+@pytest.mark.parametrize("wrong", [[], "x", {"a": []}, [3], [{"hashes": 3}]])
+def test_a_signed_list_of_another_shape_is_no_list(
+    wrong: object, pipeline: Path, typed: Callable[..., Result]
+) -> None:
+    content = content_of(pipeline / "mlbom.cdx.json.dsse.json")
+    content["predicate"]["components"] = wrong
+    sign_as(pipeline, "release", content, "mlbom.cdx.json.dsse.json")
+    assert list(walk(typed)) == ["list"]
+    content["predicate"]["metadata"] = wrong
+    sign_as(pipeline, "release", content, "mlbom.cdx.json.dsse.json")
+    assert list(walk(typed)) == ["list"]
+
+
 def test_provenance_that_names_other_data(pipeline: Path, typed: Callable[..., Result]) -> None:
     typed(attest, "training", "good.safetensors", "--manifest", "other.sha256", "--keys", "keys")
     broken = walk(typed)
@@ -323,7 +370,7 @@ def test_a_signature_made_without_a_name_for_its_key_counts(
         (["good.safetensors", "--keys", "nosuch"], "nosuch/data.pub"),
         (["good.safetensors", "--keys", "keys", "--evidence", "nosuch"], "nosuch is not a folder"),
         (["good.safetensors", "--keys", "broken"], "broken/data.pub cannot be used"),
-        (["good.safetensors", "--keys", "same"], "same gives two roles the same key"),
+        (["good.safetensors", "--keys", "same"], "same/scanner.pub is the key of the role data, too"),
     ],
 )
 def test_bad_input_is_refused(

@@ -76,9 +76,25 @@ def test_no_tracked_file_is_large(root: Path, tracked: list[Path]) -> None:
     assert {path: size for path, size in large.items() if size > 1_000_000} == {}
 
 
-def test_both_python_demos_carry_the_same_cli(root: Path) -> None:
-    one, two = ((root / demo / "cli.py").read_bytes() for demo in PYTHON_DEMOS)
-    assert one == two
+SHARED = {
+    "cli.py": PYTHON_DEMOS,
+    "statements/attestation.py": DEMOS,
+    "statements/chain.py": ("demo-malicious", "demo-supply-chain"),
+    "statements/predicates.py": ("demo-poisoning", "demo-supply-chain"),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_demos_carry_the_same_copy_of_what_they_share(root: Path, name: str) -> None:
+    assert len({(root / demo / name).read_bytes() for demo in SHARED[name]}) == 1
+
+
+def test_every_copied_file_is_known_to_be_one(root: Path) -> None:
+    """Tests import them all as one package, so two files of one name must be the same."""
+    found = [
+        path.relative_to(root / demo) for demo in DEMOS for path in (root / demo / "statements").glob("*.py")
+    ]
+    assert {str(path) for path in found if found.count(path) > 1} == set(SHARED) - {"cli.py"}
 
 
 def test_scripts_can_be_started(root: Path, scripts: list[Path]) -> None:

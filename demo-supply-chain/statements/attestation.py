@@ -2,7 +2,7 @@
 
 Helper module, not a command. A statement is an in-toto Statement v1: subjects with their SHA-256, and a
 predicate, which is what is said of them. It travels in a DSSE envelope, signed with the key of a role.
-This file knows nothing else of the demos: all of them can carry the same copy.
+All three demos carry the same copy of this file, so that each folder works alone.
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ PROVENANCE = "https://slsa.dev/provenance/v1"  # how data or a model was made
 TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"  # what an audit or a scan found
 BOM = "https://cyclonedx.org/bom"  # a bill of materials
 SCHEMAS = {PROVENANCE: Provenance, TEST_RESULT: TestResult}
-ROLES = ("data", "trainer", "scanner", "release")
+ROLES = ("data", "trainer", "auditor", "scanner", "release")
+SIGNER = {"list": "release", "training": "trainer", "data": "data", "audit": "auditor", "scan": "scanner"}
+ENDING = ".dsse.json"  # of a file with a statement
+TESTS = {"audit": ("manifest", "near-duplicates", "features"), "scan": ("backdoor scan",)}  # what must pass
+MANIFEST = "manifest"  # what a training statement calls the manifest of its data
 LARGEST = 50_000_000  # bytes of a statement or a key
 
 
@@ -165,16 +169,19 @@ def public_key(path: Path) -> SSlibKey:
 # --- Signing and verifying --------------------------------------------------------------------------
 
 
-def sign(document: dict[str, Any], private_key: Path) -> str:
+def private_key(path: Path) -> CryptoSigner:
+    """A role's private key. Raises OSError or ValueError."""
+    try:
+        return CryptoSigner(serialization.load_pem_private_key(read_small(path), None))
+    except (ValueError, TypeError, AttributeError, UnsupportedAlgorithm) as error:
+        raise ValueError("it is not a valid private key (PEM, without a password)") from error
+
+
+def sign(document: dict[str, Any], key: Path) -> str:
     """The statement in a signed envelope, as JSON text. Raises OSError or ValueError."""
     check(document)
-    try:
-        pair = serialization.load_pem_private_key(read_small(private_key), None)
-        signer = CryptoSigner(pair)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError("it is not a valid private key (PEM, without a password)") from error
     envelope = Envelope(json.dumps(document, sort_keys=True).encode(), PAYLOAD, {})
-    envelope.sign(signer)
+    envelope.sign(private_key(key))
     return json.dumps(envelope.to_dict(), indent=1) + "\n"
 
 
@@ -204,10 +211,15 @@ def is_signed(envelope: dict[str, Any], key: SSlibKey) -> bool:
     return False
 
 
+def as_statement(path: Path, content: dict[str, Any]) -> Statement:
+    """What stands in an envelope, once its signature was checked."""
+    subjects = {str(one.get("name") or ""): str(one["digest"]["sha256"]) for one in content["subject"]}
+    return Statement(path, str(content["predicateType"]), subjects, content["predicate"])
+
+
 def verify(path: Path, key: SSlibKey) -> Statement:
     """The statement in a file. Raises NotVerified if this key did not sign it, OSError or ValueError."""
     envelope, content = open_envelope(path)
     if not is_signed(envelope, key):
         raise NotVerified(f"{path} is not signed with that key")
-    subjects = {str(one.get("name") or ""): str(one["digest"]["sha256"]) for one in content["subject"]}
-    return Statement(path, str(content["predicateType"]), subjects, content["predicate"])
+    return as_statement(path, content)
