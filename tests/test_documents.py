@@ -23,6 +23,9 @@ DOCUMENTS = (
     "CHANGELOG.md",
     *(f"{demo}/README.md" for demo in DEMOS),
 )
+# Pages around the demos: the same rules, but a page need not type a command.
+PAGES = tuple(sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md")))
+ALL = (*DOCUMENTS, *PAGES)
 IMAGES = dict(zip(("pickle-demo", "poisoning-demo", "grype-demo"), DEMOS))
 SKELETON = [
     "Story",
@@ -98,7 +101,7 @@ def is_made(path: str) -> bool:
 
 def places(document: str) -> list[str]:
     """Where the files that a document names may lie: its own folder and the root, or any demo."""
-    return [folder_of(document), ""] if "/" in document else ["", *DEMOS]
+    return [folder_of(document), ""] if document.startswith(DEMOS) else ["", *DEMOS, folder_of(document)]
 
 
 def folder_of(document: str) -> str:
@@ -153,7 +156,7 @@ def known_options() -> dict[tuple[str, str], set[str]]:
     """The options of each script that a document uses with one: (folder, script) to "--name"s."""
     used = {
         (folder, script)
-        for document in DOCUMENTS
+        for document in ALL
         for folder, script, words in typed(document)
         if any(word.startswith("-") for word in words) and (ROOT / folder / script).is_file()
     }
@@ -190,7 +193,7 @@ def shell_help(folder: str, script: str) -> str:
     return "\n".join(line for line in text.splitlines() if line.startswith("#"))
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, "docs/map.md"])
+@pytest.mark.parametrize("document", ALL)
 def test_links_inside_the_repository_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", without_blocks(read(document))):
         if re.match(r"[a-z]+:", target):
@@ -202,7 +205,7 @@ def test_links_inside_the_repository_lead_somewhere(document: str) -> None:
             assert anchor in heading_links(file.read_text()), f"{document} links to {target}"
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, "docs/map.md"])
+@pytest.mark.parametrize("document", ALL)
 def test_images_exist_and_have_a_description(document: str) -> None:
     text = without_blocks(read(document))
     for description, target in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)[^)]*\)", text):
@@ -212,7 +215,7 @@ def test_images_exist_and_have_a_description(document: str) -> None:
         assert re.search(r'alt="[^"]+ [^"]+"', tag), f"{document}: {tag}"
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, "docs/map.md"])
+@pytest.mark.parametrize("document", ALL)
 def test_files_that_are_named_exist_or_are_made_by_a_demo(document: str) -> None:
     for name in IN_CODE.findall(without_blocks(read(document))):
         if FILE_NAME.fullmatch(name):
@@ -220,17 +223,17 @@ def test_files_that_are_named_exist_or_are_made_by_a_demo(document: str) -> None
             assert any((ROOT / path).exists() or is_made(path) for path in found), f"{document}: {name}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", ALL)
 def test_commands_that_are_typed_exist(document: str) -> None:
     commands = typed(document)
-    assert commands
+    assert commands or document in PAGES
     for folder, script, _ in commands:
         assert (ROOT / folder / script).is_file(), f"{document} types {script}: {folder}/ has none"
         if script.endswith(".sh"):
             assert os.access(ROOT / folder / script, os.X_OK), f"{folder}/{script} is not executable"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", ALL)
 def test_options_that_are_typed_are_in_the_help(
     document: str, known_options: dict[tuple[str, str], set[str]]
 ) -> None:
@@ -242,7 +245,7 @@ def test_options_that_are_typed_are_in_the_help(
                 assert option in known, f"{document}: {script} has no {option}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", ALL)
 def test_workshop_commands_are_in_its_help(document: str) -> None:
     said = shell_help("", "workshop.sh")
     lines = dict(re.findall(r"^ +\./workshop\.sh (\w+)(.*)$", said, flags=re.MULTILINE))
@@ -254,7 +257,7 @@ def test_workshop_commands_are_in_its_help(document: str) -> None:
                 assert word in [*known, "--plain"], f"{document}: ./workshop.sh {shlex.join(words)}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", ALL)
 def test_settings_that_are_named_exist(document: str) -> None:
     for name in set(SETTING.findall(read(document))):
         assert name in settings(), f"{document} names {name}"
@@ -280,7 +283,7 @@ def test_every_setting_is_explained() -> None:
     assert explained == settings()
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", ALL)
 def test_no_figure_is_left_open(document: str) -> None:
     assert sorted(set(re.findall(r"@@\w*@*", read(document)))) == []
 
@@ -310,7 +313,9 @@ def test_each_demo_names_every_file_that_it_has(demo: str) -> None:
 
 
 def test_the_readme_starts_with_the_two_commands() -> None:
-    assert code_blocks(read("README.md"))[0][1] == "./workshop.sh run\n./workshop.sh test\n"
+    """The first screen types the first of them, after what brings the files."""
+    assert code_blocks(read("README.md"))[0][1].splitlines()[-1] == "./workshop.sh run"
+    assert code_blocks(section(read("README.md"), "Start"))[0][1] == "./workshop.sh run\n./workshop.sh test\n"
 
 
 def test_the_readme_lists_what_is_in_the_repository() -> None:
