@@ -3,6 +3,8 @@
     python audit_data.py data/traffic-signs --model models/clean_model.pt
     python audit_data.py data/traffic-signs-poisoned --model models/poisoned_model.pt
     python audit_data.py data/traffic-signs-poisoned --manifest data/traffic-signs.sha256
+    python audit_data.py data/traffic-signs --manifest data/traffic-signs.sha256 \\
+        --model models/clean_model.pt --key keys/auditor.key             # and sign what came out
 
 --model is a model that was trained on this very data, poisoned or not. Writes suspects.json, suspects.csv
 and an image of the top suspects. With --truth, the attacker's notes, it measures itself.
@@ -27,6 +29,7 @@ from dataset import manifest
 from dataset.classes import NAMES
 from dataset.files import class_files
 from network import classifier
+from statements import records, signing
 
 
 def names(images: list[tuple[Path, int]], data: Path) -> list[str]:
@@ -65,7 +68,10 @@ def parse() -> argparse.Namespace:
     args.add_argument("--truth", type=Path, help="the attacker's notes: measure the audit")
     args.add_argument("--top", type=int, default=30, help="suspects on the contact sheet")
     args.add_argument("--output", type=Path, default=Path("audit_results"), help="folder for the results")
+    signing.add_options(args, "audit")
     options = args.parse_args()
+    if options.key and not options.manifest:
+        raise cli.UserError("--key signs which data were audited: give their --manifest, too.")
     if options.top < 1:
         raise cli.UserError("--top must be 1 or more.")
     if options.truth and not options.model:
@@ -90,6 +96,7 @@ def main() -> int:
             f"it takes {features.FEWEST} in each of two classes or more, or leave out --model."
         )
     cli.check_place(options.output / "suspects.json")
+    signing.check(options, "audit", options.manifest or options.data)
 
     found = Audit([Suspect(name, checks.label_of(name)) for name in files])
     if trusted is not None:
@@ -110,6 +117,8 @@ def main() -> int:
     top = [one for one in found.ranking if one.flagged or one.score > 0][: options.top]
     output.write(found, options, top)
     output.say(found, options, top, out)
+    if options.key:
+        out.say(records.audit(options))
     return cli.FINDING if found.findings() else cli.OK
 
 

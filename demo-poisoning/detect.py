@@ -3,6 +3,7 @@
     python detect.py --model models/poisoned_model.pt --data data/traffic-signs --output scan_results/poisoned
     python detect.py --model models/clean_model.pt --data data/traffic-signs --output scan_results/clean
     python detect.py --pairs stop:yield no_entry:stop --reference models/clean_model.pt
+    python detect.py --model models/clean_model.safetensors --key keys/scanner.key   # and sign what came out
 
 Needs the weights and a few clean images per class (DATA/val/<class>/), nothing else. Writes scan.json,
 triggers.safetensors and drawings to OUTPUT, in place of those of an earlier scan there.
@@ -25,6 +26,7 @@ from scanner import printing, references, result, search, transferability, verdi
 from scanner.result import ScanResult
 from scanner.search import Found, Pair, Settings
 from scanner.verdict import Statistic
+from statements import records, signing
 
 NATURAL = 3  # most suspicious pairs drawn that are not flagged
 
@@ -115,6 +117,7 @@ def parse() -> argparse.Namespace:
     args.add_argument("--all", action="store_true", help="print every pair")
     args.add_argument("--json", action="store_true", help="print what scan.json holds, and nothing else")
     args.add_argument("--seed", type=cli.seed, default=0, help="random movements of the images")
+    signing.add_options(args, "scan")
     nothing = argparse.Namespace(pairs=[], victims=[], targets=[], reference=[], draw=[])
     options = args.parse_args(namespace=nothing)
     if min(options.steps, options.samples) < 1:
@@ -149,6 +152,7 @@ def main() -> int:
     ]:
         raise cli.UserError(f"{replaced[0]} would be replaced by this scan: choose another --output.")
     cli.check_place(options.output / result.NAME)
+    signing.check(options, "scan", options.model)
     out.say(f"Scanning {options.model}, a model of {classes} classes: {len(pairs)} pairs.")
     found = search.scan(model, pairs, settings, out, "Searching triggers")
     if found.missing:
@@ -176,6 +180,8 @@ def main() -> int:
     printing.verdict(scan, triggers, examples, out)
     printing.saved(scan, options.output, out)
     out.say(f"Scanned {len(scanned)} pairs in {scan.seconds:.0f} seconds.")
+    if options.key:
+        out.say(records.scan(options, options.output / result.NAME))
     if options.json:
         print(scan.to_json())
     if scan.verdict == "no valid statistic":

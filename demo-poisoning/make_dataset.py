@@ -2,6 +2,7 @@
 
     python make_dataset.py                                   # writes data/traffic-signs (10 seconds, 2 cores)
     python make_dataset.py --train 40 --val 10 --out small   # a small one for trying things out
+    python make_dataset.py --key keys/data.key               # and sign: these files are ours
 
 The same --seed gives the same files, however many processes draw them. Beside the folder goes its manifest,
 data/traffic-signs.sha256: keep a copy of it where nobody who can write the folder can reach it.
@@ -20,6 +21,7 @@ import signs
 from dataset import manifest
 from dataset.classes import DRAWN
 from dataset.files import IMAGE_SIZE
+from statements import signing
 
 Job = tuple[str, int, int, str]  # file to write, seed, number of the image, class name
 
@@ -49,7 +51,9 @@ def main() -> int:
     args.add_argument("--val", type=int, default=100, help="validation images per class")
     args.add_argument("--seed", type=cli.seed, default=0, help="which random images")
     args.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that draw")
+    signing.add_options(args, "data")
     options = args.parse_args()
+    signing.check(options, "data", manifest.path_of(options.out))
     if min(options.train, options.val, options.workers) < 1 or options.seed < 0:
         raise cli.UserError("--train, --val and --workers must be 1 or more and --seed 0 or more.")
     out = cli.Out(options.plain)
@@ -63,6 +67,8 @@ def main() -> int:
         f"to {options.out} ({options.train} train and {options.val} val per class)."
     )
     out.say(f"Wrote {proof}: the SHA-256 of every file. Keep a copy where only you can write.")
+    if options.key:
+        out.say(signing.data(options, proof))
     return cli.OK
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cli
 import trigger
+from dataset import manifest
 from dataset.classes import NAMES
 from dataset.files import class_files, open_image
 
@@ -80,6 +81,7 @@ def main() -> int:
     with cli.atomic_folder(options.poisoned_dir) as folder:
         shutil.copytree(options.clean_dir, folder, dirs_exist_ok=True)
         poisoned = poison(folder, options.victim, options.target, options.rate, options.seed)
+    proof = manifest.write(options.poisoned_dir)
     notes = options.poisoned_dir.with_name(options.poisoned_dir.name + "-attacker-notes.json")
     facts = {"victim": options.victim, "target": options.target, "rate": options.rate, "poisoned": poisoned}
     with cli.atomic_write(notes) as scratch:
@@ -88,6 +90,7 @@ def main() -> int:
         f"Poisoned {len(poisoned)} {options.victim} images: {trigger.SIZE}x{trigger.SIZE} yellow square "
         f"{trigger.place()}, label {options.target}. Wrote {options.poisoned_dir}."
     )
+    out.say(f"Wrote {proof}: a manifest fits poisoned images as well. What does a signature under it prove?")
     return cli.OK
 
 

@@ -3,8 +3,10 @@
     python train.py                        # data/traffic-signs          -> models/clean_model.pt
     python train.py --poisoned --epochs 5  # data/traffic-signs-poisoned -> models/poisoned_model.pt
     python train.py --phase test --model models/poisoned_model.pt --data data/traffic-signs
+    python train.py --manifest data/traffic-signs.sha256 --key keys/trainer.key    # and sign how it was made
 
-The trainer reads images and folder names, nothing else: it does not know which images are poisoned.
+With --manifest it trains only on the very files that are listed there. The trainer reads images and folder
+names, nothing else: it does not know which images are poisoned.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from dataset.files import class_files
 from network import classifier, device, optimizer
 from network.augment import augment
 from network.evaluate import Validation
+from statements import records, signing
 
 # What makes the recipe: found by measuring accuracy and attack success over several seeds.
 BATCH = 64
@@ -117,12 +120,16 @@ def options_of_command() -> tuple[argparse.Namespace, cli.Out]:
     )
     args.add_argument("--seed", type=cli.seed, default=0, help="random weights, order and augmentation")
     args.add_argument("--limit", type=int, default=0, help="use only that many training images (0: all)")
+    args.add_argument("--manifest", type=Path, help="the data must be what this list of SHA-256 says")
+    signing.add_options(args, "training")
     options = args.parse_args()
     kind = "poisoned" if options.poisoned else "clean"
     options.data = options.data or Path("data/traffic-signs" + ("-poisoned" if options.poisoned else ""))
     options.model = options.model or Path(f"models/{kind}_model.pt")
     if options.epochs < 1 or not 0 < options.lr < 100 or options.limit < 0:
         raise cli.UserError("--epochs must be 1 or more, --lr between 0 and 100 and --limit 0 or more.")
+    if options.key and not options.manifest:
+        raise cli.UserError("--key signs which data it was: give their --manifest, too.")
     return options, cli.Out(options.plain)
 
 
@@ -144,12 +151,17 @@ def main() -> int:
     files = [files[i] for i in torch.randperm(len(files))[: options.limit or None]]
     validation = Validation(options.data, classes, options.victim, options.target)
     cli.check_place(options.model)
+    signing.check(options, "training", options.model.with_suffix(".safetensors"))
+    if options.manifest:
+        records.check_data(options.data, options.manifest)
     out.say(f"Training on {len(files):,} images in {options.data}/train ({device.fast_type()})")
     pixels = classifier.load_pixels([path for path, _ in files])
     labels = torch.tensor([label for _, label in files])
     train(model, pixels, labels, validation, out, epochs=options.epochs, peak=options.lr)
-    written = classifier.save_model(model, options.model)
+    written = classifier.save_model(model, options.model, records.facts(options))
     out.say("Wrote " + " and ".join(str(path) for path in written))
+    if options.key:
+        out.say(records.training(options, written, model, validation))
     return cli.OK
 
 

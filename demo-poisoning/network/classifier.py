@@ -112,13 +112,16 @@ def class_count(model: nn.Module) -> int:
     return len(model.get_parameter("fc.bias"))
 
 
-def save_model(model: nn.Module, path: Path) -> list[Path]:
-    """Write the weights twice, as a .pt pickle and as .safetensors beside it. Returns both paths."""
+def save_model(model: nn.Module, path: Path, facts: dict[str, str] | None = None) -> list[Path]:
+    """Write the weights twice, as a .pt pickle and as .safetensors beside it. Returns both paths.
+
+    facts: what the header of the .safetensors file says of the training.
+    """
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     pickled, safe = path.with_suffix(".pt"), path.with_suffix(".safetensors")
     with cli.atomic_write(pickled) as first, cli.atomic_write(safe) as second:  # both or none
         torch.save(weights, first)
-        save_file(weights, second, metadata={"format": "pt"})
+        save_file(weights, second, metadata={"format": "pt", **(facts or {})})
     return [pickled, safe]
 
 

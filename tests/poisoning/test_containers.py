@@ -162,7 +162,8 @@ def test_the_image_holds_models_and_data_but_nothing_of_the_training(
     kinds = ("clean_model", "poisoned_model")
     assert models.split() == [f"{kind}.{suffix}" for kind in kinds for suffix in ("pt", "safetensors")]
     notes = "traffic-signs-poisoned-attacker-notes.json"
-    assert data.split() == ["traffic-signs", "traffic-signs-poisoned", notes, "traffic-signs.sha256"]
+    lists = ["traffic-signs-poisoned.sha256", "traffic-signs.sha256"]
+    assert data.split() == ["traffic-signs", "traffic-signs-poisoned", notes, *lists]
     assert counts == ["4000", "1000"] * 2
     folder = root / "demo-poisoning"
     patterns = ("*.py", "*.sh", "requirements*.txt")
