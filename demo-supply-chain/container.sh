@@ -53,7 +53,7 @@ run_in_container() {
     for name in $(settings); do flags+=(-e "$name"); done
     if [ -t 1 ] && [ -t 2 ]; then flags+=(-t); fi
     CONTAINER=$(docker create "${flags[@]}" "$IMAGE" "$@")
-    trap 'docker rm -f -v "$CONTAINER" >/dev/null 2>&1 || true' EXIT
+    trap 'docker rm -f -v "$CONTAINER" >/dev/null 2>&1 || true; rm -rf "${SCRATCH:-}"' EXIT
     [ -z "$folder" ] || docker cp "$folder/." "$CONTAINER:/app/results/" >/dev/null 2>&1 || code=$?
     docker start -a "$CONTAINER" || code=$?
     fetch_results "$results"

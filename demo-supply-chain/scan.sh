@@ -31,11 +31,27 @@ names_a_path() {  # [ARGUMENT...]: is there something that only this machine has
     local word
     for word in "$@"; do
         case $word in
-            dir:* | file:* | sbom:* | docker-archive:* | oci-archive:* | oci-dir:* | singularity:* | docker:*:* | podman:*) return 0 ;;
+            dir:* | file:* | sbom:* | docker-archive:* | oci-archive:* | oci-dir:* | singularity:* | podman:*) return 0 ;;
             --vex | --vex=* | --diff) return 0 ;;
         esac
     done
     return 1
+}
+
+save_images() {  # FOLDER [ARGUMENT...]: images of the Docker engine become archives there; sets WORDS
+    local folder=$1 word name
+    shift
+    WORDS=()
+    for word in "$@"; do
+        case $word in
+            docker:*:*)
+                name=${word#docker:}
+                say "Saving $name for the container."
+                docker save "$name" >"$folder/${name//[\/:]/_}.tar" || return
+                WORDS+=("docker-archive:results/${name//[\/:]/_}.tar") ;;
+            *) WORDS+=("$word") ;;
+        esac
+    done
 }
 
 without_grype() {  # PYTHON WHY [ARGUMENT...]: one sentence and the recorded scans
@@ -69,7 +85,14 @@ main() {
     fi
     has_docker || without_grype "$python" "neither Grype nor a Docker engine is here" "$@"
     build_image || without_grype "$python" "the image $IMAGE could not be built (is there internet?)" "$@"
-    run_in_container bridge "$(results_folder "$@")" '' scan.py "$@" --results results
+    SCRATCH=$(mktemp -d)
+    trap 'rm -rf "$SCRATCH"' EXIT
+    if ! save_images "$SCRATCH" "$@"; then
+        say "error: This image of the Docker engine could not be saved: the line above says why."
+        exit 2
+    fi
+    chmod -R a+rX "$SCRATCH"
+    run_in_container bridge "$(results_folder "$@")" "$SCRATCH" scan.py ${WORDS[@]+"${WORDS[@]}"} --results results
 }
 
 main "$@"

@@ -5,7 +5,7 @@
 # what each demo makes, as patterns from the repository's root
 MADE_BY_1="demo-malicious/*.pt demo-malicious/*.safetensors demo-malicious/*.joblib demo-malicious/*.sig demo-malicious/signer.* demo-malicious/allowed.sha256"
 MADE_BY_2="demo-poisoning/data demo-poisoning/models demo-poisoning/scan_results demo-poisoning/audit_results demo-poisoning/outputs demo-poisoning/report.html demo-poisoning/exercise3.txt results/docker/demo-poisoning"
-MADE_BY_3="demo-supply-chain/exercise1.txt demo-supply-chain/exercise2.openvex.json demo-supply-chain/exercise3 demo-supply-chain/exercise4 demo-supply-chain/exercise4_broken demo-supply-chain/results"
+MADE_BY_3="demo-supply-chain/exercise1.txt demo-supply-chain/exercise2.openvex.json demo-supply-chain/exercise3 demo-supply-chain/exercise4 demo-supply-chain/exercise4_broken demo-supply-chain/hardened/mine.Dockerfile demo-supply-chain/results"
 
 # the files that the exercises of each demo change, mostly with `sed -i.bak`, which keeps the original as FILE.bak
 CHANGED_BY_1="demo-malicious/exercise3.toml"
@@ -48,6 +48,8 @@ reset_demo_2() {
 
 reset_demo_3() {
     remove_made "$MADE_BY_3"
+    local image
+    for image in conventional-app hardened-app your-app; do remove_image "$image" "$1"; done
     remove_image grype-demo "$1" && docker volume rm grype-demo-db >/dev/null 2>&1 # Grype's database
     say "Demo 3 is reset."
 }

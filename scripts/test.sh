@@ -52,4 +52,4 @@ check_scripts() { # the parts in scripts/ are checked where workshop.sh reads th
     shellcheck --external-sources --check-sourced --source-path=SCRIPTDIR "${scripts[@]}"
 }
 
-check_dockerfiles() { hadolint demo-*/Dockerfile; }
+check_dockerfiles() { hadolint demo-*/Dockerfile demo-*/*/*.Dockerfile; }

@@ -173,7 +173,8 @@ def pins(text: str) -> dict[str, list[str]]:
     return found
 
 
-LOCKS = [f"{demo}/requirements" for demo in DEMOS] + ["requirements-dev"]
+SHARED_LOCKS = [f"{demo}/requirements" for demo in DEMOS] + ["requirements-dev"]
+LOCKS = [*SHARED_LOCKS, "demo-supply-chain/hardened/requirements"]  # an image of its own
 
 
 @pytest.mark.parametrize("lock", LOCKS)
@@ -200,7 +201,7 @@ def test_all_demos_take_the_same_torch(root: Path) -> None:
 
 def test_shared_packages_have_one_version(root: Path) -> None:
     """The demos and the tests share .venv, so the locks must agree on what they have in common."""
-    locks = [pins((root / f"{lock}.txt").read_text()) for lock in LOCKS]
+    locks = [pins((root / f"{lock}.txt").read_text()) for lock in SHARED_LOCKS]
     for name in {name for lock in locks for name in lock}:
         wanted = {tuple(sorted(lock[name])) for lock in locks if name in lock}
         assert len(wanted) == 1, f"{name}: {sorted(wanted)}"

@@ -131,7 +131,7 @@ def test_updates_are_proposed_for_every_folder_with_pins() -> None:
         "pip": {
             str(path.parent).strip(".") for path in names if re.fullmatch(r"requirements.*\.in", path.name)
         },
-        "docker": {str(path.parent) for path in names if path.name == "Dockerfile"},
+        "docker": {str(path.parent) for path in names if path.name.endswith("Dockerfile")},
         "github-actions": {""},
     }
 
