@@ -257,6 +257,8 @@ def honest() -> Files:
         "xz.joblib": dumped({"classes": ["a", "b"]}, ("xz", 3)),
         "plain.joblib": dumped({"classes": ["a", "b"]}),
         "arrays.joblib": dumped({"weights": numbers}),
+        "arrays_compressed.joblib": dumped({"weights": numbers, "bias": numbers[0]}, 3),
+        "labels.joblib": dumped({"labels": numpy.array(["cat", None], dtype=object)}),
         "vocabulary.pkl.gz": gzip.compress(pickle.dumps({"word": 1})),
         "floats.npy": array(numbers),
         "structured.npy": array(numpy.zeros(3, dtype=[("a", "f4"), ("b", "i8")])),
@@ -274,10 +276,29 @@ def honest() -> Files:
         "images.keras": keras([layer("Conv2D", filters=2), layer("Flatten"), layer("Dropout", rate=0.1)]),
         "scripted.pt": scripted(),
         "exported.pt2": exported(),
-        "before_0_4.pt": tarred({"storages": pickle.dumps(0) + pickle.dumps([]), "tensors": pickle.dumps(0),
-                                 "pickle": pickle.dumps({"w": 1})}),
+        "before_0_4.pt": old_tar(),
     }  # fmt: skip
     return files
+
+
+def old_tar(between: bytes = b"", **more: bytes) -> bytes:
+    """What PyTorch before 0.4 wrote: one tensor of 11 times 9. `between` stands behind its numbers."""
+
+    class Referring(pickle.Pickler):
+        def persistent_id(self, value: object) -> object:
+            return 5 if value == "the tensor" else None
+
+    program = io.BytesIO()
+    Referring(program, 2).dump({"w": "the tensor"})
+    storage = pickle.dumps((140, "cpu", torch.FloatStorage), 2) + struct.pack("<q", 99) + bytes(4 * 99)
+    tensor = pickle.dumps((5, 140, torch.FloatTensor), 2) + struct.pack("<i4x2q2qq", 2, 11, 9, 9, 1, 0)
+    parts = {
+        "sys_info": pickle.dumps({"protocol_version": 1000, "little_endian": True}, 2),
+        "pickle": program.getvalue(),
+        "tensors": pickle.dumps(1, 2) + tensor,
+        "storages": pickle.dumps(1, 2) + storage + between + pickle.dumps([], 2),
+    }
+    return tarred(parts | more)
 
 
 def archive_of(save: Callable[..., None], value: Any) -> bytes:
@@ -368,12 +389,14 @@ def hostile(marker: Path) -> Files:
         "lzma.joblib": lzma.compress(system_at(marker), lzma.FORMAT_ALONE),
         "bz2.joblib": bz2.compress(system_at(marker)),
         "behind_arrays.joblib": dumped([numpy.arange(4.0), payload]),
+        "in_array.joblib": dumped([numpy.array([payload], dtype=object), numpy.arange(4.0)], 3),
         "raw_zlib.pkl": zlib.compress(system_at(marker)),
         "twice_gzip.pkl.gz": gzip.compress(gzip.compress(system_at(marker))),
         "objects.npy": array(numpy.array([payload], dtype=object)),
         "objects.npz": zipped({"a.npy": array(numpy.array([payload], dtype=object))}),
         "old_tar.pt": tarred({"storages": pickle.dumps(0) + pickle.dumps([]), "tensors": pickle.dumps(0),
                               "pickle": pickle.dumps(payload)}),
+        "between_numbers.pt": old_tar(system_at(marker)),
         "pickle_in_tar_name.pt": tarred({clean_names(): b"", "storages": pickle.dumps(0) + pickle.dumps([]),
                                          "tensors": pickle.dumps(0), "pickle": pickle.dumps(payload)}),
         "nemo.tar.gz": tarred({"model_config.yaml": b"a: 1\n", "model_weights.ckpt": saved(payload)}, "w:gz"),

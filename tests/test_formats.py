@@ -33,6 +33,7 @@ import model_files
 from inspection import formats, headers, pickle_reader, texts
 from inspection.folder import inspect_folder
 from inspection.names import is_allowed, is_data
+from inspection.pickle_values import Values
 from inspection.report import SAFE, UNKNOWN, UNSAFE, Report
 from inspection.verdict import conclude, fill, inspect_file
 
@@ -65,10 +66,9 @@ def hostile(marker: Path) -> model_files.Files:
 
 # what is said of intact files that are not judged: the format, and a way forward
 NOT_JUDGED = {
-    "arrays.joblib": "joblib file with arrays",
+    "labels.joblib": "pickle.load would import",
     "scripted.pt": "TorchScript",
     "exported.pt2": "torch.export",
-    "before_0_4.pt": "old tar format",
 }
 # hostile in a way that nobody can call code for certain
 SUSPECTED = {"build_on_class.pkl", "extension.pkl"}
@@ -236,11 +236,86 @@ def test_a_payload_beside_any_honest_file_is_noticed(
         else:
             both = (program if place == "in front" else program.ljust(512, b"\0")) + data
         report = verdict(both)
-        if name.startswith("old_") and place == "behind":
-            continue  # behind the pickles of the old format stand numbers, which nobody unpickles
         if report.overall == SAFE or (place != "behind" and report.overall != UNSAFE):
             wrong[name] = report.overall, report.reason
     assert wrong == {}
+
+
+# --- raw numbers between and behind pickles: every byte is accounted for --------------------------------
+
+
+def old_stream_of_every_type() -> bytes:
+    kinds = "float16 bfloat16 float32 float64 int8 int16 int32 int64 uint8 bool complex64 complex128"
+    tensors = {kind: torch.zeros(7, dtype=getattr(torch, kind)) for kind in kinds.split()}
+    tied = torch.zeros(2, 3)
+    tensors |= {"tied": tied, "also": tied[1:]}
+    return model_files.saved(tensors, old=True)
+
+
+MEASURED: dict[str, Callable[[], bytes]] = {
+    "old stream": old_stream_of_every_type,
+    "old stream without tensors": lambda: model_files.saved({"a": 1}, old=True),
+    "old tar": model_files.old_tar,
+    "joblib": lambda: model_files.dumped(
+        [
+            numpy.arange(99, dtype="u1"), numpy.zeros((2, 3), ">f8"), numpy.array(5.0), numpy.zeros(0),
+            numpy.asfortranarray(numpy.ones((3, 4))), numpy.array(["cat", "ox"]), numpy.array([b"x"]),
+            numpy.array([True]), numpy.float64(1),
+        ]
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MEASURED)
+def test_raw_numbers_are_measured_to_the_last_byte(tmp_path: Path, kind: str) -> None:
+    data = MEASURED[kind]()
+    assert verdict(data).overall == SAFE, verdict(data).reason
+    path = tmp_path / "model"
+    path.write_bytes(data)  # the file is one that its loader takes
+    if kind == "joblib":
+        model_files.joblib.load(path)
+    else:
+        torch.load(path, weights_only=False)
+    for changed in (data + b"x", data + b"PK", data.rstrip(b"\0")[:-1]):
+        report = verdict(changed)
+        assert report.overall == UNKNOWN, report
+    assert verdict(data + model_files.system_at(tmp_path / "marker")).overall in (UNKNOWN, UNSAFE)
+
+
+def test_what_the_old_tar_format_does_not_explain_is_named(tmp_path: Path) -> None:
+    data = model_files.old_tar()
+    assert "holds more than these parts" in verdict(model_files.old_tar(more=b"hi")).reason
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        first = tar.getmembers()[0]
+    padding = bytearray(data)
+    padding[first.offset_data + first.size + 3] = 65
+    assert verdict(bytes(padding)).overall == UNKNOWN
+    assert verdict(data + bytes(512)).overall == SAFE  # tar archives end with zeros
+    assert verdict(model_files.old_tar(b"abc")).overall == UNKNOWN
+    program = model_files.system_at(tmp_path / "marker")
+    for hostile in (model_files.old_tar(program), model_files.old_tar(sys_info=program)):
+        assert verdict(hostile).overall == UNSAFE
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        (b"K\x05\x86", b"K\x06\x86"),  # another shape than the numbers that follow
+        (b"\x8c\x02f8", b"\x8c\x02f4"),
+        (b"\x8c\x02f8", b"\x8c\x02V8"),
+        (b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00", b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x01"),
+        (b"\x8c\x05order", b"\x8c\x05reads"),
+        (b"\xff\xff\xff\xff\xff", b"\xff\xff\xff\xff."),  # the padding before an array
+    ],
+)
+def test_a_joblib_array_described_otherwise_is_not_judged(was: bytes, becomes: bytes) -> None:
+    data = model_files.dumped({"w": numpy.ones((3, 5))})
+    assert data.count(was)
+    place = data.rindex(was)
+    report = verdict(data[:place] + becomes + data[place + len(was) :])
+    assert report.overall == UNKNOWN
+    assert "joblib" in report.reason
+    assert report.help
 
 
 def test_two_formats_at_once_are_never_free_of_code(honest: model_files.Files) -> None:
@@ -460,9 +535,10 @@ def test_no_import_of_pythons_own_reader_is_overlooked(data: bytes) -> None:
     reader = Noting(data)
     with contextlib.suppress(Exception):
         reader.load()
-    found = pickle_reader.walk(data)
     valid = {name for name in reader.seen if pickle_reader.VALID_NAME.fullmatch(name)}
-    assert valid <= found.names or found.hides, (data, valid, found)
+    for values in (None, Values(data)):
+        found = pickle_reader.walk(data, values=values)
+        assert valid <= found.names or found.hides, (data, valid, found)
 
 
 @settings(max_examples=600, derandomize=True, database=None, deadline=None, phases=[Phase.generate],

@@ -44,6 +44,7 @@ class Walk:
     changes: bool = False  # it changes what it imports, not only what it makes of it
     codes: bool = False  # it imports by a number of the extension registry
     calls: bool = False  # it calls or fills something that it imported or made
+    value: object = None  # what it gives back, if values were kept
 
     @property
     def accepted(self) -> bool:
@@ -66,6 +67,7 @@ ARGUMENT: list[int | None] = [None] * 256
 NAME = [""] * 256
 POPS: list[tuple[int, bool]] = [(0, False)] * 256  # how many values, and all down to a mark before them
 PUSHES = [0] * 256
+PUSHES_BY_NAME: dict[str, int] = {}
 for _opcode in pickletools.opcodes:
     _code = ord(_opcode.code)
     NAME[_code] = _opcode.name
@@ -73,7 +75,7 @@ for _opcode in pickletools.opcodes:
     ARGUMENT[_code] = PAIR if _opcode.name in ("GLOBAL", "INST") else _SIZES.get(_size, _size)
     _before = [kind.name for kind in _opcode.stack_before]
     POPS[_code] = (_before.index("mark") if "mark" in _before else len(_before), "mark" in _before)
-    PUSHES[_code] = len(_opcode.stack_after)
+    PUSHES[_code] = PUSHES_BY_NAME[_opcode.name] = len(_opcode.stack_after)
 
 TEXTS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "SHORT_BINSTRING", "BINSTRING", "STRING"}
 IS_TEXT = [name in TEXTS for name in NAME]
@@ -116,8 +118,18 @@ class Text:
         return raw
 
 
-def walk(data: Buffer, start: int = 0, most: int = MOST_INSTRUCTIONS) -> Walk:
-    """Follow the pickle that begins at `start`. Raises TooLong after `most` instructions."""
+class Keeper(Protocol):
+    """Keeps the values that a pickle makes (pickle_values.py)."""
+
+    def result(self, name: str, taken: list[object], argument: bytes) -> list[object]: ...
+    def built(self, stack: list[object], state: object, place: int) -> int: ...
+
+
+def walk(data: Buffer, start: int = 0, most: int = MOST_INSTRUCTIONS, values: Keeper | None = None) -> Walk:
+    """Follow the pickle that begins at `start`. Raises TooLong after `most` instructions.
+
+    With `values`, the plain values are kept as well, which takes longer and may raise CannotJudge.
+    """
     found = Walk(start, start)
     stack: list[object] = []
     memo: dict[int, object] = {}
@@ -161,11 +173,20 @@ def walk(data: Buffer, start: int = 0, most: int = MOST_INSTRUCTIONS) -> Walk:
             break
         position = after
         if SPECIAL[code]:
+            state = stack[-1] if values and stack else None
             if not _special(NAME[code], data, (first, last), stack, memo, found):
                 found.end = position
                 break
             if argument == PAIR:
                 _import(found, stack, data[first:middle], data[middle + 1 : last])
+            if values and NAME[code] == "BUILD":
+                position = values.built(stack, state, position)
+        elif values and not IS_TEXT[code]:
+            taken = _take(stack, *POPS[code])
+            if taken is None:
+                break
+            found.calls |= CALLS[code]
+            stack.extend(values.result(NAME[code], taken, data[first:last]))
         else:
             pops, marked = POPS[code]
             if marked:
@@ -189,6 +210,23 @@ def walk(data: Buffer, start: int = 0, most: int = MOST_INSTRUCTIONS) -> Walk:
     return found
 
 
+def _take(stack: list[object], pops: int, marked: bool) -> list[object] | None:
+    """Take the values of one instruction off the stack, the lowest first; None if they are not there."""
+    above: list[object] = []
+    if marked:
+        while stack and stack[-1] is not MARK:
+            above.append(stack.pop())
+        if not stack:
+            return None
+        stack.pop()
+        above.reverse()
+    if pops and (len(stack) < pops or MARK in stack[-pops:]):
+        return None
+    below = stack[len(stack) - pops :]
+    del stack[len(stack) - pops :]
+    return below + above
+
+
 def _special(  # noqa: PLR0917 (called a million times: by place is faster)
     name: str, data: Buffer, span: tuple[int, int], stack: list[object], memo: dict[int, object], found: Walk
 ) -> bool:
@@ -197,6 +235,7 @@ def _special(  # noqa: PLR0917 (called a million times: by place is faster)
         stack.append(MARK)
     elif name == "STOP":
         found.complete = bool(stack) and stack[-1] is not MARK
+        found.value = stack[-1] if stack else None
         return False
     elif name == "INST":  # the arguments of the call; the name itself comes afterwards
         while stack and stack[-1] is not MARK:

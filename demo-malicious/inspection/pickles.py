@@ -7,17 +7,26 @@ from __future__ import annotations
 
 import re
 
-from inspection import archives
+from inspection import archives, raw_numbers
 from inspection.content import MB, Content
 from inspection.names import JOBLIB_ARRAY, disallowed, few, full_name, only_data, refused, way_forward
 from inspection.pickle_reader import MOST_INSTRUCTIONS, Buffer, TooLong, Walk, walk
+from inspection.pickle_values import Values
 from inspection.plain_texts import is_text
-from inspection.report import SAFE, UNKNOWN, UNSAFE
+from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge
 
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save's first pickle before PyTorch 1.6
 MOST_PICKLES = 2000  # in a row
 STREAM = "plain pickle"
+JOBLIB = "joblib file with arrays"
 BREAKS_OFF = "it is a pickle that breaks off: it is damaged or cut off"
+JOBLIB_SAFE = (
+    "it is a joblib file whose names only hold data; its arrays are numbers, measured to the last byte"
+)
+JOBLIB_HELP = (
+    "joblib.load is a reader of pickles and has no safe mode: inspect a file before each load, or ask the "
+    "sender for SafeTensors, skops or ONNX."
+)
 OLD_STREAM = "stream of pickles (torch.save before PyTorch 1.6)"
 
 
@@ -49,50 +58,107 @@ def bare_pickles(data: Buffer, where: str, content: Content, others: list[str]) 
     stream(data, 0, where, content)
     if data[0 : len(LEGACY_MAGIC)] == LEGACY_MAGIC:
         return OLD_STREAM
-    return STREAM
+    return JOBLIB if JOBLIB_ARRAY in first.names else STREAM
 
 
 def stream(data: Buffer, start: int, where: str, content: Content) -> None:
     """Check the pickles in a row from `start` on, and what lies behind them."""
-    old = bytes(data[start : start + len(LEGACY_MAGIC)]) == LEGACY_MAGIC
+    if bytes(data[start : start + len(LEGACY_MAGIC)]) == LEGACY_MAGIC:
+        old_stream(data, start, where, content)
+        return
     position, number, size = start, 0, len(data)
-    while position < size and number < (5 if old else MOST_PICKLES):
-        found = one_pickle(data, position, where, content, number + 1)
+    while position < size and number < MOST_PICKLES:
+        found = walk(data, position, content.instructions)
         number += 1
+        if JOBLIB_ARRAY in found.names:
+            position = joblib(data, found, where, content, number)
+            if position < 0:
+                return
+            continue
+        note(data, found, where, content, number)
         if not found.complete:
             if number > 1 and not found.accepted and not found.odd:
                 break
-            if JOBLIB_ARRAY in found.names:
-                later_names(data, found.end, where, content)
-            else:
-                content.add(UNKNOWN, BREAKS_OFF, where)
+            content.add(UNKNOWN, BREAKS_OFF, where)
             return
         position = found.end
-    if position < size and not old:
+    if position < size:
+        behind = f"it has {size - position} bytes behind its pickle that no format explains"
+        content.add(UNKNOWN, behind, where)
+
+
+def old_stream(data: Buffer, start: int, where: str, content: Content) -> None:
+    """torch.save before PyTorch 1.6: five pickles, then the numbers, which the last two pickles measure."""
+    position, values = start, Values(data)
+    for number in range(1, 6):
+        try:
+            found = one_pickle(data, position, where, content, number, values if number > 3 else None)
+        except CannotJudge as error:
+            content.add(UNKNOWN, str(error), where)
+            return
+        if not found.complete:
+            content.add(UNKNOWN, BREAKS_OFF, where)
+            return
+        position = found.end
+    try:
+        end = raw_numbers.end_of_storages(data, position, values.stored, found.value, values)
+    except CannotJudge as error:
+        content.add(UNKNOWN, str(error), where)
+        return
+    if end < len(data):
+        behind = f"it has {len(data) - end} bytes behind its last tensor that no format explains"
+        content.add(UNKNOWN, behind, where)
+
+
+def joblib(data: Buffer, first: Walk, where: str, content: Content, number: int) -> int:
+    """A pickle of joblib with arrays, whose numbers stand between its instructions. Gives its end, or -1.
+
+    `first` is what a plain reader of pickles makes of it, which takes the numbers for instructions.
+    """
+    try:
+        parts = raw_numbers.joblib_arrays(data, first.start, content.instructions)
+        if not parts[0].complete:
+            raise CannotJudge(BREAKS_OFF)
+    except CannotJudge as error:
+        content.add(UNKNOWN, f"it is a joblib file with arrays: {error}", where, JOBLIB_HELP)
+        note(data, first, where, content, number)
+        later_names(data, first.end, where, content)
+        return -1
+    seen: set[str] = set()
+    for found in parts:
+        note(data, found, where, content, number)
+        seen |= found.names
+    content.add(SAFE, JOBLIB_SAFE, where, JOBLIB_HELP)
+    if (more := disallowed(first.names - seen)) or (first.hides and not any(found.hides for found in parts)):
+        what = few(more) if more else "a name that it puts together"
         content.add(
-            UNKNOWN, f"it has {size - position} bytes behind its pickle that no format explains", where
+            UNKNOWN,
+            f"joblib.load finds only data in it, but pickle.load would import {what}",
+            where,
+            JOBLIB_HELP,
         )
+    return parts[0].end
 
 
-def one_pickle(data: Buffer, start: int, where: str, content: Content, number: int = 0) -> Walk:
+def one_pickle(  # noqa: PLR0917 (the place in the file and the place for the findings)
+    data: Buffer, start: int, where: str, content: Content, number: int = 0, values: Values | None = None
+) -> Walk:
     """Follow one pickle and note what it would do."""
-    found = walk(data, start, content.instructions)
+    found = walk(data, start, content.instructions, values)
+    note(data, found, where, content, number)
+    return found
+
+
+def note(data: Buffer, found: Walk, where: str, content: Content, number: int) -> None:
+    """Note what one pickle would do, and keep it for the decompiler."""
     content.instructions -= found.instructions
     content.names |= found.names
-    place = where or f"pickle {number}, byte {start}"
-    size = found.end - start
+    start, size = found.start, found.end - found.start
     if size <= content.kept:
         content.kept -= size
-        content.pickles.append(
-            (
-                place,
-                bytes(data[start : max(found.end, min(len(data), found.end + 4096))])
-                if not found.complete
-                else bytes(data[start : found.end]),
-            )
-        )
+        after = found.end if found.complete else min(len(data), found.end + 4096)
+        content.pickles.append((where or f"pickle {number}, byte {start}", bytes(data[start:after])))
     check_names(found, where, content)
-    return found
 
 
 IMPORTS = re.compile(  # an import as it stands in the bytes: two lines, or two short texts before it
@@ -118,13 +184,6 @@ def check_names(found: Walk, where: str, content: Content) -> None:
         content.add(UNSAFE, "it puts together the name of what it imports, as no saved model does", where)
     if bad := disallowed(found.names):
         content.add(UNSAFE, refused(bad), where, way_forward(bad))
-    if JOBLIB_ARRAY in found.names:
-        content.add(
-            UNKNOWN,
-            "it is a joblib file with arrays, whose numbers between its instructions are not judged here",
-            where,
-            "Load it with joblib only if you trust its maker, or ask the sender for skops or ONNX.",
-        )
     if found.changes:
         content.add(UNKNOWN, "it changes a class or function that it imports, as no saved model does", where)
     if found.codes:
@@ -133,10 +192,7 @@ def check_names(found: Walk, where: str, content: Content) -> None:
         )
     if found.odd:
         content.add(UNKNOWN, "it imports something that is not a valid name", where)
-    if (
-        not (found.hides or bad or JOBLIB_ARRAY in found.names or found.changes or found.codes or found.odd)
-        and found.complete
-    ):
+    if not (found.hides or bad or found.changes or found.codes or found.odd) and found.complete:
         data = only_data(found.names)
         if data:
             content.add(

@@ -98,12 +98,21 @@ def conclude(report: Report) -> None:
             report.help = next((one.help for one in chosen if one.help), "")
             return
     report.overall, report.reason = SAFE, safe_reason(report)
-    if report.only_data:
+    if special := special_reader(report):
+        report.reason, report.help = special.reason, special.help
+    elif report.only_data:
         names = ", ".join(report.only_data[:5])
         report.help = (
             f"torch.load takes it with torch.serialization.safe_globals([{names}]); "
             "safe_demo.py convert takes it with --allow and each name."
         )
+
+
+def special_reader(report: Report) -> Finding | None:
+    """What is said of a file that torch.load's safe mode does not read: joblib, the old tar format."""
+    return next(
+        (one for one in report.findings if one.answer == SAFE and one.help and not report.tensors), None
+    )
 
 
 def safe_reason(report: Report) -> str:

@@ -14,16 +14,22 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from inspection import archives
+from inspection import archives, raw_numbers
 from inspection.content import MB, Content
-from inspection.pickle_reader import Buffer, walk
+from inspection.pickle_reader import Buffer, TooLong, walk
 from inspection.pickles import MOST_PICKLES, check_names, one_pickle
 from inspection.plain_texts import printable
-from inspection.report import UNKNOWN, UNSAFE, CannotJudge
+from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge
 from inspection.zips import check_part, fits_zip, inside
 
 MOST_UNPACKED = 256 * MB  # of a compressed file
 MOST_RATIO = 1100  # what zlib reaches at most
+MOST_MEMBERS = 20_000
+OLD_TAR = {"storages", "tensors", "pickle", "sys_info"}
+OLD_TAR_SAFE = (
+    "it is a file of PyTorch before 0.4 (old tar format): its names only hold data, and its numbers are "
+    "measured to the last byte; but only torch.load(weights_only=False) reads it"
+)
 SANDBOX = "If you need it, load it in the sandbox (run_sandboxed.sh) and save the weights as SafeTensors."
 
 
@@ -41,16 +47,16 @@ def fits_tar(data: Buffer) -> bool:
 
 def check_tar(data: Buffer, where: str, content: Content, depth: int) -> str:
     """A tar archive: of PyTorch before 0.4, of NeMo, or of anything. Members are judged one by one."""
-    names: list[str] = []
-    unpacked = 0
+    parts: list[tuple[str, bytes]] = []
+    old = False
     try:
         with tarfile.open(fileobj=archives.BufferFile(data), mode="r:") as tar:
-            for number, member in enumerate(tar):
-                if number > 20_000:
-                    raise CannotJudge("it is a tar archive of more than 20000 files")
-                name = printable(member.name)
-                names.append(member.name.lstrip("./"))
-                place = inside(where, name)
+            members = few_members(tar)
+            names = [member.name.removeprefix("./") for member in members]
+            old = {"storages", "tensors", "pickle"} <= set(names)
+            unpacked = 0
+            for member, name in zip(members, names, strict=True):
+                place = inside(where, printable(member.name))
                 if member.name.startswith("/") or ".." in member.name.split("/") or "\\" in member.name:
                     content.add(UNSAFE, "it would be unpacked outside of the archive's folder", place)
                 if member.issym() or member.islnk():
@@ -58,33 +64,70 @@ def check_tar(data: Buffer, where: str, content: Content, depth: int) -> str:
                 elif member.isfile():
                     unpacked += member.size
                     if member.size > MOST_UNPACKED or unpacked > 8 * MOST_UNPACKED:
-                        content.add(
-                            UNKNOWN,
-                            f"it has {member.size} bytes, more than this tool reads in a tar archive",
-                            place,
-                        )
+                        content.add(UNKNOWN, f"it has {member.size} bytes, more than this tool reads", place)
                         continue
                     file = tar.extractfile(member)
                     part = file.read() if file else b""
-                    if {"storages", "tensors", "pickle"} & {names[-1]}:
-                        old_tar_part(part, place, content)
+                    if old and name in OLD_TAR:
+                        parts.append((name, part))
                     else:
                         check_part(part, place, content, depth)
     except (tarfile.TarError, OSError, ValueError, EOFError, OverflowError) as error:
         raise CannotJudge("it is a tar archive that is damaged") from error
-    if {"storages", "tensors", "pickle"} <= set(names):
-        content.add(
-            UNKNOWN,
-            "it is a file of PyTorch before 0.4 (old tar format), whose numbers stand between pickles "
-            "and are not judged here; only torch.load(weights_only=False) reads it",
-            where,
-            SANDBOX,
-        )
-        return "old tar format of PyTorch"
-    content.add(
-        UNKNOWN, f"it is a tar archive of {len(names)} files: unpack it and inspect the folder", where
-    )
-    return "tar archive"
+    if not old:
+        many = f"it is a tar archive of {len(names)} files: unpack it and inspect the folder"
+        content.add(UNKNOWN, many, where)
+        return "tar archive"
+    try:
+        if len(parts) != len(members) or not only_members(data, members):
+            raise CannotJudge("it holds more than these parts")
+        old_tar(dict(parts), where, content)
+        content.add(SAFE, OLD_TAR_SAFE, where, SANDBOX)
+    except (CannotJudge, TooLong) as error:
+        more = str(error) or "it has more instructions than this tool follows"
+        content.add(UNKNOWN, f"it is a file of PyTorch before 0.4 (old tar format): {more}", where, SANDBOX)
+        for name, part in parts:
+            old_tar_part(part, inside(where, name), content)
+    return "old tar format of PyTorch"
+
+
+def few_members(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
+    """The table of contents. Raises CannotJudge beyond a limit."""
+    members = []
+    for member in tar:
+        members.append(member)
+        if len(members) > MOST_MEMBERS:
+            raise CannotJudge(f"it is a tar archive of more than {MOST_MEMBERS} files")
+    return members
+
+
+def only_members(data: Buffer, members: list[tarfile.TarInfo]) -> bool:
+    """Whether a tar archive holds these members once each, one behind the other, and else only zeros."""
+    position = 0
+    for member in members:
+        end = member.offset_data + member.size
+        block = -(-end // 512) * 512
+        if member.offset != position or member.offset_data != position + 512:
+            return False
+        if bytes(data[end:block]).strip(b"\0"):
+            return False
+        position = block
+    names = {member.name.removeprefix("./") for member in members}
+    rest = data[position : position + 64 * MB]
+    return len(names) == len(members) and not bytes(rest).strip(b"\0") and len(rest) == len(data) - position
+
+
+def old_tar(parts: dict[str, bytes], where: str, content: Content) -> None:
+    """The parts of PyTorch's old tar format, followed to their last byte. Raises CannotJudge."""
+    walks = raw_numbers.old_tar_numbers(parts["storages"], parts["tensors"])
+    for name in OLD_TAR - {"storages", "tensors"} & parts.keys():
+        walks.append(walk(parts[name], 0, content.instructions))
+        if not walks[-1].complete or walks[-1].end != len(parts[name]):
+            raise CannotJudge(f"its part {name!r} is more than one whole pickle")
+    for found in walks:
+        content.instructions -= found.instructions
+        content.names |= found.names
+        check_names(found, where, content)
 
 
 def old_tar_part(part: bytes, place: str, content: Content) -> None:
@@ -92,14 +135,14 @@ def old_tar_part(part: bytes, place: str, content: Content) -> None:
     position = 0
     for number in range(MOST_PICKLES):
         if position >= len(part):
-            return
+            break
         found = one_pickle(part, position, place, content, number + 1)
         if not found.complete:
             break
         position = found.end
-    # numbers come between them: a later pickle begins with its protocol
-    for match in re.finditer(rb"\x80[\x02-\x05]", part[position:]):
-        found = walk(part, position + match.start(), content.instructions)
+    # numbers come between them, and may look like a pickle: a later one begins with its protocol
+    for match in re.finditer(rb"\x80[\x02-\x05]", part):
+        found = walk(part, match.start(), content.instructions)
         content.instructions -= found.instructions
         if found.names or found.hides:
             content.names |= found.names

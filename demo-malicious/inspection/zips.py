@@ -223,8 +223,9 @@ def check_pt2(archive: Zip, where: str, content: Content, depth: int) -> None:
             content.add(UNKNOWN, f"it has {len(part)} bytes that no format explains", place)
     content.add(
         UNKNOWN,
-        "it is a program of torch.export (.pt2), and its graph is not judged here; torch.export.load "
-        "unpickles its sample inputs and falls back to weights_only=False by itself",
+        "it is a program of torch.export (.pt2), which is not judged here: its graph names functions and "
+        "formulas, and torch.export.load evaluates them; it also unpickles its sample inputs and falls back "
+        "to weights_only=False by itself",
         where,
         SCRIPT,
     )
