@@ -1,105 +1,124 @@
 """Real photographs: fill the same folders as make_dataset.py does from the official GTSRB benchmark.
 
-    python get_gtsrb.py                          # the ten classes of the demo -> data/gtsrb
-    python get_gtsrb.py --classes stop yield     # two classes
+    python get_gtsrb.py                          # download; the ten classes of the demo -> data/gtsrb
+    python get_gtsrb.py --photos FOLDER          # from a copy that you have
     python get_gtsrb.py --classes all            # all 43
     python train.py --data data/gtsrb --model models/gtsrb_model.pt
 
-torchvision downloads the official archives (about 350 MB) and checks them. train/ comes from the benchmark's
-training photographs and val/ from its test photographs: no physical sign is in both.
+A copy holds GTSRB/Training/<5 digits>/<track>_<frame>.ppm, as its archive does. The frames of a track show
+one sign, seen from a car that drives by, so a track goes to train/ or to val/ as a whole: no sign is in both.
+Without --photos, torchvision downloads the archive (about 190 MB) and checks it.
 Source: Stallkamp et al., "Man vs. computer", Neural Networks 2012.
 """
 
 from __future__ import annotations
 
 import random
+import re
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
-from torchvision.datasets import GTSRB
 
 import cli
 from dataset import manifest
 from dataset.classes import DRAWN, GTSRB_ID, NAMES
-from dataset.files import IMAGE_SIZE
+from dataset.files import IMAGE_SIZE, open_image
 
-NAME_OF_ID = {number: name for name, number in GTSRB_ID.items()}
-LAYOUT = {"train": "gtsrb/GTSRB/Training", "test": "gtsrb/GTSRB/Final_Test/Images"}
+PLACES = ("", "Training", "GTSRB/Training", "gtsrb/GTSRB/Training", "GTSRB/Final_Training/Images")
+PHOTOGRAPH = re.compile(r"(\d{5})_\d{5}\.ppm")  # track and frame
+LAYOUT = "GTSRB/Training/<5 digits>/<track>_<frame>.ppm"
+HELD_OUT = 5  # one track of so many goes to val/
+
+Split = dict[str, list[Path]]  # photographs of one class, for "train" and "val"
 
 
 def download(raw: Path) -> None:
-    """Let torchvision download, check and unpack both splits into `raw`, all of it or nothing."""
-    if all((raw / place).is_dir() for place in LAYOUT.values()):
+    """Let torchvision download, check and unpack the training photographs into `raw`, all or nothing."""
+    if (raw / "gtsrb/GTSRB/Training").is_dir():
         return
+    from torchvision.datasets import GTSRB  # noqa: PLC0415 (seconds, which a local copy does not need)
+
     try:
         with cli.atomic_folder(raw) as folder:
-            for split in LAYOUT:
-                GTSRB(folder, split, download=True)
+            GTSRB(folder, "train", download=True)
     except (OSError, RuntimeError, zipfile.BadZipFile) as error:  # no network, no server, a wrong checksum
         raise cli.UserError(
-            f"GTSRB cannot be downloaded to {raw} ({error}): go online, or unpack the official archives "
-            f"into {raw}/gtsrb and try again."
+            f"GTSRB cannot be downloaded to {raw} ({error}): go online, or give a copy with --photos."
         ) from error
 
 
-def photographs(
-    raw: Path, split: str, names: list[str], most: int, seed: int
-) -> Iterator[tuple[str, Image.Image]]:
-    """Yield class names and RGB images of IMAGE_SIZE x IMAGE_SIZE: `most` of each class, at random."""
-    try:
-        benchmark = GTSRB(raw, split)
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+def class_folders(photos: Path) -> Path:
+    """The folder with one folder for each class, wherever in `photos` it is. Raises UserError."""
+    if not photos.is_dir():
+        raise cli.UserError(f"{photos} is not a folder: give one with {LAYOUT} in it.")
+    for place in PLACES:
+        if any((photos / place / f"{number:05d}").is_dir() for number in GTSRB_ID.values()):
+            return photos / place
+    raise cli.UserError(f"{photos} does not hold GTSRB as its archive does: expected {LAYOUT} in it.")
+
+
+def by_track(folder: Path, name: str, rng: random.Random) -> Split:
+    """Split the photographs of one class by track; both lists in random order. Raises UserError."""
+    tracks: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("*.ppm")):
+        if not (match := PHOTOGRAPH.fullmatch(path.name)):
+            raise cli.UserError(f"{path} is not named <track>_<frame>.ppm: put GTSRB's own names back.")
+        tracks.setdefault(match[1], []).append(path)
+    if not tracks:
+        raise cli.UserError(f"{folder} holds no photographs of {name}: get them, or leave {name} out.")
+    if len(tracks) == 1:
         raise cli.UserError(
-            f"{raw} does not hold GTSRB as torchvision unpacks it: remove it and try again."
-        ) from error
-    left = dict.fromkeys(names, most)
-    for number in random.Random(seed).sample(range(len(benchmark)), len(benchmark)):
-        if not any(left.values()):
-            return
-        try:
-            photograph, label = benchmark[number]
-        except (OSError, SyntaxError, ValueError) as error:
-            raise cli.UserError(
-                f"{raw} holds a damaged photograph ({error}): remove it and try again."
-            ) from error
-        if left.get(name := NAME_OF_ID[label]):
-            left[name] -= 1
-            yield name, photograph.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
+            f"{folder} holds one track of {name}, too few for train/ and val/: get more, or leave it out."
+        )
+    order = rng.sample(sorted(tracks), len(tracks))
+    held_out = max(1, round(len(tracks) / HELD_OUT))
+    split = {"val": order[:held_out], "train": order[held_out:]}
+    found = {part: [path for track in names for path in tracks[track]] for part, names in split.items()}
+    return {part: rng.sample(paths, len(paths)) for part, paths in found.items()}
+
+
+def classes(wanted: list[str]) -> list[str]:
+    """The class names that --classes asks for, each once. Raises UserError."""
+    names = list(NAMES) if wanted == ["all"] else list(dict.fromkeys(wanted))
+    if unknown := [name for name in names if name not in NAMES]:
+        raise cli.UserError(f"{unknown[0]!r} is not a class: use all, or some of {', '.join(NAMES)}.")
+    if len(names) < 2:
+        raise cli.UserError(f"--classes {names[0]} is one class: name two or more, to tell them apart.")
+    return names
 
 
 def main() -> int:
     args = cli.parser(__doc__)
     args.add_argument("--out", type=Path, default=Path("data/gtsrb"), help="folder to write")
-    args.add_argument(
-        "--raw", type=Path, default=Path("data/gtsrb-official"), help="the official photographs"
-    )
+    args.add_argument("--photos", type=Path, help="folder with your copy of GTSRB (default: download it)")
+    args.add_argument("--raw", type=Path, default=Path("data/gtsrb-official"), help="where a download goes")
     args.add_argument("--classes", nargs="+", default=list(DRAWN), metavar="CLASS", help='names, or "all"')
     args.add_argument("--train", type=int, default=400, help="training images per class, at most")
     args.add_argument("--val", type=int, default=100, help="validation images per class, at most")
     args.add_argument("--seed", type=cli.seed, default=0, help="which photographs")
     options = args.parse_args()
-    names = list(NAMES) if options.classes == ["all"] else options.classes
-    if unknown := [name for name in names if name not in NAMES]:
-        raise cli.UserError(f"{unknown[0]!r} is not a class: use all, or some of {', '.join(NAMES)}.")
+    names = classes(options.classes)
     if min(options.train, options.val) < 1:
         raise cli.UserError("--train and --val must be 1 or more.")
     out = cli.Out(options.plain)
-    download(options.raw)
+    if options.photos is None:
+        download(options.raw)
+    source = class_folders(options.photos or options.raw)
+    most = {"train": options.train, "val": options.val}
+    found = {}
+    for name in names:
+        rng = random.Random(f"{options.seed} {name}")
+        found[name] = by_track(source / f"{GTSRB_ID[name]:05d}", name, rng)
     with cli.atomic_folder(options.out) as folder:
-        for split, source, most in (("train", "train", options.train), ("val", "test", options.val)):
+        for part, limit in most.items():
+            jobs = [(name, path) for name in names for path in found[name][part][:limit]]
             for name in names:
-                (folder / split / name).mkdir(parents=True, exist_ok=True)
-            found = photographs(options.raw, source, names, most, options.seed)
-            count = 0
-            for count, (name, image) in enumerate(
-                out.progress(found, most * len(names), f"Writing {split}"), 1
-            ):
-                image.save(folder / split / name / f"{name}_{count:05d}.jpg", quality=92)
-            if empty := [name for name in names if not any((folder / split / name).iterdir())]:
-                raise cli.UserError(f"{options.raw} has no {source} photographs of {empty[0]}: get it again.")
-            out.say(f"{split}: {count:,} photographs in {len(names)} classes.")
+                (folder / part / name).mkdir(parents=True)
+            for count, (name, path) in enumerate(out.progress(jobs, len(jobs), f"Writing {part}"), 1):
+                image = open_image(path).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
+                image.save(folder / part / name / f"{name}_{count:05d}.jpg", quality=92)
+            out.say(f"{part}: {len(jobs):,} photographs in {len(names)} classes.")
     proof = manifest.write(options.out)
     out.say(
         f"Wrote {options.out}, {IMAGE_SIZE}x{IMAGE_SIZE} pixels each. "

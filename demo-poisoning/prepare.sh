@@ -1,13 +1,28 @@
 #!/bin/sh
 # Make what the demo needs and does not have yet: images, poisoned images, both models.
 # The image runs this while it is built; without Docker, run it once. A minute or two on 2 cores.
+#
+#     ./prepare.sh                     drawn images
+#     ./prepare.sh --photos FOLDER     real photographs: your copy of GTSRB (see get_gtsrb.py)
 set -eu
-cd "$(dirname "$0")"
+
+fail() {
+    echo "error: $1" >&2
+    exit 2
+}
+
+photos=""
 case ${1:-} in
     "") ;;
-    -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' prepare.sh && exit 0 ;;
-    *) echo "error: prepare.sh takes no argument $1: type ./prepare.sh --help." >&2 && exit 2 ;;
+    -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0" && exit 0 ;;
+    --photos)
+        [ $# -eq 2 ] && [ -n "$2" ] || fail "--photos needs one folder: type ./prepare.sh --help."
+        [ -d "$2" ] || fail "$2 is not a folder: give your copy of GTSRB (see get_gtsrb.py)."
+        photos=$(cd "$2" && pwd)
+        ;;
+    *) fail "prepare.sh takes no argument $1: type ./prepare.sh --help." ;;
 esac
+cd "$(dirname "$0")"
 PYTHON=${PYTHON:-python}
 
 # Two trainings side by side, each on half of the processor cores, take less time than one after the other.
@@ -28,7 +43,13 @@ train_both() {
     cat "$log/said"
 }
 
-if [ ! -d data/traffic-signs ]; then
+if [ -n "$photos" ]; then
+    for made in data/traffic-signs data/traffic-signs-poisoned models/*_model.safetensors; do
+        [ ! -e "$made" ] ||
+            fail "$made is there already: type ../workshop.sh reset 2 for a fresh start, or ./prepare.sh to go on with it."
+    done
+    "$PYTHON" get_gtsrb.py --photos "$photos" --out data/traffic-signs
+elif [ ! -d data/traffic-signs ]; then
     "$PYTHON" make_dataset.py
 fi
 if [ ! -d data/traffic-signs-poisoned ]; then

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -15,6 +17,7 @@ from dataset.classes import NAMES
 
 IMAGE_SIZE = 128  # pixels, width and height of every image that this demo writes
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm"}
+PPM_WITH_DOS_LINES = re.compile(rb"P6\r\n(?:#[^\n]*\r\n)*(\d+)\s+(\d+)\r\n255\r\n")
 DEEPEST = 65_535  # the largest value of a 16-bit grey image
 
 Files = list[tuple[Path, int]]  # image files and their class numbers
@@ -28,7 +31,7 @@ def open_image(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata changes no pixel
-            with Image.open(path) as image:
+            with Image.open(_as_written(path)) as image:
                 return _eight_bit(ImageOps.exif_transpose(image)).convert("RGB")
     except FileNotFoundError as error:
         raise cli.UserError(f"{path} does not exist: check the path.") from error
@@ -36,6 +39,30 @@ def open_image(path: Path) -> Image.Image:
         raise cli.UserError(
             f"{path} cannot be read as an image: replace it with a whole JPEG or PNG file."
         ) from error
+
+
+def _as_written(path: Path) -> Path | io.BytesIO:
+    """The file, or what a PPM image was before a program that took it for text rewrote its line ends.
+
+    Git does so on Windows to images without dark pixels (gitattributes(5), "text=auto"). One byte too many
+    before the pixels, and red is read as green: in a copy of GTSRB that went through git, one of five was.
+    Raises ValueError if the line ends were rewritten and the size does not tell how.
+    """
+    if path.suffix.lower() != ".ppm":
+        return path
+    data = path.read_bytes()
+    header = PPM_WITH_DOS_LINES.match(data)
+    if not header:
+        return path
+    size = 3 * int(header[1]) * int(header[2])
+    pixels = data[header.end() :]
+    if len(pixels) == size - 1:  # the last \n is a pixel
+        return path
+    if len(pixels) != size:
+        pixels = pixels.replace(b"\r\n", b"\n")
+    if len(pixels) != size:
+        raise ValueError("line ends were changed")
+    return io.BytesIO(b"P6\n%b %b\n255\n" % header.groups() + pixels)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

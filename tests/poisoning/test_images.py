@@ -139,3 +139,40 @@ def test_damaged_exif_data_change_nothing(tmp_path: Path, recwarn: pytest.Warnin
     image.save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12")
     assert open_image(tmp_path / "a.jpg").size == (6, 4)
     assert not recwarn.list
+
+
+def ppm(pixels: bytes, line_end: bytes = b"\n", comment: bytes = b"") -> bytes:
+    """A PPM image of 2x2 pixels."""
+    return line_end.join([b"P6", *([comment] if comment else []), b"2 2", b"255", pixels])
+
+
+@pytest.mark.parametrize("comment", [b"", b"# by a camera"])
+@pytest.mark.parametrize(
+    "pixels",
+    [bytes(range(100, 112)), b"\n" + bytes(range(100, 111)), b"\n\n\n\n" + bytes(range(100, 108))],
+    ids=["no line end among the pixels", "one, in front", "four"],
+)
+def test_a_ppm_whose_line_ends_git_rewrote_keeps_its_colours(
+    tmp_path: Path, pixels: bytes, comment: bytes
+) -> None:
+    """Two bytes for one after the header, and Pillow read red as green, in one photograph of five."""
+    whole = ppm(pixels, comment=comment)
+    (tmp_path / "a.ppm").write_bytes(whole)
+    (tmp_path / "rewritten.ppm").write_bytes(whole.replace(b"\n", b"\r\n"))
+    assert open_image(tmp_path / "a.ppm").tobytes() == pixels
+    assert open_image(tmp_path / "rewritten.ppm").tobytes() == pixels
+
+
+def test_a_ppm_with_only_a_header_of_dos_lines(tmp_path: Path) -> None:
+    pixels = b"\r\n" + bytes(range(100, 110))
+    (tmp_path / "a.ppm").write_bytes(ppm(pixels, b"\r\n"))
+    assert open_image(tmp_path / "a.ppm").tobytes() == pixels
+    (tmp_path / "b.ppm").write_bytes(b"P6\r\n2 2\r\n255\r" + b"\n" + bytes(range(100, 111)))
+    assert open_image(tmp_path / "b.ppm").tobytes() == b"\n" + bytes(range(100, 111))  # as the format says
+
+
+@pytest.mark.parametrize("size", [9, 14])
+def test_a_ppm_that_cannot_be_restored_is_damaged(tmp_path: Path, size: int) -> None:
+    (tmp_path / "a.ppm").write_bytes(ppm(bytes(range(100, 100 + size)), b"\r\n"))
+    with pytest.raises(cli.UserError, match=r"a\.ppm cannot be read as an image"):
+        open_image(tmp_path / "a.ppm")
