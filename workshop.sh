@@ -6,12 +6,20 @@
 #   ./workshop.sh test [pytest arguments]           checkers and tests; with --install it only makes .venv for them
 #   ./workshop.sh reset [1|2|3] [--yes]             removes what the demos made, puts back what the exercises changed;
 #                                                   asks before it removes an image or discards a change of yours
+#   ./workshop.sh shell 1|2|3 [--docker|--native]   opens a shell where the commands of that demo work
+#   ./workshop.sh next [1|2|3]                      says what to do next, with its command
+#   ./workshop.sh hint [2.1]                        the next of three hints for an exercise
+#   ./workshop.sh status                            what is done and what is open, one line each
+#   ./workshop.sh wanted [FOLDER]                   the ending: what you can do now, and a poster of your trigger
+#   ./workshop.sh share NAME                        writes a file for your instructor, if you want to be listed
+#   ./workshop.sh class FOLDER                      for instructors: one page of the files that people shared
 #   ./workshop.sh help                              this text
 #
 # `run` uses Docker where an engine answers, else Python 3.10 to 3.14 in .venv, which it makes itself.
 # --plain (or NO_COLOR) gives linear text without colour. Exit codes: 0 fine, 1 something failed or is
 # missing, 2 wrong usage. Environment, all optional:
 #   WORKSHOP_BUILD_ARGS   more arguments for every `docker build`, for example "--build-arg TORCH_INDEX="
+#   WORKSHOP_PROGRESS     where it is kept what you have done, instead of progress/
 #   WORKSHOP_PYTHON       the Python that makes .venv
 #   WORKSHOP_TEST_DATA    a folder with data for tests that are skipped without it; CONTRIBUTING.md says what
 set -u -o pipefail
@@ -49,8 +57,10 @@ MINUTES_AGAIN=(0 1 3 1) # the same with data, models and images already there
 . "$ROOT/scripts/check.sh"
 . "$ROOT/scripts/test.sh"
 . "$ROOT/scripts/reset.sh"
+. "$ROOT/scripts/progress.sh"
+. "$ROOT/scripts/shell.sh"
 
-show_help() { sed -n '2,18s/^# \{0,1\}//p' "$ROOT/workshop.sh"; }
+show_help() { sed -n '2,/^set /s/^# \{0,1\}//p' "$ROOT/workshop.sh"; }
 
 main() {
     local command=${1:-help}
@@ -60,6 +70,11 @@ main() {
         run) run_command "$@" ;;
         test) test_command "$@" ;;
         reset) reset_command "$@" ;;
+        shell) shell_command "$@" ;;
+        next | hint | status) progress_command "$command" "$@" ;;
+        wanted) wanted_command "$@" ;;
+        share) share_command "$@" ;;
+        class) class_command "$@" ;;
         help | -h | --help) show_help ;;
         *) wrong_usage "unknown command: $command" ;;
     esac

@@ -25,6 +25,7 @@ from PIL import Image
 import cli
 from dataset.classes import DRAWN, NAMES
 from dataset.files import IMAGE_SIZE, class_files
+from exercises import record
 from network import classifier
 from scanner import describe, result
 from scanner.result import PairResult, ScanResult
@@ -321,6 +322,7 @@ def check(number: int, out: cli.Out) -> int:
     """Check one exercise and print the answer. Returns 0 done, 1 not yet, 2 cannot be checked."""
     try:
         out.say(f"Exercise {number}: done. {EXERCISES[number]()}", "green")
+        out.say(record.solved(2, number))
         return cli.OK
     except NotYet as hint:
         out.say(f"Exercise {number}: not yet. Hint: {hint}", "yellow")

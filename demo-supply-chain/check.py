@@ -25,6 +25,8 @@ from reports import difference
 from reports.grype_report import read_json, read_scan
 from statements import attestation, chain, keys
 
+from exercises import record
+
 HERE = Path(__file__).resolve().parent
 BEFORE, AFTER = (HERE / "recorded" / f"python_3.11-alpine_2025-11-{day}.json" for day in ("06", "14"))
 FILE1, FILE2 = Path("exercise1.txt"), Path("exercise2.openvex.json")
@@ -155,6 +157,7 @@ def run(number: int) -> int:
     """Check one exercise and print the answer. Returns 0 done, 1 not yet, 2 cannot be checked."""
     try:
         print(f"Exercise {number}: done. {EXERCISES[number]()}")
+        print(record.solved(3, number))
         return console.OK
     except NotYet as hint:
         print(f"Exercise {number}: not yet. Hint: {hint}")

@@ -35,14 +35,18 @@ reset_demo_1() {
     remove_made "$MADE_BY_1"
     restore_originals demo-malicious "$CHANGED_BY_1" "$1"
     rm -f "$MARKER"
+    remove_work 1 "$1"
     remove_image pickle-demo "$1"
+    forget 1 "$1"
     say "Demo 1 is reset."
 }
 
 reset_demo_2() {
     remove_made "$MADE_BY_2"
     restore_originals demo-poisoning "$CHANGED_BY_2" "$1"
+    remove_work 2 "$1"
     remove_image poisoning-demo "$1"
+    forget 2 "$1"
     say "Demo 2 is reset."
 }
 
@@ -50,12 +54,15 @@ reset_demo_3() {
     remove_made "$MADE_BY_3"
     local image
     for image in conventional-app hardened-app your-app; do remove_image "$image" "$1"; done
+    remove_work 3 "$1"
     remove_image grype-demo "$1" && docker volume rm grype-demo-db >/dev/null 2>&1 # Grype's database
+    forget 3 "$1"
     say "Demo 3 is reset."
 }
 
 reset_shared() { # what belongs to no single demo
     local cache
+    forget pipeline "$1"
     for cache in .pytest_cache .mypy_cache .ruff_cache; do rm -rf "${ROOT:?}/$cache"; done
     rmdir "$ROOT/results/docker" "$ROOT/results" 2>/dev/null
     [ -d "$VENV" ] || return 0

@@ -21,7 +21,7 @@ run_command() {
     announce_plan "$demos"
     if [ "$WAY" = docker ] || prepare_python "$demos"; then
         for demo in $demos; do
-            "run_demo_$demo"
+            "run_demo_$demo" && note shown "$demo"
             remove_container
         done
     fi

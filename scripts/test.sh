@@ -35,7 +35,7 @@ prepare_tests() {
 
 check_types() { # each demo folder stands alone: what it imports, also from its own folders, is found from inside it
     local folder failed=0
-    for folder in demo-* benchmarks docs tests; do
+    for folder in demo-* benchmarks docs scripts tests; do
         [ -n "$(find "$folder" -name '*.py' 2>/dev/null)" ] || continue
         say "$folder"
         # one cache for all: PyTorch's own types are read once, which is most of the work
@@ -45,7 +45,7 @@ check_types() { # each demo folder stands alone: what it imports, also from its 
 }
 
 check_scripts() { # the parts in scripts/ are checked where workshop.sh reads them
-    local script scripts=(workshop.sh scripts/checker.sh)
+    local script scripts=(workshop.sh scripts/checker.sh scripts/bashrc scripts/bin/workshop)
     for script in .ci/run $(find demo-* .devcontainer -name '*.sh' 2>/dev/null | LC_ALL=C sort); do
         [ ! -f "$script" ] || scripts+=("$script")
     done

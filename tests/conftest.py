@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path, PurePosixPath
 from types import ModuleType
@@ -18,6 +19,9 @@ from xdist.scheduler import LoadScopeScheduling
 ROOT = Path(__file__).resolve().parent.parent
 for folder in ("demo-malicious", "demo-poisoning", "tests", "tests/poisoning"):
     sys.path.insert(0, str(ROOT / folder))
+
+# what the tests solve is nobody's progress
+os.environ["WORKSHOP_PROGRESS"] = tempfile.mkdtemp(prefix="progress-of-tests-")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # started in the background: the commands that the tests start would ignore Ctrl+C, too

@@ -59,7 +59,7 @@ def solutions(root: Path) -> list[str]:
     """The commands of each folded solution."""
     text = (root / "demo-malicious/EXERCISES.md").read_text(encoding="utf-8")
     folded = re.findall(r"<details><summary>Solution</summary>\n\n```\n(.*?)```.*?</details>", text, re.S)
-    assert len(folded) == len(check.EXERCISES) == text.count("<details>")
+    assert len(folded) == len(check.EXERCISES) == text.count("<summary>Solution</summary>")
     return folded
 
 

@@ -17,8 +17,8 @@ import pytest
 Result = subprocess.CompletedProcess[str]
 
 TOOLS = (
-    "awk bash cat chmod cksum cmp cp cut df dirname du env find git grep ls mkdir mktemp mv rm rmdir sed sh "
-    "sleep sort tail tee touch tr uname"
+    "awk bash cat chmod cksum cmp cp cut df dirname du env find git grep id ls mkdir mktemp mv rm rmdir sed "
+    "sh sleep sort tail tee touch tr uname"
 )
 
 # A Python that "installs" at once; the question of workshop.sh which Python it is goes to the real one.
@@ -28,6 +28,7 @@ case "$1 $2" in
     "-c "*urllib*) exit "${FAKE_INDEX:-1}" ;;
     "-c import torch") exit 0 ;;
     "-c "*) exec "REAL" "$@" ;;
+    "-B "*scripts/*) exec "REAL" "$@" ;;
     "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
     "-m pip") exit "${FAKE_PIP:-0}" ;;
     inspect_model.py*) exit "${FAKE_INSPECT:-1}" ;;
@@ -94,6 +95,8 @@ class Bench:
         for demo in ("demo-malicious", "demo-poisoning", "demo-supply-chain"):
             (self.home / demo).mkdir()
             (self.home / demo / "Dockerfile").write_text("FROM scratch\nCOPY *.py ./\n")
+            shutil.copy(root / demo / "EXERCISES.md", self.home / demo)
+        shutil.copytree(root / "demo-malicious/exercises", self.home / "demo-malicious/exercises")
         (self.home / "demo-malicious/requirements.txt").write_text("rich==1\n")
         (self.home / "demo-malicious/requirements-torch.txt").write_text("torch==1\n")
         (self.home / "requirements-dev.txt").write_text("pytest==1\n")

@@ -130,7 +130,7 @@ def folded_solutions() -> list[list[str]]:
     """The commands of each folded solution in EXERCISES.md."""
     document = (FOLDER / "EXERCISES.md").read_text(encoding="utf-8")
     folded = re.findall(r"<details><summary>Solution</summary>\n\n```\n(.*?)```.*?</details>", document, re.S)
-    assert len(folded) == document.count("<details>")
+    assert len(folded) == document.count("<summary>Solution</summary>")
     return [commands.splitlines() for commands in folded]
 
 
