@@ -26,7 +26,7 @@ run_tool() { # run_tool FILE ARGUMENTS...
     elif image=$(image_there); then
         prepare_progress
         container_options
-        docker run --rm "${OPTIONS[@]}" --volume "$PWD:/here:ro" --workdir /here --entrypoint python "$image" -B "$INSIDE/scripts/$file" "$@"
+        docker run --rm ${OPTIONS[@]+"${OPTIONS[@]}"} --volume "$PWD:/here:ro" --workdir /here --entrypoint python "$image" -B "$INSIDE/scripts/$file" "$@"
     else
         say "Next: get what this needs, a Python or an image of the workshop: ./workshop.sh run"
         return 2

@@ -35,7 +35,7 @@ open_native_shell() { # open_native_shell DEMO FOLDER
     [ "$1" != 2 ] || [ -f "$ROOT/$2/models/poisoned_model.pt" ] ||
         say "The images and both models are not there yet. This makes them: ./prepare.sh"
     cd "$ROOT/$2" || return 1
-    PATH=$ROOT/scripts/bin:$VENV/bin:$PATH WORKSHOP_VENV=$VENV bash --rcfile "$ROOT/scripts/bashrc"
+    PATH=$ROOT/scripts/bin:$VENV/bin:$PATH VENV_OF_SHELL=$VENV bash --rcfile "$ROOT/scripts/bashrc"
 }
 
 open_docker_shell() { # open_docker_shell DEMO FOLDER
@@ -47,7 +47,7 @@ open_docker_shell() { # open_docker_shell DEMO FOLDER
     # What is made in /app stays until reset; another image, another volume.
     volume=workshop-demo-$1-$(image_field "$image" '{{.Id}}' | cut -c 8-19)
     greet "$1" "a container of the image $image, without network, in /app; your files there stay until ./workshop.sh reset $1"
-    docker run --rm "${terminal[@]}" "${OPTIONS[@]}" --env "WORKSHOP_SHELL=$1" \
+    docker run --rm "${terminal[@]}" ${OPTIONS[@]+"${OPTIONS[@]}"} --env "WORKSHOP_SHELL=$1" \
         --env "PATH=$INSIDE/scripts/bin:/usr/local/bin:/usr/bin:/bin" --env "TERM=${TERM:-dumb}" \
         --volume "$volume:/app" --volume "$ROOT/$2/EXERCISES.md:/app/EXERCISES.md:ro" \
         --workdir /app --entrypoint /bin/sh "$image" \

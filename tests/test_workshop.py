@@ -448,6 +448,7 @@ def check(bench: Bench, root: Path, function: str) -> Result:
 
 
 def test_types_are_checked_in_the_folders_of_a_demo_too(bench: Bench, root: Path) -> None:
+    shutil.rmtree(bench.home / "demo-malicious/exercises")
     for demo in ("demo-malicious", "demo-poisoning"):  # the same names in two demos do not disturb each other
         (bench.home / demo / "scanner/deep").mkdir(parents=True)
         (bench.home / demo / "scanner/search.py").write_text("def norm() -> float:\n    return 1.0\n")
