@@ -25,6 +25,7 @@ from console import UserError
 from mlbom.checks import models_of
 from mlbom.document import check_schema
 from reports.grype_report import read_json
+
 from statements import attestation, predicates
 from statements.attestation import BOM, ENDING, MANIFEST, PROVENANCE, SIGNER, TEST_RESULT, resource, sha256
 

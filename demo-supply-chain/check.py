@@ -23,9 +23,9 @@ from mlbom.checks import check, models_of
 from mlbom.models import sha256
 from reports import difference
 from reports.grype_report import read_json, read_scan
-from statements import attestation, chain, keys
 
 from exercises import record
+from statements import attestation, chain, keys
 
 HERE = Path(__file__).resolve().parent
 BEFORE, AFTER = (HERE / "recorded" / f"python_3.11-alpine_2025-11-{day}.json" for day in ("06", "14"))

@@ -24,6 +24,7 @@ from console import UserError
 from mlbom.document import CARD_PARTS, VERSIONS, Entry, Scanned, Training, mlbom
 from mlbom.models import Model, read_model
 from reports.grype_report import read_json
+
 from statements import attestation, keys
 
 

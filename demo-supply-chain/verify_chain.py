@@ -18,6 +18,7 @@ from pathlib import Path
 
 import console
 from console import UserError
+
 from statements import attestation, chain, keys, printing
 
 

@@ -23,6 +23,7 @@ import check_mlbom
 import make_mlbom
 import verify_chain
 from mlbom.document import JsonStrictValidator, SchemaVersion
+
 from statements import attestation, chain
 
 LINKS = ["list", "training", "data", "audit", "scan"]

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from console import UserError
+
 from statements import chain
 from statements.attestation import ENDING, ROLES
 
