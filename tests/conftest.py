@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shlex
 import shutil
@@ -12,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path, PurePosixPath
 from types import ModuleType
+from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
@@ -63,6 +65,25 @@ def outside_data() -> Callable[[str], Path]:
         return found
 
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A headless Chromium with one page, for the tests of a module: a browser.Browser."""
+    browsers = importlib.import_module("browser")  # on the path that is set above
+    program = browsers.find()
+    if program is None:
+        pytest.skip("no Chromium or Chrome on this machine")
+    opened = browsers.Browser(program, tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The script of the accessibility checker axe-core."""
+    script: str = importlib.import_module("accessibility").fetch_axe(tmp_path_factory.mktemp("axe"))
+    return script
 
 
 @pytest.fixture

@@ -161,8 +161,15 @@ def test_workflows_call_what_is_there_and_pin_what_is_not(workflow: Path) -> Non
     for step in steps:
         assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", step.get("uses", "x@" + 40 * "0")), step
         if "run" in step:
-            assert (ROOT / shlex.split(step["run"])[0]).is_file(), step
+            words = shlex.split(step["run"])
+            assert (ROOT / words[words[0] == "python"]).is_file(), step
     assert all("timeout-minutes" in job for job in content["jobs"].values())
+    more = {name: job["permissions"] for name, job in content["jobs"].items() if "permissions" in job}
+    # publishing the site is the one job that may write, and only on request
+    assert more == (
+        {"publish": {"pages": "write", "id-token": "write"}} if workflow.name == "site.yml" else {}
+    )
+    assert all("workflow_dispatch" in content["jobs"][name]["if"] for name in more)
 
 
 def test_continuous_integration_runs_weekly_and_where_contributing_says() -> None:

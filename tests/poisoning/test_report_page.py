@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
 import re
-import subprocess
-import tarfile
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,12 +12,8 @@ from PIL import Image
 
 import browser as browsers
 import report
+from accessibility import violations
 from page_tree import Element, assert_inert, decoded, tree
-
-AXE = "axe-core@4.14.1"  # the accessibility checker, fetched for the browser tests
-
-
-AXE_SHA512 = "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ=="
 
 
 def test_the_page_has_language_title_and_one_h1(page: Path) -> None:
@@ -90,47 +81,6 @@ def test_long_tables_are_folded(page: Path) -> None:
 
 
 # --- in a browser -----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browsers.Browser]:
-    program = browsers.find()
-    if program is None:
-        pytest.skip("no Chromium or Chrome on this machine")
-    opened = browsers.Browser(program, tmp_path_factory.mktemp("profile"))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The script of axe-core, fetched from npm's registry and compared with its checksum."""
-    folder = tmp_path_factory.mktemp("axe")
-    command = ["npm", "pack", AXE, "--silent", "--fetch-retries=1", "--fetch-timeout=20000"]
-    try:
-        made = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=90)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        pytest.skip(f"axe-core cannot be fetched: {error}")
-    packed = list(folder.glob("*.tgz"))
-    if not packed:
-        pytest.skip(f"axe-core cannot be fetched: {made.stderr[-300:]}")
-    digest = hashlib.sha512(packed[0].read_bytes()).digest()
-    assert base64.b64encode(digest).decode() == AXE_SHA512
-    with tarfile.open(packed[0]) as archive:
-        script = archive.extractfile("package/axe.min.js")
-        assert script is not None
-        return script.read().decode()
-
-
-def violations(browser: browsers.Browser, axe: str) -> list[str]:
-    """What axe-core finds on the open page, and what it cannot decide."""
-    browser.ask(axe + "; 0")
-    assert browser.ask("axe.version") == AXE.split("@")[1]
-    answer = browser.ask(
-        "axe.run().then(r => ({bad: [...r.violations, ...r.incomplete], passed: r.passes.length}))"
-    )
-    assert answer["passed"] >= 5
-    return [f"{rule['id']}: {node['html'][:100]}" for rule in answer["bad"] for node in rule["nodes"]]
 
 
 def own(requests: list[str]) -> list[str]:
