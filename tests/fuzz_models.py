@@ -1,7 +1,7 @@
 """Fuzzing demo 1: hostile model files through every command, with a watch on time, memory and the disk.
 
     python tests/fuzz_models.py                        every trick and 500 random mutations
-    python tests/fuzz_models.py --count 20000 --seed 7 the long run
+    python tests/fuzz_models.py --count 20000 --seed 7 the long run; with --one, each file through one command
     python tests/fuzz_models.py --target inspect       one command only
     python tests/fuzz_models.py --keep DIR             keep the files that broke something
 
@@ -16,6 +16,7 @@ import argparse
 import bz2
 import gzip
 import io
+import itertools
 import json
 import lzma
 import os
@@ -52,7 +53,9 @@ TARGETS = {
     "inspect": ("inspect_model", ["FILE"]),
     "convert": ("safe_demo", ["convert", "FILE", "--out", "converted.safetensors"]),
     "load": ("safe_demo", ["load", "FILE"]),
+    "sign": ("sign_model", ["sign", "FILE"]),
     "verify": ("sign_model", ["verify", "FILE"]),
+    "check": ("policy", ["check", "FILE", "--policy", "lax.toml"]),
     "serve": ("serve", ["--model", "FILE", "--policy", "lax.toml", "--port", "0"]),
 }
 # only for the test of the fuzzer itself
@@ -117,7 +120,7 @@ def work(box: Path, targets: Iterable[str]) -> None:
             stream.seek(0)
         said = [stream.read().decode(errors="backslashreplace") for stream in streams]
         answer = {"code": code, "stdout": said[0], "stderr": said[1], "events": list(events)}
-        if code == 0 and request["target"] in ("inspect", "serve"):
+        if code == 0 and request["target"] in ("inspect", "check", "serve"):
             with safe_loading.memory_limit(300_000_000):  # of the check, not of the command
                 answer["disallowed"] = disallowed_names(Path(request["file"]))
         print(json.dumps(answer), file=answers, flush=True)
@@ -182,9 +185,10 @@ def disallowed_names(path: Path) -> list[str]:
     This loads the file, but every import is replaced by something that does nothing, and is only noted.
     """
     import torch  # noqa: PLC0415
+    from joblib.numpy_pickle import NumpyUnpickler  # noqa: PLC0415
     from torch._weights_only_unpickler import _get_allowed_globals  # noqa: PLC0415
 
-    from inspection.names import is_data  # noqa: PLC0415
+    from inspection.names import JOBLIB_ARRAY, is_data  # noqa: PLC0415
 
     allowed = _get_allowed_globals()
     noted: set[str] = set()
@@ -207,6 +211,14 @@ def disallowed_names(path: Path) -> list[str]:
         def persistent_load(self, _: Any) -> Any:
             return fuzz_files.Nothing()
 
+    class Joblib(NumpyUnpickler):
+        """joblib's own reader, which goes on behind the numbers of an array; only arrays are made."""
+
+        def find_class(self, module: str, name: str) -> Any:
+            noted.add(full := fuzz_files.full_name(module, name))
+            arrays = (JOBLIB_ARRAY, "numpy.dtype", "numpy.ndarray")
+            return super().find_class(module, name) if full in arrays else fuzz_files.Nothing
+
     class Pickle:
         Unpickler, __name__ = Noting, "pickle"
 
@@ -221,7 +233,9 @@ def disallowed_names(path: Path) -> list[str]:
     for part in parts_of(data):  # people load these with pickle itself, or with what unpacks them
         with suppress(Exception):
             Blind(io.BytesIO(part)).load()
-    return sorted(name for name in noted - set(allowed) if not is_data(name))
+        with suppress(Exception):
+            Joblib("", io.BytesIO(part), ensure_native_byte_order=False).load()
+    return sorted(name for name in noted - set(allowed) - {JOBLIB_ARRAY} if not is_data(name))
 
 
 def parts_of(data: bytes, depth: int = 0) -> Iterator[bytes]:
@@ -381,7 +395,7 @@ class Fuzzer:
         self.summary = Summary()
         self.seeds = fuzz_files.seeds(self.worker.marker)
         self.others = fuzz_files.other_formats(self.worker.marker)
-        self.signatures = self.sign_seeds() if "verify" in self.targets else []
+        self.signatures = self.sign_seeds() if {"sign", "verify"} & set(self.targets) else []
         (self.worker.out / "lax.toml").write_text(LAX)
         self.kept = {path.name: path.read_bytes() for path in self.worker.out.iterdir()}
 
@@ -435,7 +449,7 @@ class Fuzzer:
             shutil.copy(self.worker.out / f"signed{model.stem[7:]}", model.with_suffix(""))
             return [model.stem, model.name]
         # a mutation can write what was there before; with that signature it is verified, as it should be
-        if target == "verify" and all(file.data != seed.data for seed in self.seeds):
+        if target == "verify" and self.signatures and all(file.data != seed.data for seed in self.seeds):
             signature = self.worker.out / f"{model.name}.sig"
             signature.write_bytes(self.signatures[0].data)
             return [model.name, signature.name]
@@ -447,6 +461,8 @@ class Fuzzer:
         expected = {"out", "tmp", *(f"out/{name}" for name in (*names, *self.kept))}
         if target == "convert" and answer.code == 0 and not answer.broken:
             expected.add("out/converted.safetensors")
+        if target == "sign" and answer.code == 0 and not answer.broken:
+            expected.add(f"out/{names[0]}.sig")
         there = {str(path.relative_to(box)) for path in box.rglob("*")}
         if answer.broken:  # a process that is killed cannot tidy up
             there -= {name for name in there if name.startswith("tmp/") or "/." in name}
@@ -516,6 +532,7 @@ def main() -> int:
     arguments.add_argument("--count", type=int, default=500, help="how many random mutations")
     arguments.add_argument("--seed", type=int, default=0, help="the same seed makes the same mutations")
     arguments.add_argument("--target", action="append", choices=[*TARGETS, *FAULTY], help="only this command")
+    arguments.add_argument("--one", action="store_true", help="each mutation through one command, in turn")
     arguments.add_argument("--keep", type=Path, metavar="DIR", help="write the files of findings there")
     arguments.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     args = arguments.parse_args()
@@ -524,8 +541,10 @@ def main() -> int:
         return 0
     rng = random.Random(args.seed)
     with fuzzer(args.target or TARGETS) as trying:
-        for file in [*trying.tricks(), *(trying.mutated(rng) for _ in range(args.count))]:
-            for problem in trying.try_file(file):
+        files = itertools.chain(trying.tricks(), (trying.mutated(rng) for _ in range(args.count)))
+        for number, file in enumerate(files):
+            turn = "verify" if file.suffix.endswith(".sig") else trying.targets[number % len(trying.targets)]
+            for problem in trying.try_file(file, [turn] if args.one else []):
                 print(f"{file.name}: {problem}"[:300], file=sys.stderr)
             if trying.summary.files % 500 == 0:
                 found = len(trying.summary.findings)

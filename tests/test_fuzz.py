@@ -45,7 +45,7 @@ def test_every_trick(trying: Fuzzer) -> None:
     """Each through the commands that have to understand it and one of the others; the long run tries all."""
     problems = {}
     for number, file in enumerate(trying.tricks()):
-        targets = ["inspect", "convert", ("serve", "load", "verify")[number % 3]]
+        targets = ["inspect", "convert", ("serve", "load", "verify", "sign", "check")[number % 5]]
         if file in trying.signatures:
             targets = ["verify"]
         elif file.name in FOUND:
