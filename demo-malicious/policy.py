@@ -44,6 +44,9 @@ KINDS = {
     "unsigned_files": "true or false",
 }
 NEEDED = [rule for rule in KINDS if rule != "unsigned_files"]
+DIGEST = re.compile(  # as sha256sum writes it, with its option --tag, as openssl dgst, as registries
+    r"(?:\\?|sha256:|\\?SHA2?-?256 ?\(.*\) ?= )([0-9a-fA-F]{64})(?=\s|$)"
+)
 ANY = "any"  # in policy.toml: this check is off
 
 
@@ -152,9 +155,7 @@ def allowed_digests(path: Path) -> set[str]:
         line = text.strip()
         if not line or line.startswith("#"):
             continue
-        plain = re.match(r"\\?([0-9a-fA-F]{64})(\s|$)", line)  # as sha256sum writes it
-        tagged = re.match(r"\\?SHA256 \(.*\) = ([0-9a-fA-F]{64})$", line)  # with its option --tag
-        if not (match := plain or tagged):
+        if not (match := DIGEST.match(line)):
             raise cli.UserError(f"{path}, line {number} does not hold a SHA-256: correct it.")
         found.add(match[1].lower())
     return found

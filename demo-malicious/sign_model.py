@@ -18,7 +18,9 @@ provider, and `python -m model_signing verify sigstore --help` names what a chec
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import io
 import json
 import os
 import re
@@ -104,14 +106,18 @@ def sign(path: Path, private_key: Path, signature: Path | None = None) -> Path:
         signer = signing.Config().use_elliptic_key_signer(private_key=private_key)
     except Exception as error:  # not a key, with a password, or of a kind that the library does not take
         raise cli.UserError(
-            f"{private_key} is not a valid private key (elliptic curve, no password): make one with keygen."
+            f"{private_key} is not a valid private key (P-256, P-384 or P-521, no password): make one with "
+            "keygen."
         ) from error
     signer.set_hashing_config(every_file())
     with cli.atomic_write(signature) as scratch:
         try:
             signer.sign(model, scratch)
         except ValueError as error:  # links could lead to other files tomorrow
-            raise cli.UserError(f"{path} holds a symbolic link: put the file itself there.") from error
+            raise cli.UserError(
+                f"{path} holds a symbolic link: copy it with the files themselves (cp -rL FOLDER COPY) and "
+                "name the copy."
+            ) from error
     return signature
 
 
@@ -138,18 +144,25 @@ def verify(
         raise
     except Exception as error:
         raise cli.UserError(
-            f"{certificate or public_key} is a key of another kind (not elliptic curve): give the signer's."
+            f"{certificate or public_key} is a key of another kind (not P-256, P-384 or P-521): give the "
+            "signer's."
         ) from error
     if not signature.exists():
         raise NotVerified(f"it is not signed: there is no {signature}")
     check_kind(signature, KEY if certificate is None else CERTIFICATE)
     verifier.set_hashing_config(every_file())
     try:
-        verifier.verify(model, signature)
+        with contextlib.redirect_stdout(io.StringIO()):  # of an old signature the library prints a remark
+            verifier.verify(model, signature)
     except OSError as error:
         raise cli.UserError(f"{path} cannot be read ({error.strerror}): check permissions.") from error
     except Exception as error:  # the signature may be anything; nothing in it may stop us
-        raise NotVerified(why(error, signature)) from error
+        inside = (
+            f"; the signature itself lies in {path}: move it beside"
+            if model in signature.resolve().parents
+            else ""
+        )
+        raise NotVerified(why(error, signature) + inside) from error
     return left_out(model, signature)
 
 
@@ -170,10 +183,26 @@ WAYS = {
     SIGSTORE: "verify it with the library's own command, which needs the internet: python -m model_signing "
     "verify sigstore --help",
 }
+# signatures of other programs: how a text begins, or what a JSON file holds; what that is, what verifies it
+BEGINNINGS = {
+    "-----BEGIN PGP ": ("a signature of OpenPGP", "gpg --verify"),
+    "-----BEGIN SSH SIGNATURE": ("a signature of SSH", "ssh-keygen -Y verify"),
+    "untrusted comment:": ("a signature of minisign or signify", "minisign -V"),
+}
+PARTS = {
+    "base64Signature": ("a bundle of cosign's old kind", "cosign verify-blob --bundle"),
+    "messageSignature": ("a signature of one file's bytes, as cosign makes", "cosign verify-blob --bundle"),
+    "payloadType": ("a bare DSSE envelope", "the program that made it"),
+}
+BARE = re.compile(
+    r"M[EGI][A-Z0-9]CM?|0[D-Ff]\x02|0\x81[\x80-\x8b]\x02"
+)  # a pair of numbers in DER, or in base64
 
 
 def check_kind(signature: Path, wanted: str) -> None:
     """Raise NotVerified, with what to do, if the signature is of another kind or none at all."""
+    if other := other_program(small_file(signature)):
+        raise NotVerified(f"{signature} is {other[0]}, which this command does not read: use {other[1]}")
     found = kind_of(signature)
     if not found:
         raise NotVerified(f"{signature} is damaged or not a valid signature")
@@ -181,11 +210,24 @@ def check_kind(signature: Path, wanted: str) -> None:
         raise NotVerified(f"{signature} was made with a {found}, not with a {wanted}: {WAYS[found]}")
 
 
+def other_program(raw: bytes) -> tuple[str, str] | None:
+    """What another program's signature is, and what verifies it; None if it is none that we know."""
+    text = raw.decode("latin1")
+    try:
+        parts = json.loads(raw)
+        return next((PARTS[name] for name in PARTS if isinstance(parts, dict) and name in parts), None)
+    except (ValueError, RecursionError):
+        if BARE.match(text):
+            return "a bare signature, as cosign and openssl write", "cosign verify-blob"
+        return next((BEGINNINGS[start] for start in BEGINNINGS if text.lstrip().startswith(start)), None)
+
+
 def kind_of(path: Path) -> str:
     """How a signature was made: with a key, with a certificate, or by Sigstore; nothing if it is none."""
     try:
         material = json.loads(small_file(path))["verificationMaterial"]
-        if isinstance(material.get("publicKey", {}).get("hint"), str):
+        key = material.get("publicKey", {})  # up to model-signing 1.0.1 the key itself, then its digest
+        if isinstance(key.get("hint"), str) or isinstance(key.get("rawBytes"), str):
             return KEY
         if material.get("tlogEntries") or "certificate" in material:
             return SIGSTORE

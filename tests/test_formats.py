@@ -562,6 +562,9 @@ def test_headers_of_any_bytes_end_in_a_verdict(data: st.DataObject) -> None:
     assert verdict(bytes(start)).overall in (SAFE, UNSAFE, UNKNOWN)
 
 
+LFS_POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 9\n"
+
+
 # --- folders -------------------------------------------------------------------------------------------
 
 
@@ -623,11 +626,67 @@ def test_content_decides_and_not_the_ending(hub: Path, marker: Path) -> None:
         ("install.sh", "echo\n", UNKNOWN),
         ("setup.sh", "#!/bin/sh\necho\n", UNKNOWN),
         ("start", "#!/bin/sh\necho\n", UNSAFE),
+        ("plugin.js", "import page from './page.html';\n", UNKNOWN),
+        ("tokenizer.json", LFS_POINTER, UNKNOWN),
+        ("model-00002.safetensors", LFS_POINTER, UNKNOWN),
     ],
 )
 def test_settings_that_make_a_loader_act(hub: Path, name: str, text: str, expected: str) -> None:
     (hub / name).write_text(text)
     assert by_name(hub)[name].overall == expected, by_name(hub)[name].reason
+
+
+def test_what_a_pointer_and_a_script_are_called(hub: Path) -> None:
+    """A pointer of Git LFS is small text, and stands for a model that nobody has looked at."""
+    (hub / "model.bin").write_text(LFS_POINTER)
+    (hub / "plugin.js").write_text("import page from './page.html';\n")
+    found = by_name(hub)
+    assert "Git LFS" in found["model.bin"].reason
+    assert "git lfs pull" in found["model.bin"].help
+    assert "script" in found["plugin.js"].reason
+
+
+def test_the_weights_beside_an_onnx_model(hub: Path) -> None:
+    """They are of no format, and explained if the model names them up to their last byte."""
+
+    def saved_with(**external: str) -> None:
+        pairs = {"location": "model.onnx_data"} | external
+        entries = b"".join(
+            model_files.field(13, model_files.field(1, key.encode()) + model_files.field(2, value.encode()))
+            for key, value in pairs.items()
+        )
+        weight = model_files.field(8, b"w") + entries + model_files.field(14, 1)
+        graph = model_files.field(7, model_files.field(5, weight))
+        model = model_files.field(1, 10) + graph + model_files.field(8, b"")
+        (hub / "model.onnx").write_bytes(model)
+
+    data = hub / "model.onnx_data"
+    data.write_bytes(random.Random(1).randbytes(5000))
+    for external in ({}, {"length": "5000"}, {"offset": "4096", "length": "904"}):
+        saved_with(**external)
+        assert by_name(hub)["model.onnx_data"].overall == SAFE, external
+    for external in ({"length": "4999"}, {"length": "5001"}, {"offset": "x", "length": "5000"}):
+        saved_with(**external)
+        assert by_name(hub)["model.onnx_data"].overall == UNKNOWN, external
+    saved_with(length=str(len(data.read_bytes())))
+    data.write_bytes(b"\x80\x02cos\nsystem\n(Vtrue\ntR.")
+    saved_with(length=str(data.stat().st_size))
+    assert by_name(hub)["model.onnx_data"].overall == UNSAFE  # what is a pickle as well is judged as one
+
+
+def test_texts_of_windows_are_texts(hub: Path) -> None:
+    (hub / "requirements.txt").write_text("torch\r\n", encoding="utf-16")
+    assert by_name(hub)["requirements.txt"].overall == SAFE
+    (hub / "config.yaml").write_text("a: !!python/object/apply:os.system ['true']\n", encoding="utf-16")
+    assert by_name(hub)["config.yaml"].overall == UNSAFE
+
+
+def test_a_lambda_layer_in_the_keras_part_of_a_saved_model(hub: Path) -> None:
+    for layer, expected in (("Dense", UNKNOWN), ("Lambda", UNSAFE)):
+        settings = json.dumps({"class_name": "Sequential", "layers": [{"class_name": layer}]}).encode()
+        node = model_files.field(2, b"root") + model_files.field(4, b"_tf_keras_model")
+        data = model_files.field(1, node + model_files.field(5, settings)) * 2
+        assert verdict(data).overall == expected, layer
 
 
 def test_lists_of_shards(hub: Path, honest: model_files.Files) -> None:

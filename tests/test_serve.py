@@ -193,7 +193,17 @@ def test_a_wrong_policy_is_no_policy(tmp_path: Path, text: str, words: str) -> N
 
 
 @pytest.mark.parametrize(
-    "form", ["{digest}  {name}", "{digest} *{name}", "SHA256 ({name}) = {digest}", "\\{digest}  x"]
+    "form",
+    [
+        "{digest}  {name}",
+        "{digest} *{name}",
+        "SHA256 ({name}) = {digest}",
+        "\\{digest}  x",
+        "SHA2-256({name})= {digest}",
+        "SHA256({name})= {digest}",
+        "sha256:{digest}",
+        "{digest} ^{name}",
+    ],
 )
 @pytest.mark.parametrize("upper", [False, True])
 def test_every_form_of_a_list_is_read(folder: Path, form: str, upper: bool) -> None:

@@ -245,6 +245,75 @@ def test_a_sigstore_signature_is_named(model: Path, keys: tuple[Path, Path]) -> 
     assert "made with a Sigstore identity, not with a key" in reason(model, keys[1])
 
 
+def test_a_signature_of_the_library_before_1_1_holds(
+    sign_here: Run, model: Path, keys: tuple[Path, Path]
+) -> None:
+    """It names the key itself and not the key's digest; the library prints a remark, which is not ours."""
+    signature = sign_model.sign(model, keys[0])
+    bundle = json.loads(signature.read_text())
+    bundle["verificationMaterial"] = {
+        "publicKey": {"rawBytes": "AAAA", "keyDetails": "PKIX_ECDSA_P256_SHA_256"}
+    }
+    signature.write_text(json.dumps(bundle))
+    assert sign_model.kind_of(signature) == sign_model.KEY
+    result = sign_here("verify", model)
+    assert result.returncode == 0, result
+    assert "WARNING" not in result.stdout + result.stderr
+    model.write_bytes(b"changed")
+    assert sign_here("verify", model).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("raw", "what"),
+    [
+        (b"-----BEGIN PGP SIGNATURE-----\n\nabc\n", "OpenPGP"),
+        (b"-----BEGIN SSH SIGNATURE-----\nabc\n", "SSH"),
+        (b"untrusted comment: signature\nRUQ\n", "minisign"),
+        (b'{"base64Signature": "x", "cert": "y", "rekorBundle": {}}', "cosign's old kind"),
+        (b'{"verificationMaterial": {}, "messageSignature": {}}', "one file's bytes"),
+        (b'{"payloadType": "application/vnd.in-toto+json", "payload": "", "signatures": []}', "DSSE"),
+        (b"MEUCIQDVGmInKk9wYEfCmnp+kPnLYM/P5B9FXR8Ec7AoLRrq+g==", "bare signature"),
+        (b"\x30\x45\x02\x21" + bytes(67), "bare signature"),
+        (b"\x30\x81\x88\x02\x42" + bytes(134), "bare signature"),
+    ],
+)
+def test_signatures_of_other_programs_are_named(
+    model: Path, keys: tuple[Path, Path], raw: bytes, what: str
+) -> None:
+    sign_model.signature_beside(model).write_bytes(raw)
+    said = reason(model, keys[1])
+    assert what in said
+    assert "use " in said
+    with pytest.raises(cli.UserError, match="is not a signature"):  # and not written over
+        sign_model.sign(model, keys[0])
+
+
+def test_a_signature_inside_the_folder_is_pointed_at(folder: Path, keys: tuple[Path, Path]) -> None:
+    signature = sign_model.sign(folder, keys[0])
+    signature.rename(folder / "model.sig")
+    with pytest.raises(sign_model.NotVerified, match="move it beside"):
+        sign_model.verify(folder, keys[1], folder / "model.sig")
+
+
+@pytest.mark.parametrize("curve", [ec.SECP384R1(), ec.SECP521R1(), ec.SECP256K1(), ec.BrainpoolP256R1()])
+def test_other_curves(model: Path, tmp_path: Path, curve: ec.EllipticCurve) -> None:
+    """NIST's larger ones work, others are refused with the names of those that do."""
+    key = ec.generate_private_key(curve)
+    private, public = tmp_path / "other.key", tmp_path / "other.pub"
+    private.write_bytes(
+        key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    public.write_bytes(key.public_key().public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
+    if isinstance(curve, ec.SECP384R1 | ec.SECP521R1):
+        sign_model.sign(model, private)
+        assert sign_model.verify(model, public) == []
+        return
+    with pytest.raises(cli.UserError, match="P-256, P-384 or P-521"):
+        sign_model.sign(model, private)
+    with pytest.raises(cli.UserError, match="P-256, P-384 or P-521"):
+        sign_model.verify(model, public)
+
+
 def test_links_are_not_signed_and_not_verified(folder: Path, keys: tuple[Path, Path]) -> None:
     sign_model.sign(folder, keys[0])
     (folder / "link").symlink_to("/etc/hostname")

@@ -32,7 +32,10 @@ def every_file(folder: Path) -> list[Path]:
     found = []
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise cli.UserError(f"{path} is a link or a device: put the file itself there.")
+            raise cli.UserError(
+                f"{path} is a link or a device: copy the folder with the files themselves "
+                "(cp -rL FOLDER COPY) and name the copy."
+            )
         if path.is_file():
             found.append(path)
     if not found:

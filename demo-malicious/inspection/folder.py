@@ -6,21 +6,24 @@ are judged as well: a loader follows them.
 
 from __future__ import annotations
 
+import codecs
 import json
+import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from inspection.headers import leaves_folder
+from inspection.headers import ALL_OF_IT, is_onnx, leaves_folder, onnx_parts
 from inspection.names import few
 from inspection.plain_texts import check_text, is_text
-from inspection.report import SAFE, UNKNOWN, UNSAFE, Finding, Report
+from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge, Finding, Report
 from inspection.texts import dictionaries
 from inspection.verdict import inspect_file
 
-TEXT, IMAGE, SKIPPED, LINK = "text", "image", "skipped", "link"
-HARMLESS = (TEXT, IMAGE)  # formats that are no models, summed up in one line
+TEXT, IMAGE, SKIPPED, LINK, WEIGHTS = "text", "image", "skipped", "link", "weights of an ONNX model"
+MOST_MODELS = 20  # ONNX models of a folder whose weights may lie beside them
+HARMLESS = (TEXT, IMAGE, WEIGHTS)  # formats that are no models, summed up in one line
 IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"%PDF-", b"RIFF")
 SCRIPTS = ("it is Python code", "it is a script, which is not judged here")
 LARGEST_JSON = 64 * 2**20
@@ -80,7 +83,11 @@ def inspect_entry(path: Path, folder: Path) -> Report:
         return told(path, IMAGE, SAFE, "it is an image or a document", size)
     if path.suffix == ".pyc":
         return told(path, SKIPPED, UNKNOWN, "it is compiled Python code, which is not judged here", size)
+    if model := onnx_model_of(path, size):
+        return told(path, WEIGHTS, SAFE, f"it holds the weights that {model} names, and no more", size)
     raw = path.read_bytes() if size <= LARGEST_JSON else b""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as Windows writes text
+        raw = raw.decode("utf-16", "replace").encode("utf-8", "replace")
     if raw and is_text(raw):
         findings = [*check_text(path.name, raw), *check_settings(path, folder, raw)]
         worst = min(findings, key=lambda one: (UNSAFE, UNKNOWN, SAFE).index(one.answer))
@@ -93,6 +100,21 @@ def inspect_entry(path: Path, folder: Path) -> Report:
 def told(path: Path, kind: str, answer: str, reason: str, size: int = 0) -> Report:
     """A report on something that is no model file."""
     return Report(path, size, kind, overall=answer, reason=reason)
+
+
+def onnx_model_of(path: Path, size: int) -> str:
+    """The ONNX model beside this file whose weights end where the file ends; nothing if there is none."""
+    for model in sorted(path.parent.glob("*.onnx"))[:MOST_MODELS]:
+        try:
+            if model.stat().st_size == 0 or not model.is_file():
+                continue
+            with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                ends = onnx_parts(data).ends if is_onnx(data) else {}
+        except (OSError, ValueError, CannotJudge):
+            continue
+        if ends.get(path.name) in (size, ALL_OF_IT):
+            return model.name
+    return ""
 
 
 def leads_away(path: Path, folder: Path) -> str:

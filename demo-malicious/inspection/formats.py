@@ -111,15 +111,7 @@ def check_hdf5(data: Buffer, where: str, content: Content, depth: int) -> str:
     """HDF5: recognised, searched for a Lambda layer, and not judged beyond that."""
     if hdf5_places(data) > 0:
         content.add(UNKNOWN, "it is HDF5 behind something else", where)
-    position, keras, runs = 0, False, ""
-    while position < len(data):  # in pieces that overlap
-        piece = bytes(data[position : position + 8 * MB])
-        keras |= b"model_config" in piece or b"keras_version" in piece
-        if match := re.search(
-            rb'"class_name"\s*:\s*"(Lambda|TFSMLayer|TorchModuleWrapper|__lambda__)"', piece
-        ):
-            runs = match[1].decode()
-        position += 8 * MB - 4096 if len(piece) == 8 * MB else len(piece)
+    keras, runs = keras_layers(data)
     if runs:
         content.add(UNSAFE, f"it is a Keras model (HDF5) with {KERAS_RUNS[runs]}", where)
     else:
@@ -131,6 +123,34 @@ def check_hdf5(data: Buffer, where: str, content: Content, depth: int) -> str:
             "Load weights only, into a model that you build yourself, with Keras's safe mode on.",
         )
     return "HDF5"
+
+
+def keras_layers(data: Buffer) -> tuple[bool, str]:
+    """Whether there are settings of a Keras model in these bytes, and a layer in them that runs code."""
+    position, keras = 0, False
+    while position < len(data):  # in pieces that overlap
+        piece = bytes(data[position : position + 8 * MB])
+        keras |= b"model_config" in piece or b"keras_version" in piece or b"_tf_keras" in piece
+        if match := KERAS_LAYER.search(piece):
+            return True, match[1].decode()
+        position += 8 * MB - 4096 if len(piece) == 8 * MB else len(piece)
+    return keras, ""
+
+
+def check_saved_model(data: Buffer, where: str, content: Content, depth: int) -> str:
+    """TensorFlow: recognised, searched for a Lambda layer of Keras, and not judged beyond that."""
+    keras, runs = keras_layers(data)
+    if runs:
+        content.add(UNSAFE, f"it is a Keras model (SavedModel) with {KERAS_RUNS[runs]}", where)
+        return ""
+    kind = "the Keras part of a SavedModel" if keras else "a TensorFlow graph or SavedModel"
+    content.add(
+        UNKNOWN,
+        f"it is {kind}, which is not judged here; modelscan looks for operators that read and write files",
+        where,
+        "Ask the sender for SafeTensors or ONNX, or run it in a sandbox.",
+    )
+    return ""
 
 
 def magic(*starts: bytes, at: int = 0) -> Callable[[Buffer], bool]:
@@ -145,6 +165,8 @@ def refuse(answer: str, reason: str, help: str = "") -> Callable[[Buffer, str, C
     return check
 
 
+KERAS_LAYER = re.compile(rb'"class_name"\s*:\s*"(Lambda|TFSMLayer|TorchModuleWrapper|__lambda__)"')
+LFS = b"version https://git-lfs.github.com/spec/"
 UNPACK = "Unpack it and inspect the folder."
 # name, does it fit, check: adds findings and may give a better name
 READERS: list[tuple[str, Callable[[Buffer], bool], Callable[[Buffer, str, Content, int], str]]] = [
@@ -158,9 +180,10 @@ READERS: list[tuple[str, Callable[[Buffer], bool], Callable[[Buffer, str, Conten
     ("ONNX", headers.is_onnx, check_with(headers.onnx)),
     ("SentencePiece vocabulary", headers.is_vocabulary, refuse(
         SAFE, "it is a vocabulary of SentencePiece: texts and scores")),
-    ("TensorFlow graph or SavedModel", headers.is_saved_model, refuse(
-        UNKNOWN, "it is a TensorFlow graph or SavedModel, which is not judged here; modelscan looks for "
-        "operators that read and write files")),
+    ("TensorFlow graph or SavedModel", headers.is_saved_model, check_saved_model),
+    ("pointer of Git LFS", lambda data: bytes(data[0:42]).startswith(LFS), refuse(
+        UNKNOWN, "it is a pointer of Git LFS: the file itself is not here",
+        "Get it with `git lfs pull`, or download it, and inspect it then.")),
     ("ggml", magic(b"lmgg", b"fmgg", b"tjgg", b"algg", b"ggml", b"ggmf", b"ggjt"), refuse(
         UNKNOWN, "it is a file of ggml before GGUF, which is not judged here", "Ask the sender for GGUF.")),
     ("TensorFlow Lite", magic(b"TFL3", at=4), refuse(

@@ -10,6 +10,7 @@ import json
 import re
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -216,6 +217,7 @@ def worst(findings: list[Finding]) -> Finding | None:
 # --- ONNX: a protobuf message, read field by field -----------------------------------------------------
 
 MOST_FIELDS = 3_000_000
+UNCLEAR, ALL_OF_IT = -1, 2**63  # in place of how far the weights reach
 ONNX_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training")
 
 
@@ -303,19 +305,50 @@ def is_vocabulary(data: Buffer) -> bool:
 
 def onnx(data: Buffer) -> Finding:
     """What an ONNX model can do: read other files, or ask for operators of somebody's own library."""
+    found = onnx_parts(data)
+    if away := sorted(path for path in found.ends if leaves_folder(path)):
+        return Finding(UNSAFE, f"it is ONNX, and reads a file outside of its folder as weights: {few(away)}")
+    if strange := sorted(found.domains - set(ONNX_DOMAINS)):
+        return Finding(
+            UNKNOWN,
+            f"it is ONNX with operators of {few(strange)}, which a library outside of the file brings",
+            help="Ask the sender which library that is, and trust it or do not.",
+        )
+    more = f"; its weights lie in {few(sorted(found.ends))} beside it" if found.ends else ""
+    return Finding(SAFE, f"it is ONNX: a graph of the standard's own operators{more}")
+
+
+@dataclass
+class OnnxParts:
+    """What an ONNX model names: operators by their domain, other files and where their last weight ends."""
+
+    domains: set[str] = field(default_factory=set)
+    ends: dict[str, int] = field(default_factory=dict)  # path -> bytes
+
+
+def onnx_parts(data: Buffer) -> OnnxParts:
+    """Read an ONNX model field by field. Raises CannotJudge."""
     budget = [MOST_FIELDS]
-    paths: list[str] = []
-    domains: set[str] = set()
+    found = OnnxParts()
 
     def text(first: int, last: int) -> str:
         return bytes(data[first : min(last, first + 4000)]).decode("utf-8", "replace")
 
     def tensor(first: int, last: int) -> None:
+        external: dict[str, str] = {}
         for number, kind, start, end in fields(data, first, last, budget):
             if number == 13 and kind == 2:  # external_data: key and value
                 entry = {n: text(s, e) for n, k, s, e in fields(data, start, end, budget) if k == 2}
-                if entry.get(1) == "location":
-                    paths.append(entry.get(2, ""))
+                external[entry.get(1, "")] = entry.get(2, "")
+                if entry.get(1) == "location":  # each one counts, also if there are two
+                    found.ends.setdefault(entry.get(2, ""), 0)
+        if "location" in external:
+            path, numbers = external["location"], (external.get("offset", "0"), external.get("length", "0"))
+            if not all(number.isdecimal() and len(number) < 19 for number in numbers):
+                found.ends[path] = UNCLEAR
+            elif found.ends[path] != UNCLEAR:
+                end = sum(map(int, numbers)) if "length" in external else ALL_OF_IT
+                found.ends[path] = max(found.ends[path], end)
 
     def graph(first: int, last: int, depth: int) -> None:
         if depth > 50:
@@ -335,7 +368,7 @@ def onnx(data: Buffer) -> Finding:
     def node(first: int, last: int, depth: int) -> None:
         for number, kind, start, end in fields(data, first, last, budget):
             if number == 7 and kind == 2:
-                domains.add(text(start, end))
+                found.domains.add(text(start, end))
             elif number == 5 and kind == 2:  # attributes: tensors and graphs
                 for inner, inner_kind, s, e in fields(data, start, end, budget):
                     if inner_kind == 2 and inner in (5, 10):
@@ -348,7 +381,7 @@ def onnx(data: Buffer) -> Finding:
             if number == 7 and kind == 2:
                 graph(start, end, 0)
             elif number == 8 and kind == 2:
-                domains |= {
+                found.domains |= {
                     text(s, e) for n, k, s, e in fields(data, start, end, budget) if n == 1 and k == 2
                 }
             elif number == 25 and kind == 2:  # functions: their nodes
@@ -357,16 +390,7 @@ def onnx(data: Buffer) -> Finding:
                         node(s, e, 0)
     except ValueError as error:
         raise CannotJudge("it is an ONNX file that is damaged") from error
-    if away := sorted({path for path in paths if leaves_folder(path)}):
-        return Finding(UNSAFE, f"it is ONNX, and reads a file outside of its folder as weights: {few(away)}")
-    if strange := sorted(domains - set(ONNX_DOMAINS)):
-        return Finding(
-            UNKNOWN,
-            f"it is ONNX with operators of {few(strange)}, which a library outside of the file brings",
-            help="Ask the sender which library that is, and trust it or do not.",
-        )
-    more = f"; its weights lie in {few(sorted(set(paths)))} beside it" if paths else ""
-    return Finding(SAFE, f"it is ONNX: a graph of the standard's own operators{more}")
+    return found
 
 
 def leaves_folder(path: str) -> bool:

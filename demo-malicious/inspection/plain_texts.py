@@ -14,6 +14,7 @@ from inspection.report import SAFE, UNKNOWN, UNSAFE, Finding
 from inspection.texts import chat_template, dictionaries
 
 MB = 1024 * 1024
+SCRIPTS = (".sh", ".bat", ".ps1", ".cmd", ".js", ".mjs", ".ts")
 
 
 def is_text(data: Buffer) -> bool:
@@ -33,10 +34,10 @@ def is_text(data: Buffer) -> bool:
 def check_text(name: str, raw: bytes) -> list[Finding]:
     """What a text beside weights can do: by its name and its content."""
     text, name = raw.decode("utf-8", "replace"), name.lower()
+    if name.endswith(SCRIPTS):
+        return [Finding(UNKNOWN, "it is a script, which is not judged here: read it before you run it")]
     if name.endswith((".py", ".pyc", ".pth")) or re.match(r"\s*(import \w+|from \w[\w.]* import )", text):
         return [Finding(UNKNOWN, "it is Python code, which is not judged here: read it before you run it")]
-    if name.endswith((".sh", ".bat", ".ps1", ".cmd")):
-        return [Finding(UNKNOWN, "it is a script, which is not judged here: read it before you run it")]
     if name.endswith((".jinja", ".jinja2", ".j2")):
         return [chat_template(text, "it")]
     if name.endswith((".yaml", ".yml")) and re.search(r"!!?python/", text):
