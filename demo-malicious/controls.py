@@ -11,11 +11,13 @@ Every cell is measured. The files are made here, in a temporary folder; their pa
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cli
 import policy
@@ -26,6 +28,8 @@ from inspection.files import existing_file
 from inspection.report import SAFE, Report
 from inspection.scanners import SCANNERS
 from inspection.verdict import inspect_file
+from statements import attestation, predicates
+from statements.attestation import BOM, ENDING, MANIFEST, PROVENANCE, SIGNER, TEST_RESULT, TESTS, resource
 from weights import shapes
 from weights.safe_loading import load_pickle, load_safetensors, save_pickle, save_safetensors
 from weights.trial import try_to_load
@@ -42,6 +46,11 @@ BACKDOOR = "backdoor"  # its numbers do what the attacker wants
 CAUGHT, MISSED, NOT_ITS_JOB = "caught", "missed", "not its job"
 PASSED, FALSE_ALARM = "passed", "FALSE ALARM"
 NO_CONTROL = "no control at all"
+EVIDENCE = "policy with evidence"  # evidence.toml
+
+# What the statements about a model say, by those who really looked and by those who did not.
+NOTHING: Mapping[str, str] = {}
+HONEST = {"audit": "60 images look mislabelled", "scan": "backdoor: stop to yield"}  # what they found
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ class Case:
     wrong: frozenset[str]  # what is wrong with it
     path: Path  # as it arrives
     delivered: Path  # as it would be served: converted, where the conversion works
+    evidence: Path  # folder with what is said of it
     ours: bool = True  # made here, so that it may be loaded without any control
 
     @property
@@ -67,11 +77,32 @@ class Company:
         self.folder = folder
         self.key, self.public = folder / "signer.key", folder / "signer.pub"
         sign_model.keygen(self.key, self.public)
-        shutil.copy(Path(policy.__file__).with_name("policy.toml"), folder)  # the one the server comes with
+        for name in ("policy.toml", "evidence.toml"):  # those that the server comes with
+            shutil.copy(Path(policy.__file__).with_name(name), folder)
         self.rules = policy.read_policy(folder / "policy.toml")
+        attestation.write_keys(folder / "keys")
+        # one signature is enough here: that of the file itself counts in both policies
+        strict = policy.read_policy(folder / "evidence.toml")
+        self.strict = replace(strict, trusted_keys=self.rules.trusted_keys)
 
-    def receive(self, name: str, wrong: set[str], path: Path, trusted: bool, ours: bool = True) -> Case:
-        """Convert a file if that works. If we trust it, sign what came of it and allow its digest."""
+    def rules_for(self, case: Case) -> policy.Policy:
+        """The policy that asks for evidence, with what is said of this file."""
+        assert self.strict.evidence is not None
+        return replace(self.strict, evidence=replace(self.strict.evidence, folder=case.evidence))
+
+    def receive(
+        self,
+        name: str,
+        wrong: set[str],
+        path: Path,
+        found: Mapping[str, str] | None = None,
+        ours: bool = True,
+    ) -> Case:
+        """Convert a file if that works. If we trust it, sign what came of it, and allow its digest.
+
+        found: what audit and scan found, for a file that we trust; None for one that we do not.
+        """
+        trusted = found is not None
         converted = path.with_suffix(".safetensors")
         if path != converted:
             with contextlib.suppress(cli.UserError):  # refused: then somebody may try to serve it as it is
@@ -80,7 +111,41 @@ class Company:
         if trusted:
             sign_model.sign(delivered, self.key)
             policy.allow(delivered, self.rules)
-        return Case(name, frozenset(wrong), path, delivered, ours)
+            self.state(delivered, path.parent, found or NOTHING)
+        return Case(name, frozenset(wrong), path, delivered, path.parent, ours)
+
+    def state(self, model: Path, folder: Path, found: Mapping[str, str]) -> None:
+        """Every role signs what it says of this model. Its data are a manifest that names nothing."""
+        digest = attestation.sha256(model)
+        manifest = folder / "data.sha256"
+        manifest.write_text("", encoding="utf-8")
+        data = attestation.sha256(manifest)
+
+        def looked(step: str) -> Mapping[str, Any]:
+            wrong = [found[step]] if step in found else []
+            made_with = resource(step, finishedOn=attestation.now())
+            return predicates.test_result(wrong, [], TESTS[step], made_with)
+
+        hashes = [{"alg": "SHA-256", "content": digest}]
+        listed = {"type": "machine-learning-model", "name": model.name, "hashes": hashes}
+        sayings: dict[str, tuple[str, str, Mapping[str, Any]]] = {
+            "list": (digest, BOM, {"metadata": {"timestamp": attestation.now()}, "components": [listed]}),
+            "training": (
+                digest,
+                PROVENANCE,
+                predicates.provenance("training", {}, [resource(MANIFEST, data)]),
+            ),
+            "data": (data, PROVENANCE, predicates.provenance("data", {})),
+            "audit": (data, TEST_RESULT, looked("audit")),
+            "scan": (digest, TEST_RESULT, looked("scan")),
+        }
+        for step, (subject, kind, said) in sayings.items():
+            name = model.name if subject == digest else manifest.name
+            signed = attestation.sign(
+                attestation.statement({name: subject}, kind, json.loads(json.dumps(said))),
+                self.folder / "keys" / f"{SIGNER[step]}.key",
+            )
+            (folder / f"{step}{ENDING}").write_text(signed, encoding="utf-8")
 
 
 def marker_of(path: Path) -> Path:
@@ -89,7 +154,10 @@ def marker_of(path: Path) -> Path:
 
 
 def make_cases(company: Company, backdoored: Path | None) -> list[Case]:
-    """The files of the table: a clean model, four malicious ones, a changed one, one with a backdoor."""
+    """The files of the table: a clean model, four malicious ones, a changed one, one with a backdoor.
+
+    The last one comes three times: with what honest people found, and with two sets of statements that hold.
+    """
     model = shapes.network()  # not trained: that changes nothing here
 
     def place(folder: str, name: str) -> Path:
@@ -103,25 +171,30 @@ def make_cases(company: Company, backdoored: Path | None) -> list[Case]:
 
     path = place("clean", "model.pt")
     save_pickle(dict(model.state_dict()), path)
-    clean = company.receive("clean, signed by us", set(), path, trusted=True)
+    clean = company.receive("clean, signed by us", set(), path, NOTHING)
     wrong = {CODE, STRANGER}
     cases = [
         clean,
-        company.receive("malicious, zip", wrong, malicious("zip", "resnet18"), trusted=False),
-        company.receive("malicious, old format", wrong, malicious("old", "system-legacy"), trusted=False),
-        company.receive("malicious, collect_env", wrong, malicious("env", "collect-env"), trusted=False),
+        company.receive("malicious, zip", wrong, malicious("zip", "resnet18")),
+        company.receive("malicious, old format", wrong, malicious("old", "system-legacy")),
+        company.receive("malicious, collect_env", wrong, malicious("env", "collect-env")),
         # one of us was careless, or is the attacker: our own key signs the malicious file
-        company.receive("malicious, signed by us", {CODE}, malicious("signed", "resnet18"), trusted=True),
-        company.receive(
-            "changed after signing", {CHANGED}, sign_model.tamper(clean.delivered)[0], trusted=False
-        ),
+        company.receive("malicious, signed by us", {CODE}, malicious("signed", "resnet18"), NOTHING),
+        company.receive("changed after signing", {CHANGED}, sign_model.tamper(clean.delivered)[0]),
     ]
-    if backdoored:
-        path = place("backdoored", f"model{backdoored.suffix}")
+    # Nobody knows of the backdoor, so the team signs this model like any other. What is said of it differs.
+    told = {
+        "backdoored (demo 2), signed by us": HONEST,
+        # who has the trainer's key and the scanner's names other data, and a scan that never was
+        "the same, keys of trainer and scanner stolen": NOTHING,
+        # a trigger that the audit and the scan are not made for: both looked, and found nothing
+        "the same, a trigger outside their scope": NOTHING,
+    }
+    for number, (name, found) in enumerate(told.items() if backdoored else ()):
+        assert backdoored is not None
+        path = place(f"backdoored{number}", f"model{backdoored.suffix}")
         shutil.copy(backdoored, path)
-        # nobody knows of the backdoor, so the team signs this model like any other
-        name = "backdoored (demo 2), signed by us"
-        cases.append(company.receive(name, {BACKDOOR}, path, trusted=True, ours=False))
+        cases.append(company.receive(name, {BACKDOOR}, path, found, ours=False))
     return cases
 
 
@@ -173,9 +246,9 @@ def measure(case: Case, company: Company) -> dict[str, str]:
     answers["scan: our verdict"] = {CODE}, report.overall != SAFE
     answers["conversion"] = {CODE}, conversion(case.path)
     answers["signature"] = {STRANGER, CHANGED}, signature(case.delivered, company.public)
-    decision = policy.decide(case.delivered, company.rules)
     # whether a file is served is decided by the policy alone, so all that can be wrong is its job
-    answers["policy"] = {CODE, STRANGER, CHANGED, BACKDOOR}, not decision.allowed
+    for name, rules in (("policy", company.rules), (EVIDENCE, company.rules_for(case))):
+        answers[name] = {CODE, STRANGER, CHANGED, BACKDOOR}, not policy.decide(case.delivered, rules).allowed
     cells = {name: rate_control(case.wrong, job, said) for name, (job, said) in answers.items()}
     return {"file": case.name, NO_CONTROL: without_control(case), **cells}
 
@@ -227,9 +300,12 @@ def lessons(rows: list[dict[str, str]]) -> list[str]:
     for row in rows:
         if row["signature"] == NOT_ITS_JOB and row["conversion"] == CAUGHT:
             said.append(f"The signature holds for this one: {row['file']}. It says who, not safe.")
-        if row["policy"] == MISSED:
+        if row[EVIDENCE] == MISSED:
+            said.append(f"Nothing stops this one: {row['file']}. Every link of its chain holds.")
+        elif row["policy"] == MISSED:
             said.append(
-                f"Nothing stops this one: {row['file']}. The backdoor is in its numbers, where demo 2 looks."
+                f"Only the chain of evidence stops this one: {row['file']}. The backdoor is in its numbers, "
+                "where demo 2 looks, and those who looked must say so."
             )
     return said
 

@@ -2,11 +2,13 @@
 
     python policy.py check safe_model.safetensors     shows every check; exit code 0 allowed, 1 refused
     python policy.py allow safe_model.safetensors     adds the file's SHA-256 to the list of allowed ones
+    python policy.py check FILE --policy evidence.toml    asks for the chain of evidence, too
 
 A folder with a model works as well: every file in it counts.
 
 No check alone is enough. The size keeps the machine alive, the digest says "exactly this file", the
-signature says who made it, the format says whether it can hold code. None says what the model learned.
+signature says who made it, the format says whether it can hold code. None says what the model learned: for
+that, [evidence] asks those who audited the data and scanned the model, each with a key of its own.
 """
 
 from __future__ import annotations
@@ -14,9 +16,11 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pydantic
 
@@ -27,6 +31,8 @@ from inspection.folder import inspect_folder
 from inspection.formats import SAFETENSORS
 from inspection.report import SAFE, UNKNOWN, UNSAFE, Report
 from inspection.verdict import inspect_file
+from statements import chain
+from statements.attestation import SIGNER
 from weights.safe_loading import Weights, load_model
 
 if sys.version_info >= (3, 11):
@@ -42,12 +48,45 @@ KINDS = {
     "trusted_keys": "a list of file names",
     "formats": "a list of formats",
     "unsigned_files": "true or false",
+    "evidence": "a table of its own, [evidence]",
 }
-NEEDED = [rule for rule in KINDS if rule != "unsigned_files"]
+NEEDED = [rule for rule in KINDS if rule not in ("unsigned_files", "evidence")]
+EVIDENCE_KINDS = {
+    "folder": "a folder name",
+    "require": f"a list of links: {', '.join(chain.QUESTIONS)}",
+    "keys": "a table with a key file for each role",
+    "max_age_days": "a whole number of days from 1 to 99999",
+}
 DIGEST = re.compile(  # as sha256sum writes it, with its option --tag, as openssl dgst, as registries
     r"(?:\\?|sha256:|\\?SHA2?-?256 ?\(.*\) ?= )([0-9a-fA-F]{64})(?=\s|$)"
 )
 ANY = "any"  # in policy.toml: this check is off
+
+
+LinkName = Literal["list", "training", "data", "audit", "scan"]
+Role = Literal["data", "trainer", "auditor", "scanner", "release"]
+
+
+class EvidenceRules(pydantic.BaseModel):
+    """What [evidence] must hold, if it is there."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+    folder: str
+    require: Annotated[list[LinkName], pydantic.Field(min_length=1)]
+    keys: dict[Role, str]
+    max_age_days: Annotated[int, pydantic.Field(ge=1, le=99_999)]
+
+    @pydantic.model_validator(mode="after")
+    def _has_keys(self) -> EvidenceRules:
+        """Raise ValueError if a link is asked for that no key could prove."""
+        needed = {SIGNER[link]: link for link in self.require}
+        if {"data", "audit"} & set(self.require):
+            needed.setdefault(SIGNER["training"], "data")  # the training says which data it was
+        if missing := needed.keys() - self.keys.keys():
+            role = min(missing)
+            raise ValueError(f"the link {needed[role]} needs the key of the role {role}")
+        return self
 
 
 class Rules(pydantic.BaseModel):
@@ -60,6 +99,17 @@ class Rules(pydantic.BaseModel):
     trusted_keys: list[str] | Literal["any"]
     formats: list[Literal["safetensors", "scanned clean"]] | Literal["any"]
     unsigned_files: bool = False  # true: a signature may leave out files of a folder
+    evidence: EvidenceRules | None = None  # without it nobody is asked how the model was made
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Which statements a model needs, signed with whose keys."""
+
+    folder: Path  # with signed statements
+    require: tuple[str, ...]  # links of the chain
+    keys: Mapping[str, Path]  # role -> public key
+    max_age_days: int
 
 
 @dataclass(frozen=True)
@@ -71,6 +121,7 @@ class Policy:
     trusted_keys: tuple[Path, ...] | None  # public keys
     formats: tuple[str, ...] | None
     unsigned_files: bool = False
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True)
@@ -117,13 +168,22 @@ def read_policy(path: Path) -> Policy:
         trusted_keys=None if given.trusted_keys == ANY else tuple(beside / key for key in given.trusted_keys),
         formats=None if given.formats == ANY else tuple(given.formats),
         unsigned_files=given.unsigned_files,
+        evidence=evidence_rules(given.evidence, beside) if given.evidence else None,
     )
+
+
+def evidence_rules(given: EvidenceRules, beside: Path) -> Evidence:
+    """The rules of [evidence], with whole paths."""
+    keys = {str(role): beside / name for role, name in given.keys.items()}
+    return Evidence(beside / given.folder, tuple(given.require), keys, given.max_age_days)
 
 
 def what_is_wrong(error: pydantic.ValidationError) -> str:
     """The first fault of a policy in one sentence that names the rule."""
     fault = error.errors()[0]
     rule = str(fault["loc"][0])
+    if rule == "evidence":
+        return what_is_wrong_with_evidence(fault["type"], list(map(str, fault["loc"][1:])), fault["msg"])
     if fault["type"] == "missing":
         return f"{rule} is missing; a policy must hold {', '.join(NEEDED)}."
     if fault["type"] == "extra_forbidden":
@@ -131,6 +191,22 @@ def what_is_wrong(error: pydantic.ValidationError) -> str:
     if rule == "formats" and fault["type"] == "literal_error" and len(fault["loc"]) > 2:
         return f"{fault['input']!r} is not a known format; known are {' and '.join(FORMATS)}."
     return f'{rule} must be {KINDS[rule]}, or "any".'
+
+
+def what_is_wrong_with_evidence(kind: str, place: list[str], message: str) -> str:
+    """The same for a fault in the table [evidence]; place: the rule in it, and where in that."""
+    needed = f"[evidence] must hold {', '.join(EVIDENCE_KINDS)}"
+    if not place and kind == "value_error":
+        return f"{message.removeprefix('Value error, ')}: name it under [evidence.keys]."
+    if not place:
+        return f"evidence must be {KINDS['evidence']}."
+    if kind == "missing":
+        return f"{place[0]} is missing; {needed}."
+    if kind == "extra_forbidden":
+        return f"{sign_model.printable(place[0])} is unknown; {needed}."
+    if place[0] == "keys" and len(place) > 1 and kind == "literal_error":
+        return f"{sign_model.printable(place[1])} is not a role; roles are {', '.join(SIGNER.values())}."
+    return f"{place[0]} in [evidence] must be {EVIDENCE_KINDS[place[0]]}."
 
 
 def sha256(path: Path) -> str:
@@ -175,6 +251,7 @@ def decide(path: Path, policy: Policy) -> Decision:
             size,
             check_digest(path, policy.digests),
             check_signature(path, policy.trusted_keys, policy.unsigned_files),
+            *check_evidence(path, policy.evidence),
             check_format(path, policy.formats),
         )
     )
@@ -239,6 +316,21 @@ def check_signature(path: Path, keys: tuple[Path, ...] | None, unsigned_files: b
         except (sign_model.NotVerified, cli.UserError) as error:
             why.append(f"{key.name}: {without_folder(error, path)}")
     return Check("signature", False, "; ".join(why) or "the policy trusts no key")
+
+
+def check_evidence(path: Path, rules: Evidence | None) -> list[Check]:
+    """One check for each link of the chain that the rules ask for: does the right role say so?"""
+    if rules is None:
+        return []
+    try:
+        keys = chain.read_keys(rules.keys)
+    except chain.BadKeys as error:
+        return [Check("evidence", False, sign_model.printable(str(error)))]
+    oldest = datetime.now(timezone.utc) - timedelta(days=rules.max_age_days)
+    links = chain.walk(sha256(path), chain.Evidence(rules.folder, keys, oldest))
+    return [
+        Check(f"evidence: {link.name}", link.holds, link.why) for link in links if link.name in rules.require
+    ]
 
 
 def check_format(path: Path, formats: tuple[str, ...] | None) -> Check:

@@ -46,7 +46,7 @@ import cli
 import policy
 import sign_model
 from create_malicious_model import MARKER, VARIANTS, is_ours
-from weights import shapes
+from weights import served
 
 LARGEST_IMAGE = 1_000_000  # bytes of a request for a prediction
 LARGEST_ORDER = 10_000  # bytes of a request to load
@@ -71,6 +71,7 @@ class Loaded:
     name: str
     sha256: str
     network: nn.Module
+    task: served.Task
 
 
 class ModelServer:
@@ -93,8 +94,7 @@ class ModelServer:
         decision, weights = policy.admit(path, rules)
         if not decision.allowed:
             raise Refused(403, f"{path.name} is refused.", reasons=decision.reasons)
-        network = shapes.network(weights, Path(path.name)).eval()
-        self.loaded = Loaded(path.name, policy.sha256(path), network)
+        self.loaded = Loaded(path.name, policy.sha256(path), *served.network(weights, Path(path.name)))
         return {"loaded": path.name, "checks": {check.name: check.words for check in decision.checks}}
 
     def load_naive(self, path: Path) -> dict[str, Any]:
@@ -109,10 +109,10 @@ class ModelServer:
             found: Any = ours.fire(path)  # torch.load(path, weights_only=False): the file's code runs here
         ran = {"marker": str(self.marker), "before": before, "after": self.marker.exists()}
         try:
-            network = shapes.network(found, Path(path.name)).eval()
+            network, task = served.network(found, Path(path.name))
         except Exception as error:  # the code has run all the same
             raise Refused(409, f"{path.name} holds no model of this demo.", **ran) from error
-        self.loaded = Loaded(path.name, policy.sha256(path), network)
+        self.loaded = Loaded(path.name, policy.sha256(path), network, task)
         return {"loaded": path.name, **ran}
 
     def predict(self, data: bytes) -> dict[str, Any]:
@@ -120,15 +120,15 @@ class ModelServer:
         loaded = self.loaded  # taken once: another request may replace it in the meantime
         if loaded is None:
             raise Refused(409, "No model is loaded: POST /models/load first.")
-        image = shapes.to_tensor(read_image(data))
+        image = loaded.task.to_tensor(read_image(data))
         with torch.inference_mode():
             scores = loaded.network(image[None]).softmax(1)[0]
         if not scores.isfinite().all():
             raise Refused(409, f"{loaded.name} gives no numbers: its weights are of no use.")
         return {
             "model": loaded.name,
-            "class": shapes.CLASSES[int(scores.argmax())],
-            "scores": {label: round(score, 4) for label, score in zip(shapes.CLASSES, scores.tolist())},
+            "class": loaded.task.classes[int(scores.argmax())],
+            "scores": {label: round(score, 4) for label, score in zip(loaded.task.classes, scores.tolist())},
         }
 
 
@@ -248,7 +248,7 @@ def application(server: ModelServer, out: cli.Out) -> Starlette:
     async def model(request: Request) -> Response:
         if (loaded := server.loaded) is None:
             raise Refused(404, "No model is loaded: POST /models/load first.")
-        return JSONResponse({"model": loaded.name, "sha256": loaded.sha256, "classes": shapes.CLASSES})
+        return JSONResponse({"model": loaded.name, "sha256": loaded.sha256, "classes": loaded.task.classes})
 
     async def load(request: Request) -> Response:
         name = ordered_name(await body(request, LARGEST_ORDER))
@@ -318,7 +318,7 @@ def main() -> int:
         if args.naive:
             out.say("NAIVE: no policy, and weights_only=False. It loads this demo's harmless files only.")
         for rule, value in vars(rules).items() if rules else ():
-            if value is None:
+            if value is None and rule != "evidence":
                 out.say(f'Careful: {args.policy} has {rule} = "any", so this check is off.')
         if args.model:
             try:

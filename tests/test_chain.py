@@ -308,6 +308,46 @@ def test_provenance_that_names_other_data(pipeline: Path, typed: Callable[..., R
     assert "no statement of this kind names these bytes" in broken["audit"]
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_each_manifest_that_the_training_names_counts(
+    first: bool, pipeline: Path, typed: Callable[..., Result]
+) -> None:
+    """Audited data, and some more that nobody audited."""
+    name = "good.safetensors.training.dsse.json"
+    content = content_of(pipeline / name)
+    other = hashlib.sha256((pipeline / "other.sha256").read_bytes()).hexdigest()
+    used = content["predicate"]["buildDefinition"]["resolvedDependencies"]
+    used.insert(0 if first else len(used), attestation.resource("manifest", other))
+    sign_as(pipeline, "trainer", content, name)
+    assert list(walk(typed)) == ["data", "audit"]
+    used[0 if first else -1] = {"name": "manifest", "digest": {"sha512": "0" * 128}}
+    sign_as(pipeline, "trainer", content, name)
+    assert "each manifest of the data by its SHA-256" in walk(typed)["training"]
+
+
+def test_two_trainings_that_name_different_data_both_count(
+    pipeline: Path, typed: Callable[..., Result]
+) -> None:
+    typed(attest, "training", "good.safetensors", "--manifest", "other.sha256", "--keys", "keys")
+    (pipeline / "good.safetensors.training.dsse.json").rename(pipeline / "a.dsse.json")
+    typed(attest, "training", "good.safetensors", "--manifest", "signs.sha256", "--keys", "keys")
+    assert list(walk(typed)) == ["data", "audit"]
+
+
+def test_names_in_statements_and_folders_do_not_steer_the_terminal(
+    pipeline: Path, typed: Callable[..., Result]
+) -> None:
+    name = "good.safetensors.scan.dsse.json"
+    content = content_of(pipeline / name)
+    content["predicate"] |= {"result": "FAILED", "failedTests": ["\x1b[2J" + "long " * 999]}
+    sign_as(pipeline, "scanner", content, "\x1b[31m" + name)
+    (pipeline / "\x1b[32m.dsse.json").write_text("{")
+    said = typed(verify_chain, "good.safetensors", "--keys", "keys").stdout
+    assert "\x1b" not in said
+    assert "it found something: ?[2Jlong long" in said
+    assert max(map(len, said.splitlines())) < 500
+
+
 def test_too_old_and_from_the_future(pipeline: Path, typed: Callable[..., Result]) -> None:
     name = "good.safetensors.scan.dsse.json"
     content = content_of(pipeline / name)

@@ -47,7 +47,8 @@ def test_the_document_shows_what_is_measured(measured: Table, root: Path) -> Non
 
 def test_what_the_table_teaches(measured: Table) -> None:
     """The sentences of the workshop, as figures."""
-    clean, *malicious, signed, changed, backdoored = list(measured["policy"])
+    clean, *malicious, signed, changed, backdoored, stolen, outside = list(measured["policy"])
+    assert len(malicious) == 3
     assert [measured["no control at all"][file] for file in (*malicious, signed)] == ["code RAN"] * 4
     # our own verdict and the conversion catch all code, and raise no alarm for the clean model
     for control in ("scan: our verdict", "conversion"):
@@ -56,7 +57,11 @@ def test_what_the_table_teaches(measured: Table) -> None:
     assert measured["signature"][signed] == "not its job"
     assert measured["signature"][changed] == "caught"
     assert measured["policy"][signed] == "caught"
-    assert measured["policy"][backdoored] == "missed"
+    # what its makers say of a model stops the backdoor, as long as they know it and nobody can forge them
+    assert {measured["policy"][file] for file in (backdoored, stolen, outside)} == {"missed"}
+    chain = measured[controls.EVIDENCE]
+    assert [chain[file] for file in (backdoored, stolen, outside)] == ["caught", "missed", "missed"]
+    assert [chain[file] for file in (clean, changed, signed)] == ["passed", "caught", "caught"]
     assert {measured[control][backdoored] for control in ("conversion", "signature")} == {"not its job"}
 
 
@@ -79,16 +84,20 @@ def test_a_cell_compares_the_trouble_with_the_job(wrong: set[str], stopped: bool
 
 def test_sentences_are_only_said_where_the_table_shows_them() -> None:
     row = {"file": "a file", "scan: one": "missed", "conversion": "caught", "signature": "not its job"}
-    said = " ".join(controls.lessons([row | {"policy": "caught"}]))
+    caught = {"policy": "caught", controls.EVIDENCE: "caught"}
+    said = " ".join(controls.lessons([row | caught]))
     assert "Scanners that missed code: one. That could not read a file: none." in said
     assert "The signature holds for this one: a file." in said
     assert "Nothing stops" not in said
     said = " ".join(
-        controls.lessons([row | {"policy": "missed", "signature": "caught", "scan: one": "caught"}])
+        controls.lessons([row | caught | {"policy": "missed", "signature": "caught", "scan: one": "caught"}])
     )
     assert "Scanners that missed code: none." in said
-    assert "Nothing stops this one: a file." in said
+    assert "Only the chain of evidence stops this one: a file." in said
+    assert "Nothing stops" not in said
     assert "The signature holds" not in said
+    missed = dict.fromkeys(caught, "missed")
+    assert "Nothing stops this one: a file." in " ".join(controls.lessons([row | missed]))
 
 
 def test_a_malicious_file_is_not_taken_for_the_backdoored_one(

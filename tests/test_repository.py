@@ -80,7 +80,7 @@ SHARED = {
     "cli.py": PYTHON_DEMOS,
     "statements/attestation.py": DEMOS,
     "statements/chain.py": ("demo-malicious", "demo-supply-chain"),
-    "statements/predicates.py": ("demo-poisoning", "demo-supply-chain"),
+    "statements/predicates.py": DEMOS,
 }
 
 

@@ -59,14 +59,16 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
     return pil_to_tensor(image.convert("RGB").resize((SIZE, SIZE))).float() / 255
 
 
-def network(weights: Weights | None = None, path: Path | None = None) -> nn.Module:
+def network(
+    weights: Weights | None = None, path: Path | None = None, classes: int = len(CLASSES)
+) -> nn.Module:
     """A ResNet18 with a score for each class, with these weights if given.
 
     Raises UserError if the weights (read from `path`) belong to a model of another kind.
     """
     from torchvision.models import resnet18  # noqa: PLC0415
 
-    model = resnet18(num_classes=len(CLASSES))
+    model = resnet18(num_classes=classes)
     if weights is not None:
         try:
             model.load_state_dict(weights)

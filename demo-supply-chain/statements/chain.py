@@ -19,6 +19,7 @@ from statements import attestation
 from statements.attestation import BOM, ENDING, MANIFEST, PROVENANCE, SIGNER, TEST_RESULT, TESTS, Statement
 
 Envelope = tuple[dict[str, Any], dict[str, Any]]  # as it is, and what is in it
+LONGEST = 300  # letters of a reason
 LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
 QUESTIONS = {
     "list": "Is this file on the signed list of what we ship?",
@@ -39,12 +40,18 @@ class Link:
 
     name: str
     holds: bool
-    why: str  # one sentence without a full stop
+    why: str  # one sentence without a full stop, printable
     file: str = ""  # the statement that it rests on
 
     @property
     def verdict(self) -> str:
         return "holds" if self.holds else "BROKEN"
+
+
+def printable(text: object) -> str:
+    """Text from a statement or a folder, without what could steer a terminal, and not endless."""
+    shown = "".join(one if one.isprintable() else "?" for one in str(text))
+    return shown if len(shown) <= LONGEST else shown[:LONGEST] + "..."
 
 
 def read_keys(files: Mapping[str, Path]) -> dict[str, Any]:
@@ -80,9 +87,9 @@ class Evidence:
             try:
                 self.envelopes[file] = attestation.open_envelope(file)
             except OSError as error:
-                self.left_out[file.name] = f"it cannot be read ({error.strerror})"
+                self.left_out[printable(file.name)] = f"it cannot be read ({error.strerror})"
             except ValueError as error:
-                self.left_out[file.name] = str(error)
+                self.left_out[printable(file.name)] = printable(error)
 
     def said(self, digest: str, kind: str, role: str) -> Statement | None:
         """The latest statement of a kind about these bytes that this role signed."""
@@ -107,7 +114,7 @@ class Evidence:
             if others
             else "with no key that we know, or changed since"
         )
-        return f"{file.name} is signed {who}; it takes the key of the role {role}"
+        return f"{printable(file.name)} is signed {who}; it takes the key of the role {role}"
 
     def is_signed(self, file: Path, role: str) -> bool:
         """Whether the role's key signed it."""
@@ -144,28 +151,30 @@ def age_problem(found: Statement, oldest: datetime) -> str:
 
 def find(
     evidence: Evidence, name: str, digest: str, kind: str, check: Callable[[Statement], str]
-) -> tuple[Link, Statement | None]:
-    """The link that statements about these bytes make. All that the right role signed must pass."""
-    problems, good = [], None
+) -> tuple[Link, list[Statement]]:
+    """The link that statements about these bytes make, and those that count. None that counts may fail."""
+    problems, good = [], []
     for file in evidence.about(digest, kind):
         found = evidence.signed(file, SIGNER[name])
         if isinstance(found, str):
             problems.append(found)
             continue
+        shown = printable(file.name)
         try:
             problem = check(found)
         except (AttributeError, TypeError):  # a list where an object is promised
             problem = "it does not follow its specification"
         if problem:
-            return Link(name, False, f"{file.name}: {problem}", file.name), None
+            return Link(name, False, f"{shown}: {problem}", shown), []
         if problem := age_problem(found, evidence.oldest):
-            problems.append(f"{file.name}: {problem}")
+            problems.append(f"{shown}: {problem}")
             continue
-        good = found
+        good.append(found)
     if good:
-        return Link(name, True, f"signed with the key of the role {SIGNER[name]}", good.file.name), good
+        last = printable(good[-1].file.name)
+        return Link(name, True, f"signed with the key of the role {SIGNER[name]}", last), good
     missing = f"no statement of this kind names these bytes (SHA-256 {digest[:12]}...)"
-    return Link(name, False, "; ".join(problems) or missing), None
+    return Link(name, False, "; ".join(problems) or missing), []
 
 
 def passed(name: str, found: Statement) -> str:
@@ -180,16 +189,20 @@ def passed(name: str, found: Statement) -> str:
     words = {"FAILED": "it found something", "WARNED": "it could not tell"}.get(
         str(result), "it gives no result"
     )
-    return words + (f": {failed}" if failed else "")
+    return words + (f": {printable(failed)}" if failed else "")
 
 
-def manifest_of(found: Statement) -> str | None:
-    """SHA-256 of the manifest that a training statement names."""
-    definition = found.predicate.get("buildDefinition") or {}
-    for one in definition.get("resolvedDependencies") or []:
-        if one.get("name") == MANIFEST:
-            return str((one.get("digest") or {}).get("sha256") or "") or None
-    return None
+def manifests_of(found: Statement) -> list[str]:
+    """SHA-256 of each manifest that a training statement names; empty for one without."""
+    used = found.predicate["buildDefinition"].get("resolvedDependencies") or []
+    named = [one for one in used if one.get("name") == MANIFEST]
+    return [str((one.get("digest") or {}).get("sha256") or "") for one in named]
+
+
+def names_data(found: Statement) -> str:
+    """Why a training statement does not say which data it was."""
+    manifests = manifests_of(found)
+    return "" if manifests and all(manifests) else "it does not name each manifest of the data by its SHA-256"
 
 
 def listed(digest: str) -> Callable[[Statement], str]:
@@ -206,19 +219,19 @@ def listed(digest: str) -> Callable[[Statement], str]:
 def walk(digest: str, evidence: Evidence) -> list[Link]:
     """All links of the chain of a model with this SHA-256. What rests on a broken link is broken, too."""
     on_list, _ = find(evidence, "list", digest, BOM, listed(digest))
-    training, trained = find(
-        evidence,
-        "training",
-        digest,
-        PROVENANCE,
-        lambda s: "" if manifest_of(s) else "it names no manifest of the data",
-    )
-    links = [on_list, training]
-    manifest = manifest_of(trained) if trained else None
-    if manifest:
-        links.append(find(evidence, "data", manifest, PROVENANCE, lambda _: "")[0])
-        links.append(find(evidence, "audit", manifest, TEST_RESULT, partial(passed, "audit"))[0])
-    else:
-        why = "without a training statement nobody knows which data it was"
-        links += [Link("data", False, why), Link("audit", False, why)]
-    return [*links, find(evidence, "scan", digest, TEST_RESULT, partial(passed, "scan"))[0]]
+    training, trainings = find(evidence, "training", digest, PROVENANCE, names_data)
+    manifests = list(dict.fromkeys(one for found in trainings for one in manifests_of(found)))
+    data = every(evidence, "data", manifests, PROVENANCE, lambda _: "")
+    audit = every(evidence, "audit", manifests, TEST_RESULT, partial(passed, "audit"))
+    scan, _ = find(evidence, "scan", digest, TEST_RESULT, partial(passed, "scan"))
+    return [on_list, training, data, audit, scan]
+
+
+def every(
+    evidence: Evidence, name: str, manifests: list[str], kind: str, check: Callable[[Statement], str]
+) -> Link:
+    """A link that must hold for each manifest of the data, of which there must be one."""
+    if not manifests:
+        return Link(name, False, "without a training statement nobody knows which data it was")
+    links = [find(evidence, name, manifest, kind, check)[0] for manifest in manifests]
+    return next((link for link in links if not link.holds), links[-1])

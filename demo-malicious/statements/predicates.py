@@ -1,0 +1,108 @@
+"""What the steps of the pipeline say, as predicates of in-toto statements: data, training, audit, scan.
+
+Helper module, not a command. The commands of demo 2 sign as they finish, attest.py of demo 3 signs later,
+from the files that they left; both carry the same copy of this file, and say the same.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from statements.attestation import SIGNER, TESTS, now, resource
+
+TYPE = "urn:ml-pipeline-security:{}:v1"  # names of our own for what was built and who built it
+NOTHING = "nothing stands out"  # the verdict of audit_data.py
+
+
+def provenance(
+    step: str,
+    outside: Mapping[str, Any],
+    used: Sequence[Mapping[str, Any]] = (),
+    inside: Mapping[str, Any] | None = None,
+    metrics: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """How data or a model was made (SLSA provenance v1), finished now.
+
+    outside: what the caller chose (command, options); inside: what the machine gave (versions, hardware);
+    used: files, see attestation.resource; metrics: each with name and value, perhaps slice, low and high.
+    """
+    products = [resource("measurements", metrics=list(metrics))] if metrics else []
+    machine = {"python": platform.python_version(), "machine": platform.machine()}
+    return {
+        "buildDefinition": {
+            "buildType": TYPE.format(step),
+            "externalParameters": dict(outside),
+            "internalParameters": {**machine, **(inside or {})},
+            "resolvedDependencies": [dict(one) for one in used],
+        },
+        "runDetails": {
+            "builder": {"id": TYPE.format(SIGNER[step])},
+            "metadata": {"finishedOn": now()},
+            **({"byproducts": products} if products else {}),
+        },
+    }
+
+
+def audit(found: Mapping[str, Any], digest: str) -> dict[str, Any]:
+    """What audit_data.py found, from its suspects.json with this SHA-256: a test result of a manifest.
+
+    It passes only if files and images were looked at: without a manifest there is nothing to speak of, and
+    without a model nobody has looked at the images. Raises ValueError if it is not such a result.
+    """
+    verdict, changes = found.get("verdict"), found.get("changes")
+    if found.get("tool") != "audit_data.py" or not isinstance(verdict, str):
+        raise ValueError("it is not a result of audit_data.py")
+    if not isinstance(changes, dict):
+        raise ValueError("it was made without --manifest")
+    changed = sum(len(changes.get(name) or []) for name in ("added", "removed", "modified"))
+    wrong = [f"{changed} files differ from the manifest"] if changed else []
+    wrong += [] if verdict == NOTHING else [f"audit_data.py: {verdict}"]
+    unsure = [] if found.get("model") else ["nobody looked at the images: it was made without --model"]
+    notes = {"finishedOn": now(), "verdict": verdict, "files that differ": changed}
+    if suspects := sum(bool(one.get("flagged")) for one in found.get("suspects") or []):
+        notes["flagged images"] = suspects
+    return test_result(wrong, unsure, TESTS["audit"], resource("audit", digest, **notes))
+
+
+def scan(found: Mapping[str, Any], digest: str, clean_images: str = "") -> dict[str, Any]:
+    """What detect.py found, from its scan.json with this SHA-256: a test result of one model.
+
+    clean_images: the SHA-256 of the manifest of the clean images, where it is known. It passes only if all
+    pairs of the model's classes were judged. Raises ValueError if it is not such a result.
+    """
+    pairs, classes = found.get("pairs"), found.get("classes")
+    if found.get("tool") != "detect.py" or not (isinstance(pairs, list) and isinstance(classes, list)):
+        raise ValueError("it is not a result of detect.py")
+    verdict, whole = str(found.get("verdict")), len(classes) * (len(classes) - 1)
+    settings = ("statistic", "threshold", "seed", "steps", "samples")
+    notes: dict[str, Any] = {
+        "finishedOn": now(),
+        "verdict": verdict,
+        "pairs": f"{len(pairs)} of {whole}",
+        "clean images": str(found.get("data")),
+        **({"manifest of the clean images": clean_images} if clean_images else {}),
+        **{name: found[name] for name in settings if name in found},
+    }
+    indexes = [one["anomaly_index"] for one in pairs if isinstance(one.get("anomaly_index"), (int, float))]
+    if indexes:
+        notes["largest anomaly index"] = max(indexes)
+    flagged = [f"{one.get('victim')} to {one.get('target')}" for one in pairs if one.get("flagged")]
+    wrong = ["backdoor: " + ", ".join(flagged)] if verdict == "backdoor" or flagged else []
+    unsure = [] if verdict in ("clean", "backdoor") else [verdict]
+    unsure += [f"{len(pairs)} of {whole} pairs of classes were judged"] if len(pairs) < whole else []
+    return test_result(wrong, unsure, TESTS["scan"], resource("scan", digest, **notes))
+
+
+def test_result(
+    wrong: Sequence[str], unsure: Sequence[str], tests: Sequence[str], made_with: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A test result in in-toto's words: what failed, or could not be told, or passed."""
+    said = {"failedTests": list(wrong)} if wrong else {"warnedTests": list(unsure)}
+    result = "FAILED" if wrong else "WARNED" if unsure else "PASSED"
+    return {
+        "result": result,
+        "configuration": [dict(made_with)],
+        **({"passedTests": list(tests)} if result == "PASSED" else said),
+    }
