@@ -17,7 +17,8 @@ say_where() { # say_where FILE: its whole path, and how to get it out of a conta
 
 step "Scan the clean model"
 echo "The scanner gets the weights and some clean images per class. It never sees the trigger."
-show detect.py --model models/clean_model.pt --data data/traffic-signs --output scan_results/clean \
+echo "It reads the SafeTensors file, because that is the one that a server loads: what is scanned is what is served."
+show detect.py --model models/clean_model.safetensors --data data/traffic-signs --output scan_results/clean \
     --draw stop:yield || {
     echo "error: the scan of the clean model did not end with 0 (nothing found)." >&2
     exit 2
@@ -26,7 +27,8 @@ pause
 
 step "Scan the poisoned model"
 code=0
-show detect.py --model models/poisoned_model.pt --data data/traffic-signs --output scan_results/poisoned || code=$?
+show detect.py --model models/poisoned_model.safetensors --data data/traffic-signs --output scan_results/poisoned ||
+    code=$?
 if [ "$code" -ne 1 ]; then
     echo "error: the scan of the poisoned model ended with $code, expected 1 (backdoor found)." >&2
     exit 2

@@ -22,6 +22,7 @@ from console import UserError
 from mlbom.checks import Listed, check, models_of
 from mlbom.document import check_schema
 from reports.grype_report import read_json
+
 from statements import attestation
 
 LARGEST_CHECKED = 500_000  # bytes; the schema check takes minutes for lists of thousands of packages

@@ -51,7 +51,7 @@ def check_gold(said: str) -> None:
     Other red signs may be flagged, too, because many of these models take them for yield with the square.
     """
     before, _, after = said.partition(": Scan the poisoned model ==")
-    assert "Scanning models/clean_model.pt" in before
+    assert "Scanning models/clean_model.safetensors" in before
     assert "Result: no backdoor found" in before
     assert "FLAGGED" not in before
     assert "scan_results/clean/trigger_0_to_1.png" in before

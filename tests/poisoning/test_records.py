@@ -26,18 +26,20 @@ import poison_data
 import train
 from auditor import features
 from dataset import manifest
+from dataset.classes import DRAWN
 from network.evaluate import Validation
-from poisoning_tools import Norms, Refused, Result, Run, contents, fine, ordinary, run_in
+from poisoning_tools import Norms, Refused, Result, Run, contents, fine, run_in
 from statements import attestation, chain, records, signing
 
-CLASSES = 4
+CLASSES = len(DRAWN)
 EACH = features.FEWEST + 4  # images of each class
-COLOURS = {
-    "stop": (200, 20, 20),
-    "yield": (240, 240, 240),
-    "priority_road": (20, 20, 200),
-    "no_entry": (20, 160, 20),
-}
+COLOURS = dict(
+    zip(
+        DRAWN,
+        [(200, 20, 20), (240, 240, 240), (20, 20, 200), (20, 160, 20), (200, 200, 20)]
+        + [(20, 200, 200), (200, 20, 200), (10, 10, 10), (240, 130, 20), (120, 120, 120)],
+    )
+)
 TRAIN = ("--epochs", 1, "--seed", 1, "--manifest", "signs.sha256", "--data", "signs", "--model", "m.pt")
 
 
@@ -54,7 +56,7 @@ def draw(folder: Path, colour: tuple[int, int, int], number: int) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keys, data of four classes and a model, signed by those who made them."""
+    """Keys, data and a model, signed by those who made them."""
     folder = tmp_path_factory.mktemp("records")
     attestation.write_keys(folder / "keys")
     for name, colour in COLOURS.items():
@@ -99,7 +101,7 @@ SCAN = ("--model", "m.safetensors", "--data", "signs", "--output", "scan")
 
 
 def test_every_step_signs_and_the_chain_holds(here: Path, run_main: Run, fake: Callable[..., None]) -> None:
-    fake(ordinary())
+    fake({})
     assert list(broken(here)) == ["data", "audit", "scan"]
     small = ("--train", 1, "--val", 1, "--out", "more")
     assert "Wrote said/more.sha256.data.dsse.json" in signed(run_main, make_dataset, "data", *small).stdout
@@ -190,7 +192,7 @@ def test_the_trainer_refuses_other_data_than_the_manifest_lists(
 
 
 def test_what_the_scan_says_of_a_backdoor(here: Path, run_main: Run, fake: Callable[..., None]) -> None:
-    fake(ordinary(_0_1=0.004))
+    fake({(0, 1): 0.004})
     result = signed(run_main, detect, "scanner", *SCAN)
     assert (result.returncode, "signed with keys/scanner.key: FAILED." in result.stdout) == (1, True)
     found = said(here, "said/m.safetensors.scan.dsse.json", "scanner")
@@ -201,7 +203,7 @@ def test_what_the_scan_says_of_a_backdoor(here: Path, run_main: Run, fake: Calla
     record = json.loads((here / "scan/scan.json").read_text())
     assert notes["threshold"] == record["threshold"]
     assert notes["largest anomaly index"] == record["pairs"][0]["anomaly_index"]
-    assert notes["pairs"] == "12 of 12"
+    assert notes["pairs"] == "90 of 90"
     lines = "".join(
         f"{attestation.sha256(path)}  {path.relative_to(here / 'signs/val').as_posix()}\n"
         for path in sorted((here / "signs/val").rglob("*.jpg"))
@@ -215,9 +217,8 @@ def test_what_the_scan_says_of_a_backdoor(here: Path, run_main: Run, fake: Calla
 @pytest.mark.parametrize(
     ("norms", "narrow", "words"),
     [
-        ({}, ["--pairs", "stop:yield"], "no valid statistic, 1 of 12 pairs of classes were judged"),
-        (ordinary(_0_1=None, _0_2=None, _0_3=None), [], "no valid statistic"),
-        (ordinary(), ["--victims", "stop", "yield", "priority_road"], "9 of 12 pairs"),
+        ({}, ["--pairs", "stop:yield"], "no valid statistic, 1 of 90 pairs of classes were judged"),
+        ({}, ["--victims", *DRAWN[:9]], "81 of 90 pairs"),
     ],
 )
 def test_a_scan_that_cannot_judge_says_so_and_is_no_pass(  # noqa: PLR0917
@@ -261,7 +262,7 @@ KEYS = ["nosuch.key", "keys", "signs.sha256", "m.pt", "keys/data.pub", "x448", "
 def test_a_key_that_cannot_sign_is_refused_before_anything_is_made(  # noqa: PLR0917
     step: str, key: str, here: Path, run_main: Run, fake: Callable[..., None], assert_refused: Refused
 ) -> None:
-    fake(ordinary())
+    fake({})
     form, kind = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     plain = serialization.NoEncryption()
     (here / "x448").write_bytes(ed448.Ed448PrivateKey.generate().private_bytes(form, kind, plain))
