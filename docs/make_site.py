@@ -156,7 +156,9 @@ def main() -> int:
     if code != 0:
         print("error: the site was not built cleanly; each line above names a page.", file=sys.stderr)
         return 1
-    print(f"Wrote {args.out}: open {args.out}/index.html.")
+    projector = [str(python()), str(DOCS / "make_projector.py"), "--out", str(args.out / "projector")]
+    subprocess.run(projector, check=True, stdout=subprocess.DEVNULL)
+    print(f"Wrote {args.out}: open {args.out}/index.html; the projector pages are in {args.out}/projector.")
     return 0
 
 

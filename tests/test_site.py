@@ -59,6 +59,10 @@ def test_the_site_has_every_page_and_a_search(site: Path) -> None:
         assert f'"{word}"' in index or f"{word}:" in index
 
 
+def test_the_site_has_the_projector_pages(site: Path) -> None:
+    assert (site / "projector/index.html").is_file() and (site / "projector/demo-1.html").is_file()
+
+
 def test_the_first_page_shows_the_image_with_its_description(site: Path) -> None:
     page = (site / "index.html").read_text(encoding="utf-8")
     assert "Way More Than You Wanted to Know" in page

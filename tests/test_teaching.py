@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import json
 import re
+import subprocess
+import sys
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
+from xml.etree import ElementTree
 
 import pytest
+
+from accessibility import violations
+from browser import Browser
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -76,6 +84,7 @@ def script(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look for their module
     spec.loader.exec_module(module)
     return module
 
@@ -190,3 +199,114 @@ def test_the_mapping_uses_the_names_of_the_lists() -> None:
         "shown, or said to be missing"
     )
     assert {n for n, name in enumerate(MLSECOPS, 1) if name in text} == set(range(1, 11))
+
+
+# --- memes, clock and projector ------------------------------------------------------------------------
+
+
+def run_script_of_docs(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / f"docs/{name}.py"), *map(str, arguments)]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("name", ["make_memes", "make_projector"])
+def test_what_a_script_of_docs_writes_is_current(name: str) -> None:
+    result = run_script_of_docs(name, "--check")
+    assert result.returncode == 0, result.stderr
+
+
+def test_each_meme_is_told_in_words_and_says_what_it_shows() -> None:
+    memes = script("make_memes")
+    page = (ROOT / "docs/memes.md").read_text(encoding="utf-8")
+    assert 3 <= len(memes.MEMES) <= 6
+    for meme in memes.MEMES:
+        drawing = (ROOT / f"docs/images/meme-{meme.name}.svg").read_text(encoding="utf-8")
+        top = ElementTree.fromstring(drawing)
+        (title, description) = (top.find(f"{{*}}{tag}") for tag in ("title", "desc"))
+        assert title is not None and description is not None
+        assert (title.text, description.text) == (meme.title, meme.seen)
+        assert f"![{meme.seen}](images/meme-{meme.name}.svg)" in page
+        said = [text.text or "" for text in top.iter("{*}text")]
+        for words in (word for text in said for word in re.findall(r"[A-Za-z]{4,}", text)):
+            told = f"{meme.seen} {meme.told}".lower()
+            assert words.lower() in told or words in CAPTIONS, f"{meme.name}: {words} is drawn and not told"
+
+
+# words of a drawing that are its title, or a caption that its telling says in other words
+CAPTIONS = {"load", "model", "from", "internet", "Everything", "list", "CVEs"}
+
+
+@pytest.fixture(scope="module")
+def projector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("projector")
+    result = run_script_of_docs("make_projector", "--out", out)
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+def test_the_projector_shows_each_step_with_its_commands_and_no_answer(projector: Path) -> None:
+    text = (ROOT / "WORKSHOP.md").read_text(encoding="utf-8")
+    pages = {path.name: path.read_text(encoding="utf-8") for path in projector.glob("*.html")}
+    everything = html.unescape("".join(pages.values()))
+    steps = re.findall(r"^### (Step \d\.\d: .*?) \(", text, flags=re.MULTILINE)
+    assert len(steps) > 15
+    for step in steps:
+        assert everything.count(f">{step}</h2>") == 1
+    inside = text.split("\n## Before the day\n")[1].split("\n## 0:00 ")[1].split("\n## Common questions")[0]
+    for block in re.findall(r"^```\n(.*?)^```$", inside, flags=re.MULTILINE | re.DOTALL):
+        assert block in everything
+    for said in re.findall(r"^- (?:Say|Expect|See): (.{20})", text, flags=re.MULTILINE):
+        assert said not in everything
+    assert "The model has 99 percent accuracy" in everything and "Rarely named" not in everything
+
+
+def test_the_projector_pages_are_plain(projector: Path) -> None:
+    for page in projector.glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert text.startswith('<!DOCTYPE html>\n<html lang="en">')
+        assert not re.search(
+            r"<script|role=.?application|accesskey|tabindex=.?[1-9]|\bon\w+=|https?://", text
+        )
+        levels = [int(level) for level in re.findall(r"<h([1-6])", text)]
+        assert levels[0] == 1 and levels.count(1) == 1
+        assert all(after <= before + 1 for before, after in pairwise(levels))
+        for target in re.findall(r'href="([^"#]*)(?:#[^"]*)?"', text):
+            assert not target or (projector / target).is_file()
+        ids = re.findall(r' id="([^"]*)"', text)
+        assert len(ids) == len(set(ids)) and set(re.findall(r'href="#([^"]*)"', text)) <= set(ids)
+
+
+@pytest.mark.browser
+def test_axe_finds_nothing_on_the_projector(projector: Path, browser: Browser, axe: str) -> None:
+    browser.media()
+    browser.width(1100)
+    for page in sorted(projector.glob("*.html")):
+        browser.open(page)
+        assert violations(browser, axe) == [], page.name
+        assert browser.requests == [page.as_uri()]
+
+
+@pytest.mark.browser
+def test_the_keyboard_goes_through_a_projector_page_and_out_again(projector: Path, browser: Browser) -> None:
+    """Tab reaches every link once, in order, and then leaves the page: nothing holds it."""
+    browser.media()
+    browser.width(1100)
+    browser.open(projector / "demo-1.html")
+    links = browser.ask("[...document.querySelectorAll('a[href]')].map(e => e.textContent)")
+    reached = []
+    for _ in range(len(links) + 1):
+        browser.press("Tab", 9)
+        reached.append(browser.ask("document.activeElement.textContent"))
+    assert reached[: len(links)] == links
+    assert browser.ask("document.activeElement.tagName") == "BODY" or reached[-1] == links[0]
+
+
+@pytest.mark.browser
+def test_the_hand_out_is_one_page_on_paper(projector: Path, browser: Browser) -> None:
+    pages = {}
+    for name in ("handout", "handout-large"):
+        browser.open(projector / f"{name}.html")
+        pages[name] = len(re.findall(rb"/Type\s*/Page\b", browser.pdf()))
+    assert pages["handout"] == 1
+    assert 2 <= pages["handout-large"] <= 4
+    assert browser.ask("parseFloat(getComputedStyle(document.body).fontSize)") >= 24  # 18 points
