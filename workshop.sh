@@ -13,6 +13,9 @@
 #   ./workshop.sh wanted [FOLDER]                   the ending: what you can do now, and a poster of your trigger
 #   ./workshop.sh share NAME                        writes a file for your instructor, if you want to be listed
 #   ./workshop.sh class FOLDER                      for instructors: one page of the files that people shared
+#   ./workshop.sh pack DIR [1|2|3] [--docker|--native]  a kit for machines without internet: images or packages,
+#                                                   models, Grype with its database, checksums
+#   ./workshop.sh unpack DIR [--expect SHA256]      checks such a kit to the last byte, then loads it
 #   ./workshop.sh help                              this text
 #
 # `run` uses Docker where an engine answers, else Python 3.10 to 3.14 in .venv, which it makes itself.
@@ -28,6 +31,9 @@ unset CDPATH PYTHONHOME PYTHONPATH
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) || exit 1
 VENV=$ROOT/.venv
 export DOCKER_BUILDKIT=${DOCKER_BUILDKIT:-1} # the Dockerfiles use cache mounts
+if [ -f "$ROOT/.workshop-kit" ]; then # images from a kit: as they were built
+    WORKSHOP_BUILD_ARGS=${WORKSHOP_BUILD_ARGS-$(sed -n 's/^build-args: *//p' "$ROOT/.workshop-kit")}
+fi
 export WORKSHOP_BUILD_ARGS=${WORKSHOP_BUILD_ARGS:-}
 TORCH_INDEX=https://download.pytorch.org/whl/cpu # the CPU builds: no CUDA libraries
 
@@ -59,6 +65,7 @@ MINUTES_AGAIN=(0 1 3 1) # the same with data, models and images already there
 . "$ROOT/scripts/reset.sh"
 . "$ROOT/scripts/progress.sh"
 . "$ROOT/scripts/shell.sh"
+. "$ROOT/scripts/kit.sh"
 
 show_help() { sed -n '2,/^set /s/^# \{0,1\}//p' "$ROOT/workshop.sh"; }
 
@@ -75,11 +82,13 @@ main() {
         wanted) wanted_command "$@" ;;
         share) share_command "$@" ;;
         class) class_command "$@" ;;
+        pack) pack_command "$@" ;;
+        unpack) unpack_command "$@" ;;
         help | -h | --help) show_help ;;
         *) wrong_usage "unknown command: $command" ;;
     esac
 }
 
-trap 'remove_container' EXIT
+trap 'remove_container; [ -z "${PACKING:-}" ] || rm -rf "$PACKING"' EXIT
 trap 'say; say "Stopped. Run the same command again: it goes on with what is already there."; exit 130' INT TERM
 main "$@"

@@ -3,6 +3,7 @@
     python scan.py                       # the images of images.txt
     python scan.py debian:12 alpine:3    # others; also dir:FOLDER, file:FILE, sbom:FILE, docker:NAME:TAG
     python scan.py --recorded            # no internet: scans that others published, with date and source
+    python scan.py --offline             # no internet: scans the package lists (SBOMs) in results/ again
     python scan.py --fail-on high        # exit code 1 if one has a High, a Critical or a known-exploited one
     python scan.py --diff BEFORE AFTER   # two reports: what is gone, fixed, suppressed, new
 
@@ -47,6 +48,7 @@ from reports.grype_report import (
 
 HERE = Path(__file__).resolve().parent
 IMAGES = HERE / "images.txt"
+MODELS = "mlbom.cdx.json"  # a list of models, which make_mlbom.py writes
 STILL_THERE = 15  # seconds between two signs of life while an image is scanned
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@:-]*")  # an image name; never starts like an option
@@ -74,6 +76,17 @@ def read_images(path: Path) -> list[str]:
     if not images:
         raise UserError(f"{path} names no image: add one per line, or name one on the command line.")
     return images
+
+
+def lists_in(results: Path) -> list[str]:
+    """The package lists (SBOMs) that earlier scans have left, as sources for Grype."""
+    found = [*results.glob("*.syft.json"), *results.glob("*.cdx.json")]
+    lists = sorted(path for path in found if path.name != MODELS and not path.name.startswith("sbom_"))
+    if not lists:
+        raise UserError(
+            f"{results} holds no package list: run ./scan.sh once with internet, or unpack a kit with some."
+        )
+    return [f"sbom:{os.path.relpath(path)}" for path in lists]
 
 
 def check_names(images: list[str]) -> None:
@@ -329,6 +342,9 @@ def read_arguments() -> Namespace:
     parser = console.parser(__doc__)
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="image names; none: those of images.txt")
     parser.add_argument("--recorded", action="store_true", help="show the recorded scans and scan nothing")
+    parser.add_argument(
+        "--offline", action="store_true", help="scan the package lists in the results again, without network"
+    )
     parser.add_argument("--diff", nargs=2, type=Path, metavar=("BEFORE", "AFTER"), help="compare two reports")
     parser.add_argument("--all", action="store_true", help="with --diff: name every vulnerability")
     parser.add_argument(
@@ -370,6 +386,9 @@ def main() -> int:
         print(difference.show(before, after, args.all, plain))
         return console.OK
 
+    if args.offline:
+        os.environ["GRYPE_DB_AUTO_UPDATE"] = "false"
+        args.images = lists_in(args.results)
     images = list(dict.fromkeys(args.images)) or read_images(IMAGES)
     check_names(images)
     grype = None if args.no_scanner else shutil.which("grype")

@@ -4,6 +4,7 @@
 #   ./scan.sh                        the images of images.txt
 #   ./scan.sh debian:12 alpine:3     other images
 #   ./scan.sh --recorded             no internet: scans that others published
+#   ./scan.sh --offline              no internet: scans the package lists in results/ again, with the database that is here
 #   ./scan.sh --help                 all options
 #
 # Uses the Grype and Python of this machine. Where one of them is missing it uses this demo's own Docker
@@ -69,7 +70,7 @@ main() {
     case " $* " in
         *' --help '* | *' -h '*)
             if [ -n "$python" ]; then exec "$python" "$HERE/scan.py" "$@"; fi
-            exec sed -n '2,11s/^# \{0,1\}//p' "$0" ;;
+            exec sed -n '2,12s/^# \{0,1\}//p' "$0" ;;
         *' --recorded '*)  # needs no Grype
             if [ -n "$python" ]; then exec "$python" "$HERE/scan.py" "$@"; fi
             exec cat "$HERE/recorded/summary.txt" ;;
@@ -91,8 +92,13 @@ main() {
         say "error: This image of the Docker engine could not be saved: the line above says why."
         exit 2
     fi
+    local network=bridge
+    case " $* " in *' --offline '*)
+        network=none
+        find "$(results_folder "$@")" -maxdepth 1 \( -name '*.syft.json' -o -name '*.cdx.json' \) -exec cp {} "$SCRATCH/" \; ;;
+    esac
     chmod -R a+rX "$SCRATCH"
-    run_in_container bridge "$(results_folder "$@")" "$SCRATCH" scan.py ${WORDS[@]+"${WORDS[@]}"} --results results
+    run_in_container "$network" "$(results_folder "$@")" "$SCRATCH" scan.py ${WORDS[@]+"${WORDS[@]}"} --results results
 }
 
 main "$@"

@@ -106,7 +106,7 @@ is_there() { # is_there FILE: names it, or says what is missing
 }
 
 run_demo_3() {
-    local folder=demo-supply-chain good=0 compared=""
+    local folder=demo-supply-chain good=0 compared="" offline=no
     if [ "$WAY" = docker ]; then
         step "Build the image grype-demo" "0 1" build_image grype-demo "$folder" || return
         if [ "$STEP_CODE" -ne 0 ]; then # no network, most likely: what can be shown without it is shown
@@ -117,7 +117,14 @@ run_demo_3() {
     fi
     step "Demo 3, the risk: scan three base images for known vulnerabilities" "0 2" \
         type_command "$folder" ./scan.sh || return
-    if [ "$STEP_CODE" -eq 0 ]; then
+    if [ "$STEP_CODE" -ne 0 ] && [ -n "$(package_lists)" ]; then # an earlier scan's, or a kit's
+        step "Demo 3, the risk: scan the package lists that are here, without network" "0 2" \
+            type_command "$folder" ./scan.sh --offline || return
+        [ "$STEP_CODE" -ne 0 ] || offline=yes
+    fi
+    if [ "$offline" = yes ]; then
+        SHOWN+=("Demo 3, the risk: no registry was reached, so the package lists of an earlier scan or of a kit were scanned just now, with the database that is here.")
+    elif [ "$STEP_CODE" -eq 0 ]; then
         SHOWN+=("Demo 3, the risk: three base images, scanned just now for known vulnerabilities and compared in one table.")
         compared="before and after hardening compared, "
     else

@@ -64,6 +64,7 @@ reset_shared() { # what belongs to no single demo
     local cache
     forget pipeline "$1"
     for cache in .pytest_cache .mypy_cache .ruff_cache .venv-site site projector; do rm -rf "${ROOT:?}/$cache"; done
+    rm -f "$KIT_NOTE"
     rmdir "$ROOT/results/docker" "$ROOT/results" 2>/dev/null
     [ -d "$VENV" ] || return 0
     if [ "$1" = yes ] || ask "Remove .venv, the Python packages ($(du -sm "$VENV" | cut -f1) MB)?"; then
