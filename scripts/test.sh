@@ -45,7 +45,7 @@ check_types() { # each demo folder stands alone: what it imports, also from its 
 }
 
 check_scripts() { # the parts in scripts/ are checked where workshop.sh reads them
-    local script scripts=(workshop.sh scripts/checker.sh scripts/bashrc scripts/bin/workshop)
+    local script scripts=(workshop.sh scripts/checker.sh scripts/refresh_pins.sh scripts/release.sh scripts/bashrc scripts/bin/workshop)
     for script in .ci/run $(find demo-* .devcontainer -name '*.sh' 2>/dev/null | LC_ALL=C sort); do
         [ ! -f "$script" ] || scripts+=("$script")
     done

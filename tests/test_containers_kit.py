@@ -1,4 +1,4 @@
-"""A kit with Docker images: demo 3's image, with real Grype in it, is packed, wiped, unpacked and scans offline."""
+"""A kit with Docker images: demo 3's, with real Grype in it, is packed, wiped, unpacked and scans offline."""
 
 # ruff: noqa: F811, F401 (fixtures are imported, and then named as arguments)
 
@@ -30,8 +30,8 @@ def test_pack_wipe_unpack_scan(
     (folder / "Dockerfile").write_text("FROM scratch\nCOPY grype /grype\n")  # laid out like Anchore's image
     shutil.copy(real.tools / "grype", folder)
     assert docker("build", "-q", "-t", f"{IMAGE}-source", str(folder)).returncode == 0
-    names = "awk bash basename cat cksum comm cut date df dirname docker env find grep head mkdir mktemp mv chmod cp "
-    names += "rm rmdir sed sha256sum sleep sort tail tar touch tr uname wc"
+    names = "awk bash basename cat chmod cksum comm cp cut date df dirname docker env find grep head mkdir "
+    names += "mktemp mv rm rmdir sed sha256sum sleep sort tail tar touch tr uname wc"
     (folder / "bin").mkdir()
     for name in names.split():
         (folder / "bin" / name).symlink_to(shutil.which(name) or pytest.fail(f"no {name}"))
