@@ -63,7 +63,7 @@ stop_app() { [ -z "$APP" ] || docker rm -f "$APP" >/dev/null 2>&1 || true; APP='
 
 flags_of() {  # IMAGE: how it is run; one flag a line
     printf '%s\n' --network none
-    [ "$1" != "$AFTER" ] || printf '%s\n' "${HARDENED[@]}"
+    [ "$1" != "$AFTER" ] || printf '%s\n' ${HARDENED[@]+"${HARDENED[@]}"}
 }
 
 milliseconds() {  # of the clock; where `date` has none smaller than seconds, from Docker's own record

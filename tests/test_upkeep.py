@@ -34,7 +34,7 @@ def tracked() -> Iterator[Path]:
     if listing.returncode != 0:
         pytest.skip("not a git checkout")
     for name in filter(None, listing.stdout.split("\0")):
-        if (ROOT / name).is_file() and Path(name).suffix not in (".png", ".jpg"):
+        if (ROOT / name).is_file() and Path(name).suffix not in (".png", ".jpg", ".safetensors"):
             yield ROOT / name
 
 
@@ -153,6 +153,13 @@ def test_the_forms_for_issues_can_be_shown(form: Path) -> None:
         assert f"        {command})" in (ROOT / "workshop.sh").read_text()
 
 
+PUSH = {"contents": "read", "packages": "write"}
+MAY_WRITE = {  # the only jobs that may
+    "site.yml": {"publish": {"pages": "write", "id-token": "write"}},
+    "release.yml": {"build": PUSH, "publish": PUSH | {"id-token": "write"}},
+}
+
+
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
 def test_workflows_call_what_is_there_and_pin_what_is_not(workflow: Path) -> None:
     content = load(str(workflow))
@@ -165,11 +172,11 @@ def test_workflows_call_what_is_there_and_pin_what_is_not(workflow: Path) -> Non
             assert (ROOT / words[words[0] == "python"]).is_file(), step
     assert all("timeout-minutes" in job for job in content["jobs"].values())
     more = {name: job["permissions"] for name, job in content["jobs"].items() if "permissions" in job}
-    # publishing the site is the one job that may write, and only on request
-    assert more == (
-        {"publish": {"pages": "write", "id-token": "write"}} if workflow.name == "site.yml" else {}
-    )
-    assert all("workflow_dispatch" in content["jobs"][name]["if"] for name in more)
+    assert more == MAY_WRITE.get(workflow.name, {})
+    if workflow.name == "site.yml":  # only on request
+        assert all("workflow_dispatch" in content["jobs"][name]["if"] for name in more)
+    elif more:  # only for a tag
+        assert content[True] == {"push": {"tags": ["v*"]}}  # YAML reads `on` as true
 
 
 def test_continuous_integration_runs_weekly_and_where_contributing_says() -> None:
