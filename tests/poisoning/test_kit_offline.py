@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -73,17 +73,25 @@ def without_network() -> list[str]:
 
 
 @pytest.fixture
-def checkout(root: Path, tmp_path: Path) -> Callable[[str], Path]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for clones, whose hidden names are no leftovers; about 1 GB, so it goes at the end."""
+    folder = tmp_path_factory.mktemp("kit")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def checkout(root: Path, place: Path) -> Callable[[str], Path]:
     """checkout("there"): a fresh clone, which asks for the linked PyTorch."""
     listing = subprocess.run(["git", "ls-files", "-z"], cwd=root, check=False, capture_output=True, text=True)
     if listing.returncode != 0:
         pytest.skip("not a git checkout")
-    links = tmp_path / "links"
+    links = place / "links"
     links.mkdir()
     versions = {name: link_wheel(links, name) for name in ("torch", "torchvision")}
 
     def make(name: str) -> Path:
-        folder = tmp_path / name
+        folder = place / name
         for path in filter(None, listing.stdout.split("\0")):
             if (root / path).is_file():
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -101,13 +109,13 @@ def test_all_three_demos_run_from_a_kit_without_network(
     real: Grype,
     checkout: Callable[[str], Path],
     without_network: list[str],
-    tmp_path: Path,
+    place: Path,
 ) -> None:
     def typed(folder: Path, line: str, *before: str, **env: str) -> Result:
         result = subprocess.run(
             [*before, "bash", "-c", line],
             cwd=folder,
-            env={"HOME": str(tmp_path / "home"), "WORKSHOP_PYTHON": sys.executable, "NO_COLOR": "1"} | env,
+            env={"HOME": str(place / "home"), "WORKSHOP_PYTHON": sys.executable, "NO_COLOR": "1"} | env,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -117,19 +125,19 @@ def test_all_three_demos_run_from_a_kit_without_network(
         assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-3000:]
         return result
 
-    (tmp_path / "home").mkdir()
-    there, here, kit = checkout("there"), checkout("here"), tmp_path / "kit"
+    (place / "home").mkdir()
+    there, here, kit = checkout("there"), checkout("here"), place / "kit"
     with_tools = {"PATH": f"{real.tools}:/usr/bin:/bin", **real.settings()}
     lend_packages(there)
     for name in ("data", "models"):
         shutil.copytree(prepared / name, there / "demo-poisoning" / name)
     images = " ".join(real.name(name) for name in ("python:3.11", "python:3.11-alpine"))
     typed(there / "demo-supply-chain", f"PYTHON='{sys.executable}' ./scan.sh {images}", **with_tools)
-    typed(there, f"./workshop.sh pack '{kit}' --native", PIP_FIND_LINKS=str(tmp_path / "links"), **with_tools)
+    typed(there, f"./workshop.sh pack '{kit}' --native", PIP_FIND_LINKS=str(place / "links"), **with_tools)
     shutil.rmtree(there)
-    shutil.rmtree(tmp_path / "links")
+    shutil.rmtree(place / "links")
 
-    bare = {"PATH": "/usr/bin:/bin", "GRYPE_DB_CACHE_DIR": str(tmp_path / "fresh")}
+    bare = {"PATH": "/usr/bin:/bin", "GRYPE_DB_CACHE_DIR": str(place / "fresh")}
     reach = "import urllib.request; urllib.request.urlopen('http://192.0.2.1', timeout=5)"
     cut = subprocess.run([*without_network, sys.executable, "-c", reach], check=False, capture_output=True)
     assert b"Network is unreachable" in cut.stderr
