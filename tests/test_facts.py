@@ -1,4 +1,10 @@
-"""Outside numbers: each has its entry in docs/facts.md, and the documents link to it."""
+"""Outside numbers: each has its entry in docs/facts.md, and the documents link to it.
+
+An outside number is recognised by what stands in its paragraph: an outside link, the name of somebody who
+publishes such numbers, something that we cannot have counted ourselves, or a very large number. A number
+with none of these ("the scanner has an F1 score of 0.9") is not recognised; of twelve sentences by other
+people, ten were.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +52,17 @@ NAMES = (
     "of the popular models",
     "poisoned documents",
     "language models of",
+)
+# What we cannot have counted ourselves, whoever is named: how many of these there are, very large numbers.
+# "malicious models" and so on: those of the demo stand in code, or are counted in words.
+NOT_OURS = re.compile(
+    r"\b\d[\d,.]*(?:\s?%|\s?[KM]\b|\+| percent| million| billion)?\+? (?:of )?(?:[a-z-]+ ){0,3}"
+    r"(?:organi[sz]ations|companies|professionals|practitioners|respondents|developers|repositories"
+    r"|registries|incidents|breaches|downloads|servers on|popular models|models on"
+    r"|malicious (?:[a-z-]+ )?models)\b"
+    r"|\b[a-z]+(?:-[a-z]+)? percent of (?:all )?(?:organi[sz]ations|companies|developers|models)\b"
+    r"|\b\d[\d.]* (?:million|billion)\b|\b\d[\d.]*[KM] |\b\d{3},\d{3}\b|\b\d{1,3},\d{3},\d{3}\b",
+    flags=re.IGNORECASE,
 )
 CVE = re.compile(r"\b(?:CVE|AML|PYSEC|GHSA)[-.][\w.-]+")
 
@@ -110,10 +127,11 @@ def unsourced(text: str) -> list[str]:
     return [
         paragraph.strip()
         for paragraph in paragraphs(text)
-        if figures(paragraph)
+        if (figures(paragraph) or NOT_OURS.search(paragraph))
         and (
             any(link.startswith("http") for link in links(paragraph))
             or any(name.lower() in paragraph.lower() for name in NAMES)
+            or NOT_OURS.search(re.sub(r"`[^`]*`|\]\([^)]*\)|[][]", "", paragraph))
         )
         and not has_its_entry(paragraph)
     ]
@@ -161,6 +179,11 @@ def test_every_fact_is_used_by_a_document() -> None:
         "JFrog found about 100 models.",
         "A [report](https://example.com/report) says 7 percent.",
         "Of the popular models, 44 percent are pickles.",
+        "Researchers found 1,574 malicious models.",
+        "9 in 10, or 89% of organizations, had an incident.",
+        "There were 705K models, and 91 of them attacked somebody.",
+        "A hub with 4.47 million files had a problem.",
+        "Out of 1,873,342, most have no licence.",
         "In the study of Anthropic it was 250 documents ([source](facts.md#no-such-fact)).",
     ],
 )
@@ -173,6 +196,8 @@ def test_a_number_without_its_entry_would_be_seen(text: str) -> None:
     [
         "Our scan took 60 seconds on 2 cores.",
         "JFrog wrote about it in 2024.",
+        "Of 68 models that we trained, none was flagged wrongly, and of 4,000 images 60 are poisoned.",
+        "The file has 1.94 GB, and 11 of 12 scanners read it.",
         "JFrog found [about 100 models](docs/facts.md#jfrog).",
         "[Python](https://www.python.org) 3.10 is enough.",
     ],

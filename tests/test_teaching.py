@@ -185,6 +185,26 @@ def test_every_step_of_the_workshop_is_mapped() -> None:
     assert steps_of(MAPPING.read_text(encoding="utf-8")) == steps_of(workshop) != set()
 
 
+LABELS = ("See", "Say", "Ask", "Ask first", "Expect", "Pause", "Skip", "Note", "Bridge", "Seconds")
+
+
+def test_each_step_says_what_to_see_and_to_say_and_answers_its_questions() -> None:
+    workshop = (ROOT / "WORKSHOP.md").read_text(encoding="utf-8")
+    pieces = re.split(r"^### (Step \d\.\d): .*$", workshop, flags=re.MULTILINE)[1:]
+    steps = dict(zip(pieces[::2], pieces[1::2]))
+    assert len(steps) > 15
+    for step, body in steps.items():
+        inside = re.split(r"^## ", body, maxsplit=1, flags=re.MULTILINE)[0]
+        labels = []
+        for item in re.findall(r"^- (.*)$", inside, flags=re.MULTILINE):
+            label = re.match(r"(Ask first|[A-Z][a-z]+)(?=[:.,]| on | how | while )", item)
+            assert label and label.group() in LABELS, f"{step}: {item[:60]}"
+            labels.append(label.group())
+        assert "See" in labels or "Say" in labels, step
+        asked = sum(label.startswith("Ask") for label in labels)
+        assert labels.count("Expect") >= asked, f"{step} asks {asked} times"
+
+
 def test_the_mapping_uses_the_names_of_the_lists() -> None:
     text = MAPPING.read_text(encoding="utf-8")
     for number, after in re.findall(r"(AML\.[TM]\d{4}(?:\.\d{3})?) ([^;\n]*)", text):
