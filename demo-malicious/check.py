@@ -26,7 +26,8 @@ from exercises import record
 from inspection.report import UNSAFE
 from inspection.verdict import inspect_file
 from weights.difference import differing
-from weights.safe_loading import load_pickle, load_safetensors, save_safetensors
+from weights.safe_loading import load_pickle, load_safetensors
+from weights.writing import save_safetensors
 
 FILE1, FILE2 = Path("exercise1.pt"), Path("exercise2.pt")
 SAFE2, COPY2 = Path("exercise2.safetensors"), Path("exercise2_tampered.safetensors")

@@ -31,8 +31,9 @@ from inspection.verdict import inspect_file
 from statements import attestation, predicates
 from statements.attestation import BOM, ENDING, MANIFEST, PROVENANCE, SIGNER, TEST_RESULT, TESTS, resource
 from weights import shapes
-from weights.safe_loading import load_pickle, load_safetensors, save_pickle, save_safetensors
+from weights.safe_loading import load_pickle, load_safetensors
 from weights.trial import try_to_load
+from weights.writing import save_pickle, save_safetensors
 
 POISONED = Path(__file__).resolve().parent.parent / "demo-poisoning" / "models"
 START, END = "<!-- made by controls.py -->", "<!-- end of what controls.py made -->"

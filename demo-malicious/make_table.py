@@ -22,8 +22,8 @@ import variants
 from create_malicious_model import VARIANTS, malicious_bytes
 from inspection.files import existing_file
 from inspection.verdict import inspect_file
-from weights.safe_loading import save_safetensors
 from weights.trial import try_to_load
+from weights.writing import save_safetensors
 
 START, END = "<!-- made by make_table.py -->", "<!-- end of what make_table.py made -->"
 TOOLS = ("torch", "fickling", "picklescan", "modelscan")

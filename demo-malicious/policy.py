@@ -33,7 +33,8 @@ from inspection.report import SAFE, UNKNOWN, UNSAFE, Report
 from inspection.verdict import inspect_file
 from statements import chain
 from statements.attestation import SIGNER
-from weights.safe_loading import Weights, load_model
+from weights.safe_loading import load_model
+from weights.state_dicts import Weights
 
 if sys.version_info >= (3, 11):
     import tomllib

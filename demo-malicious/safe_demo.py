@@ -24,18 +24,12 @@ import torch
 
 import cli
 from create_malicious_model import DEFAULT, malicious_bytes
+from inspection.files import existing_file
 from weights import comparison, shapes
-from weights.safe_loading import (
-    RefusedError,
-    Weights,
-    check_plain,
-    differing_in_file,
-    existing_file,
-    load_pickle,
-    load_safetensors,
-    save_safetensors,
-    sharing,
-)
+from weights.before_loading import RefusedError
+from weights.safe_loading import load_pickle, load_safetensors
+from weights.state_dicts import Weights
+from weights.writing import check_plain, differing_in_file, save_safetensors, sharing
 
 MODEL = Path("safe_model.pt")
 REPEAT = 7

@@ -97,7 +97,7 @@ def work(box: Path, targets: Iterable[str]) -> None:
     if "convert" in targets:
         import torchvision.models  # noqa: F401, PLC0415 (at import it makes a cache folder in /tmp)
     torch.set_num_threads(1)
-    from weights import safe_loading  # noqa: PLC0415
+    from weights import limits  # noqa: PLC0415
 
     scripts = {command(name)[0]: __import__(command(name)[0]) for name in targets}
     answers = os.fdopen(os.dup(1), "w")
@@ -121,7 +121,7 @@ def work(box: Path, targets: Iterable[str]) -> None:
         said = [stream.read().decode(errors="backslashreplace") for stream in streams]
         answer = {"code": code, "stdout": said[0], "stderr": said[1], "events": list(events)}
         if code == 0 and request["target"] in ("inspect", "check", "serve"):
-            with safe_loading.memory_limit(300_000_000):  # of the check, not of the command
+            with limits.memory_limit(300_000_000):  # of the check, not of the command
                 answer["disallowed"] = disallowed_names(Path(request["file"]))
         print(json.dumps(answer), file=answers, flush=True)
 

@@ -17,7 +17,7 @@ from unittest import mock
 import pytest
 import torch
 
-from weights import safe_loading, shapes
+from weights import safe_loading, shapes, writing
 
 Result = subprocess.CompletedProcess[str]
 DEMO = Path(__file__).resolve().parent.parent / "demo-malicious"
@@ -63,7 +63,7 @@ def trained_once(factory: pytest.TempPathFactory) -> Iterator[None]:
 
     def once(progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> torch.nn.Module:
         if not place.exists():
-            safe_loading.save_safetensors(dict(train(progress).state_dict()), place)
+            writing.save_safetensors(dict(train(progress).state_dict()), place)
         else:
             for _ in progress(range(shapes.EPOCHS * shapes.TRAIN_IMAGES // shapes.BATCH)):
                 pass

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import controls
-from weights import safe_loading
+from weights import writing
 
 Table = dict[str, dict[str, str]]
 
@@ -117,6 +117,6 @@ def test_a_backdoored_model_is_found_in_demo_2(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(controls, "POISONED", tmp_path)
     assert controls.find_backdoored(None) is None
     model = tmp_path / "poisoned_model.safetensors"
-    safe_loading.save_safetensors({"a": torch.zeros(1)}, model)
+    writing.save_safetensors({"a": torch.zeros(1)}, model)
     assert controls.find_backdoored(None) == model
     assert controls.find_backdoored(model) == model

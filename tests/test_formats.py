@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import model_files
 
-from inspection import formats, headers, pickle_reader, texts
+from inspection import formats, numpy_header, pickle_reader, texts
 from inspection.folder import inspect_folder
 from inspection.names import is_allowed, is_data
 from inspection.pickle_values import Values
@@ -473,8 +473,8 @@ def test_metadata_of_safetensors(text: str, expected: str) -> None:
     "description", ["|O", [("a", "f4"), ("b", "|O")], [("a", [("b", "O")])], ("O", (2,))]
 )
 def test_arrays_of_objects_at_every_depth(description: object) -> None:
-    assert headers.has_objects(description)
-    assert not headers.has_objects([("a", "<f4"), ("b", "|S3"), ("c", "<U2"), ("d", "|b1")])
+    assert numpy_header.has_objects(description)
+    assert not numpy_header.has_objects([("a", "<f4"), ("b", "|S3"), ("c", "<U2"), ("d", "|b1")])
 
 
 # --- limits follow real models -------------------------------------------------------------------------

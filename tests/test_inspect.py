@@ -27,7 +27,7 @@ import make_table
 from inspection import formats, names, verdict, zips
 from inspection.report import SAFE, UNKNOWN, UNSAFE, Report, Verdict
 from inspection.verdict import inspect_file
-from weights import safe_loading
+from weights import state_dicts, writing
 
 INSPECT = "demo-malicious/inspect_model.py"
 SYSTEM = f"{os.system.__module__}.system"
@@ -56,14 +56,14 @@ def marker(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def weights() -> safe_loading.Weights:
+def weights() -> state_dicts.Weights:
     """A small state dict."""
     torch.manual_seed(1)
     return dict(torch.nn.Linear(3, 4).state_dict())
 
 
 @pytest.fixture
-def model(tmp_path: Path, weights: safe_loading.Weights) -> Path:
+def model(tmp_path: Path, weights: state_dicts.Weights) -> Path:
     """The state dict as a pickle."""
     path = tmp_path / "model.pt"
     torch.save(weights, path)
@@ -71,10 +71,10 @@ def model(tmp_path: Path, weights: safe_loading.Weights) -> Path:
 
 
 @pytest.fixture
-def safe_model(tmp_path: Path, weights: safe_loading.Weights) -> Path:
+def safe_model(tmp_path: Path, weights: state_dicts.Weights) -> Path:
     """The state dict as SafeTensors."""
     path = tmp_path / "model.safetensors"
-    safe_loading.save_safetensors(weights, path)
+    writing.save_safetensors(weights, path)
     return path
 
 
@@ -106,7 +106,7 @@ def test_finds_the_payload_without_running_it(run_main: Run, tmp_path: Path, mar
 
 @pytest.mark.parametrize("kind", ["zip", "legacy"])
 def test_passes_a_clean_state_dict(
-    run_main: Run, tmp_path: Path, weights: safe_loading.Weights, kind: str
+    run_main: Run, tmp_path: Path, weights: state_dicts.Weights, kind: str
 ) -> None:
     path = dump(OrderedDict(weights), tmp_path / "model.pt", kind)
     result = run_main(inspect_model, path)
@@ -192,7 +192,7 @@ def test_the_content_counts_not_the_name(model: Path, safe_model: Path, tmp_path
 
 def test_names_in_a_file_cannot_steer_the_terminal(run_main: Run, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    safe_loading.save_safetensors({"\x1b[2J[/red]": torch.zeros(1)}, path)
+    writing.save_safetensors({"\x1b[2J[/red]": torch.zeros(1)}, path)
     result = run_main(inspect_model, path)
     assert result.returncode == 0, text(result)
     assert "\x1b" not in result.stdout
@@ -264,11 +264,11 @@ def test_plain_text_has_no_colour_and_no_boxes(run_script: Run, model: Path) -> 
 
 
 @pytest.fixture
-def folder(tmp_path: Path, weights: safe_loading.Weights, marker: Path) -> Path:
+def folder(tmp_path: Path, weights: state_dicts.Weights, marker: Path) -> Path:
     """A folder with a clean model, a malicious one, a damaged one, and a file that is not a model."""
     inside = tmp_path / "models"
     (inside / "deeper").mkdir(parents=True)
-    safe_loading.save_safetensors(weights, inside / "clean.safetensors")
+    writing.save_safetensors(weights, inside / "clean.safetensors")
     (inside / "bad.pt").write_bytes(attack.malicious_bytes("system", marker))
     (inside / "deeper" / "damaged.pt").write_bytes(b"PK\x03\x04 and no more")
     (inside / "notes.txt").write_text("not a model")
@@ -361,10 +361,10 @@ BAD = ["missing", "empty folder", "empty", "text", "truncated", "cut at the star
 @pytest.mark.parametrize("kind", [*BAD, "zip without pickle"])
 @pytest.mark.parametrize("good", ["model.pt", "model.safetensors"])
 def test_bad_file(
-    run_main: Run, assert_refused: Refused, weights: safe_loading.Weights, good: str, kind: str
+    run_main: Run, assert_refused: Refused, weights: state_dicts.Weights, good: str, kind: str
 ) -> None:
     folder = Path.cwd()  # run_main works in the test's own folder
-    (safe_loading.save_pickle if good.endswith(".pt") else safe_loading.save_safetensors)(weights, Path(good))
+    (writing.save_pickle if good.endswith(".pt") else writing.save_safetensors)(weights, Path(good))
     path = bad_file(kind, folder / f"bad-{good}", Path(good).read_bytes())
     before = sorted(folder.rglob("*"))
     assert_refused(run_main(inspect_model, path), path)
@@ -474,7 +474,7 @@ def test_no_folder_of_hostile_files_ends_in_a_traceback(
 
 
 def test_mutated_files_never_run_and_never_crash(
-    tmp_path: Path, marker: Path, weights: safe_loading.Weights
+    tmp_path: Path, marker: Path, weights: state_dicts.Weights
 ) -> None:
     """A few hundred damaged files: each ends in a verdict, and no payload runs."""
     payload = attack.payload_for(attack.PLAIN, marker)
@@ -484,7 +484,7 @@ def test_mutated_files_never_run_and_never_crash(
         for kind, suffix in kinds.items()
         for value in (payload, weights if kind in ("zip", "legacy") else {"a": [1.5, "b", payload]})
     ]
-    safe_loading.save_safetensors(weights, tmp_path / "seed")
+    writing.save_safetensors(weights, tmp_path / "seed")
     seeds.append(((tmp_path / "seed").read_bytes(), ".safetensors"))
     rng = random.Random(3)
     seen = set()

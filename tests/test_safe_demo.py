@@ -28,7 +28,8 @@ from safetensors import safe_open
 import cli
 import create_malicious_model as attack
 import safe_demo
-from weights import comparison, difference, safe_loading, shapes
+from inspection import files
+from weights import comparison, difference, safe_loading, shapes, state_dicts, writing
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from malicious_helpers import trained_once
@@ -51,23 +52,23 @@ def safe_here(run_main: Run) -> Run:
 
 
 @pytest.fixture
-def weights() -> safe_loading.Weights:
+def weights() -> state_dicts.Weights:
     """A small state dict."""
     torch.manual_seed(1)
     return dict(torch.nn.Linear(3, 4).state_dict())
 
 
 @pytest.fixture
-def model(tmp_path: Path, weights: safe_loading.Weights) -> Path:
+def model(tmp_path: Path, weights: state_dicts.Weights) -> Path:
     """The state dict as a pickle."""
     return save(weights, tmp_path / "model.pt")
 
 
 @pytest.fixture
-def safe_model(tmp_path: Path, weights: safe_loading.Weights) -> Path:
+def safe_model(tmp_path: Path, weights: state_dicts.Weights) -> Path:
     """The state dict as SafeTensors."""
     path = tmp_path / "model.safetensors"
-    safe_loading.save_safetensors(weights, path)
+    writing.save_safetensors(weights, path)
     return path
 
 
@@ -196,7 +197,7 @@ def test_conversion_is_exact_for_every_kind_of_tensor(safe_here: Run, tmp_path: 
 
 @pytest.mark.parametrize("old_format", [False, True])
 def test_both_pickle_formats(
-    safe_here: Run, tmp_path: Path, weights: safe_loading.Weights, old_format: bool
+    safe_here: Run, tmp_path: Path, weights: state_dicts.Weights, old_format: bool
 ) -> None:
     path = save(weights, tmp_path / "m.pt", _use_new_zipfile_serialization=not old_format)
     assert safe_here("convert", path).returncode == 0
@@ -216,19 +217,19 @@ def test_a_difference_is_named() -> None:
 
 
 def test_a_wrong_conversion_is_noticed(safe_here: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save = safe_loading.save_file
+    save = writing.save_file
 
-    def wrong(weights: safe_loading.Weights, path: Path, metadata: dict[str, str]) -> None:
+    def wrong(weights: state_dicts.Weights, path: Path, metadata: dict[str, str]) -> None:
         save({name: tensor + (name == "bias") for name, tensor in weights.items()}, path, metadata)
 
-    monkeypatch.setattr(safe_loading, "save_file", wrong)
+    monkeypatch.setattr(writing, "save_file", wrong)
     result = safe_here("convert", model)
     assert result.returncode == 1
     assert "Different after the conversion: 'bias'." in result.stdout
 
 
 def test_one_part_of_a_checkpoint(
-    safe_here: Run, assert_refused: Refused, tmp_path: Path, weights: safe_loading.Weights
+    safe_here: Run, assert_refused: Refused, tmp_path: Path, weights: state_dicts.Weights
 ) -> None:
     parameter = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.Adam([parameter])
@@ -258,7 +259,7 @@ def test_only_state_dicts_are_converted(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_part_at_any_depth(safe_here: Run, tmp_path: Path, weights: safe_loading.Weights) -> None:
+def test_a_part_at_any_depth(safe_here: Run, tmp_path: Path, weights: state_dicts.Weights) -> None:
     checkpoint = {"a.b": {"c": {"weights": weights}}, "list": [1], 3: {"ema": weights}}
     path = save(checkpoint, tmp_path / "checkpoint.pt")
     result = safe_here("convert", path)
@@ -281,7 +282,7 @@ def test_a_part_at_any_depth(safe_here: Run, tmp_path: Path, weights: safe_loadi
     ],
 )
 def test_names_that_only_hold_data_can_be_allowed_one_by_one(
-    safe_here: Run, tmp_path: Path, weights: safe_loading.Weights, value: object, names: list[str]
+    safe_here: Run, tmp_path: Path, weights: state_dicts.Weights, value: object, names: list[str]
 ) -> None:
     path = save({"w": weights, "more": value}, tmp_path / "model.pt")
     refused = safe_here("convert", path, "--part", "w")
@@ -432,10 +433,10 @@ def test_compare_measures_each_size(safe_here: Run, tmp_path: Path, monkeypatch:
 def test_load_notices_a_pickle_that_was_changed(safe_here: Run, tmp_path: Path) -> None:
     torch.manual_seed(2)
     weights = dict(shapes.network().state_dict())
-    safe_loading.save_safetensors(weights, tmp_path / "mine.safetensors")
+    writing.save_safetensors(weights, tmp_path / "mine.safetensors")
     assert "to compare with" in safe_here("load", "mine.safetensors").stdout
     weights["fc.bias"] = weights["fc.bias"] + 1
-    safe_loading.save_pickle(weights, tmp_path / "mine.pt")
+    writing.save_pickle(weights, tmp_path / "mine.pt")
     result = safe_here("load", "--model", "mine.safetensors")
     assert result.returncode == 1, result
     assert "Outputs differ" in result.stdout
@@ -488,9 +489,9 @@ BAD = [
 
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_files(safe_here: Run, assert_refused: Refused, tmp_path: Path, model: Path, kind: str) -> None:
-    good = safe_loading.existing_file(model).read_bytes()
+    good = files.existing_file(model).read_bytes()
     pickle = bad_file(kind, tmp_path / "bad.pt", good)
-    safe_loading.save_safetensors(safe_loading.load_pickle(model), tmp_path / "good.safetensors")
+    writing.save_safetensors(safe_loading.load_pickle(model), tmp_path / "good.safetensors")
     safe = bad_file(kind, tmp_path / "bad2.safetensors", (tmp_path / "good.safetensors").read_bytes())
     before = sorted(tmp_path.rglob("*"))
     for command in (
@@ -682,7 +683,7 @@ def test_hostile_safetensors(safe_here: Run, assert_refused: Refused, tmp_path: 
     assert_refused(safe_here("load", path), path)
 
 
-def test_mutated_files_never_run_and_never_crash(tmp_path: Path, weights: safe_loading.Weights) -> None:
+def test_mutated_files_never_run_and_never_crash(tmp_path: Path, weights: state_dicts.Weights) -> None:
     """A few hundred damaged files: each is read, or ends in one sentence, and no payload runs."""
     marker = tmp_path / "marker"
     seeds = [attack.malicious_bytes(name, marker) for name in ("system", "system-legacy", "joblib", "nested")]
@@ -694,7 +695,7 @@ def test_mutated_files_never_run_and_never_crash(tmp_path: Path, weights: safe_l
         file = io.BytesIO()
         torch.save(weights, file, _use_new_zipfile_serialization=not old_format)
         seeds.append(file.getvalue())
-    safe_loading.save_safetensors(weights, tmp_path / "seed")
+    writing.save_safetensors(weights, tmp_path / "seed")
     safe = (tmp_path / "seed").read_bytes()
     rng = random.Random(3)
     refused = 0

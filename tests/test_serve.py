@@ -34,7 +34,7 @@ import policy
 import serve
 import sign_model
 import variants
-from weights import safe_loading, shapes
+from weights import shapes, writing
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from malicious_helpers import trained_once
@@ -63,9 +63,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prepared")
     sign_model.keygen(folder / "signer.key", folder / "signer.pub")
     shutil.copy(DEMO / "policy.toml", folder)
-    safe_loading.save_safetensors(dict(variants.trained().state_dict()), folder / SAFE)
+    writing.save_safetensors(dict(variants.trained().state_dict()), folder / SAFE)
     torch.manual_seed(9)
-    safe_loading.save_safetensors(dict(shapes.network().state_dict()), folder / OTHER)
+    writing.save_safetensors(dict(shapes.network().state_dict()), folder / OTHER)
     trust(folder, SAFE)
     trust(folder, OTHER)
     return folder
@@ -126,7 +126,7 @@ def test_each_check_fails_alone(folder: Path) -> None:
     sign_model.keygen(stranger, folder / "stranger.pub")
     sign_model.sign(folder / "plain.safetensors", stranger)
     assert failed(folder, "plain.safetensors") == ["signature"]
-    safe_loading.save_safetensors({"weight": torch.zeros(3)}, folder / "new.safetensors")
+    writing.save_safetensors({"weight": torch.zeros(3)}, folder / "new.safetensors")
     sign_model.sign(folder / "new.safetensors", folder / "signer.key")
     assert failed(folder, "new.safetensors") == ["digest"]
     set_rule(folder, "max_bytes", "1000")
@@ -570,11 +570,11 @@ def test_models_of_another_kind(server: Running, folder: Path, kind: str) -> Non
     if kind == "not a state dict":
         torch.save([1, 2, 3], path)
     elif kind == "other network":
-        safe_loading.save_safetensors(dict(torch.nn.Linear(2, 2).state_dict()), path)
+        writing.save_safetensors(dict(torch.nn.Linear(2, 2).state_dict()), path)
     else:
         weights = shapes.network().state_dict()
         weights["fc.bias"] = torch.full((3,), float("nan"))
-        safe_loading.save_safetensors(dict(weights), path)
+        writing.save_safetensors(dict(weights), path)
     trust(folder, path.name)
     if kind == "no numbers":  # fits, so it is loaded; but its answers are not passed on
         assert server.load(path.name)[0] == 200

@@ -5,6 +5,7 @@ Helper module, not a command.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from inspection.pickle_reader import MOST_INSTRUCTIONS, Buffer
@@ -38,10 +39,9 @@ class Content:
         """Empty findings for a part, with the same limits."""
         return type(self)(instructions=self.instructions, kept=self.kept)
 
-    def look(self, data: Buffer, where: str, depth: int) -> None:
-        """Try every format on a part. Set by formats.py, which knows them all."""
-        raise NotImplementedError
-
     def add(self, answer: str, reason: str, where: str = "", help: str = "") -> None:
         """Note one finding."""
         self.findings.append(Finding(answer, reason, where, help))
+
+
+Look = Callable[[Buffer, str, Content], None]  # tries every format on a part: bytes, its place, findings

@@ -5,7 +5,8 @@ Helper module, not a command.
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
 
 import cli
 
@@ -41,3 +42,9 @@ def every_file(folder: Path) -> list[Path]:
     if not found:
         raise cli.UserError(f"{folder} holds no file: name a folder with a model.")
     return found
+
+
+def leaves_folder(path: str) -> bool:
+    """Whether a path that stands in a model leads out of the model's folder, on any system."""
+    parts = PurePosixPath(path.replace("\\", "/"))
+    return parts.is_absolute() or ".." in parts.parts or bool(re.match(r"[A-Za-z]:", path)) or "\0" in path

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from inspection.headers import ALL_OF_IT, is_onnx, leaves_folder, onnx_parts
+from inspection.files import leaves_folder
 from inspection.names import few
+from inspection.onnx_graph import ALL_OF_IT, is_onnx, onnx_parts
 from inspection.plain_texts import check_text, is_text
 from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge, Finding, Report
 from inspection.texts import dictionaries

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from inspection import headers
-from inspection.content import MB, Content
+from inspection import gguf, numpy_header, onnx_graph, protobuf, safetensors_header
+from inspection.content import MB, Content, Look
 from inspection.keras import KERAS_RUNS
 from inspection.pickle_reader import MOST_INSTRUCTIONS, Buffer, TooLong
 from inspection.pickles import bare_pickles, stream
@@ -20,29 +20,27 @@ from inspection.wrappers import check_compressed, check_tar, compression, fits_t
 from inspection.zips import HDF5, NPY, SENDER, WRONG_SIZE, check_zip, fits_zip, inside
 
 SAFETENSORS = "SafeTensors"
+Check = Callable[[Buffer, str, Content, Look], str]
 MOST_DEPTH = 5  # archives in archives
-
-
-class File(Content):
-    """The findings of a file; it can look at its own parts."""
-
-    def look(self, data: Buffer, where: str, depth: int) -> None:
-        look(data, where, self, depth)
 
 
 def look(data: Buffer, where: str = "", content: Content | None = None, depth: int = 0) -> Content:
     """Try every format on these bytes. The findings stand in the content; an empty list means: none fits."""
-    content = content or File()
+    content = content or Content()
     if depth > MOST_DEPTH:
         content.add(UNKNOWN, f"it has more than {MOST_DEPTH} archives in each other", where)
         return content
+
+    def deeper(part: Buffer, place: str, findings: Content) -> None:
+        look(part, place, findings, depth + 1)
+
     found: list[str] = []
     for usual_name, fits, check in READERS:
         if not fits(data):
             continue
         name = usual_name
         try:
-            name = check(data, where, content, depth) or usual_name
+            name = check(data, where, content, deeper) or usual_name
         except CannotJudge as error:
             content.limit = True
             content.add(UNKNOWN, str(error), where)
@@ -64,23 +62,23 @@ def look(data: Buffer, where: str = "", content: Content | None = None, depth: i
     return content
 
 
-def check_safetensors(data: Buffer, where: str, content: Content, depth: int) -> str:
-    rows, finding = headers.safetensors(data)
+def check_safetensors(data: Buffer, where: str, content: Content, deeper: Look) -> str:
+    rows, finding = safetensors_header.safetensors(data)
     content.tensors += rows
     content.findings.append(finding.inside(where) if where else finding)
     return SAFETENSORS
 
 
-def check_npy(data: Buffer, where: str, content: Content, depth: int) -> str:
+def check_npy(data: Buffer, where: str, content: Content, deeper: Look) -> str:
     """An array file. An array of objects is a pickle behind the header."""
-    header, start = headers.npy_header(data)
-    if headers.has_objects(header.get("descr")):
+    header, start = numpy_header.npy_header(data)
+    if numpy_header.has_objects(header.get("descr")):
         content.notes.append(
             "it is an array of objects, which is a pickle: numpy.load runs it with allow_pickle=True"
         )
         stream(data, start, inside(where, "array of objects") if where else "array of objects", content)
         return "NumPy array of objects"
-    size = headers.array_bytes(header)
+    size = numpy_header.array_bytes(header)
     if start + size != len(data):
         content.add(UNKNOWN, WRONG_SIZE, where)
     else:
@@ -88,8 +86,8 @@ def check_npy(data: Buffer, where: str, content: Content, depth: int) -> str:
     return "NumPy array"
 
 
-def check_with(reader: Callable[[Buffer], Finding]) -> Callable[[Buffer, str, Content, int], str]:
-    def check(data: Buffer, where: str, content: Content, depth: int) -> str:
+def check_with(reader: Callable[[Buffer], Finding]) -> Check:
+    def check(data: Buffer, where: str, content: Content, deeper: Look) -> str:
         finding = reader(data)
         content.findings.append(finding.inside(where) if where else finding)
         return ""
@@ -107,7 +105,7 @@ def hdf5_places(data: Buffer) -> int:
     return -1
 
 
-def check_hdf5(data: Buffer, where: str, content: Content, depth: int) -> str:
+def check_hdf5(data: Buffer, where: str, content: Content, deeper: Look) -> str:
     """HDF5: recognised, searched for a Lambda layer, and not judged beyond that."""
     if hdf5_places(data) > 0:
         content.add(UNKNOWN, "it is HDF5 behind something else", where)
@@ -137,7 +135,7 @@ def keras_layers(data: Buffer) -> tuple[bool, str]:
     return keras, ""
 
 
-def check_saved_model(data: Buffer, where: str, content: Content, depth: int) -> str:
+def check_saved_model(data: Buffer, where: str, content: Content, deeper: Look) -> str:
     """TensorFlow: recognised, searched for a Lambda layer of Keras, and not judged beyond that."""
     keras, runs = keras_layers(data)
     if runs:
@@ -157,8 +155,8 @@ def magic(*starts: bytes, at: int = 0) -> Callable[[Buffer], bool]:
     return lambda data: bytes(data[at : at + 16]).startswith(starts)
 
 
-def refuse(answer: str, reason: str, help: str = "") -> Callable[[Buffer, str, Content, int], str]:
-    def check(data: Buffer, where: str, content: Content, depth: int) -> str:
+def refuse(answer: str, reason: str, help: str = "") -> Check:
+    def check(data: Buffer, where: str, content: Content, deeper: Look) -> str:
         content.add(answer, reason, where, help)
         return ""
 
@@ -169,18 +167,18 @@ KERAS_LAYER = re.compile(rb'"class_name"\s*:\s*"(Lambda|TFSMLayer|TorchModuleWra
 LFS = b"version https://git-lfs.github.com/spec/"
 UNPACK = "Unpack it and inspect the folder."
 # name, does it fit, check: adds findings and may give a better name
-READERS: list[tuple[str, Callable[[Buffer], bool], Callable[[Buffer, str, Content, int], str]]] = [
+READERS: list[tuple[str, Callable[[Buffer], bool], Check]] = [
     ("zip archive", fits_zip, check_zip),
-    (SAFETENSORS, headers.is_safetensors, check_safetensors),
+    (SAFETENSORS, safetensors_header.is_safetensors, check_safetensors),
     ("tar archive", fits_tar, check_tar),
     ("compressed", lambda data: bool(compression(data)), check_compressed),
     ("NumPy array", magic(NPY), check_npy),
     ("HDF5", lambda data: hdf5_places(data) >= 0, check_hdf5),
-    ("GGUF", magic(b"GGUF"), check_with(headers.gguf)),
-    ("ONNX", headers.is_onnx, check_with(headers.onnx)),
-    ("SentencePiece vocabulary", headers.is_vocabulary, refuse(
+    ("GGUF", magic(b"GGUF"), check_with(gguf.gguf)),
+    ("ONNX", onnx_graph.is_onnx, check_with(onnx_graph.onnx)),
+    ("SentencePiece vocabulary", protobuf.is_vocabulary, refuse(
         SAFE, "it is a vocabulary of SentencePiece: texts and scores")),
-    ("TensorFlow graph or SavedModel", headers.is_saved_model, check_saved_model),
+    ("TensorFlow graph or SavedModel", protobuf.is_saved_model, check_saved_model),
     ("pointer of Git LFS", lambda data: bytes(data[0:42]).startswith(LFS), refuse(
         UNKNOWN, "it is a pointer of Git LFS: the file itself is not here",
         "Get it with `git lfs pull`, or download it, and inspect it then.")),

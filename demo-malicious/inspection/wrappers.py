@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from inspection import archives, raw_numbers
-from inspection.content import MB, Content
+from inspection.content import MB, Content, Look
 from inspection.pickle_reader import Buffer, TooLong, walk
 from inspection.pickles import MOST_PICKLES, check_names, one_pickle
 from inspection.plain_texts import printable
@@ -45,7 +45,7 @@ def fits_tar(data: Buffer) -> bool:
         return False
 
 
-def check_tar(data: Buffer, where: str, content: Content, depth: int) -> str:
+def check_tar(data: Buffer, where: str, content: Content, look: Look) -> str:
     """A tar archive: of PyTorch before 0.4, of NeMo, or of anything. Members are judged one by one."""
     parts: list[tuple[str, bytes]] = []
     old = False
@@ -71,7 +71,7 @@ def check_tar(data: Buffer, where: str, content: Content, depth: int) -> str:
                     if old and name in OLD_TAR:
                         parts.append((name, part))
                     else:
-                        check_part(part, place, content, depth)
+                        check_part(part, place, content, look)
     except (tarfile.TarError, OSError, ValueError, EOFError, OverflowError) as error:
         raise CannotJudge("it is a tar archive that is damaged") from error
     if not old:
@@ -171,14 +171,14 @@ def compression(data: Buffer) -> str:
     return ""
 
 
-def check_compressed(data: Buffer, where: str, content: Content, depth: int) -> str:
+def check_compressed(data: Buffer, where: str, content: Content, look: Look) -> str:
     """Unpack, within limits, and check what comes out: compressed joblib, pickle or tar."""
     name = compression(data)
     inner, trouble = unpack(data, name)
     if trouble:
         content.add(UNKNOWN, trouble, where)
     before = content.part()
-    before.look(inner, inside(where, f"unpacked ({name})") if where else f"unpacked ({name})", depth + 1)
+    look(inner, inside(where, f"unpacked ({name})") if where else f"unpacked ({name})", before)
     content.instructions, content.kept = before.instructions, before.kept
     content.findings += before.findings
     content.names |= before.names

@@ -10,9 +10,9 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from inspection import archives, headers
+from inspection import archives, numpy_header
 from inspection.archives import Zip
-from inspection.content import Content
+from inspection.content import Content, Look
 from inspection.keras import keras_config
 from inspection.names import disallowed, few
 from inspection.pickle_reader import Buffer, walk
@@ -40,7 +40,7 @@ def is_zip_at_end(data: Buffer) -> bool:
         return True
 
 
-def check_zip(data: Buffer, where: str, content: Content, depth: int) -> str:
+def check_zip(data: Buffer, where: str, content: Content, look: Look) -> str:
     """Find out what kind of zip file it is, and check every member that this kind does not explain."""
     archive = archives.open_zip(data)
     content.members += len(archive.members)
@@ -58,7 +58,7 @@ def check_zip(data: Buffer, where: str, content: Content, depth: int) -> str:
     if bytes(data[0:4]) != archives.LOCAL:
         content.add(UNKNOWN, "it is a zip file behind something else", where)
     if not kinds:
-        check_members(archive, where, content, depth, set())
+        check_members(archive, where, content, look, set())
         content.add(
             UNKNOWN,
             f"it is a zip archive of {len(names)} files and not a model format: unpack it and "
@@ -67,7 +67,7 @@ def check_zip(data: Buffer, where: str, content: Content, depth: int) -> str:
         )
         return "zip archive"
     for kind in kinds:
-        kind.check(archive, where, content, depth)
+        kind.check(archive, where, content, look)
     if len(kinds) > 1:
         both = " and ".join(kind.name for kind in kinds)
         content.add(UNKNOWN, f"it is {both} at once, and which one counts is up to the reader", where)
@@ -88,7 +88,7 @@ def read_member(archive: Zip, member: zipfile.ZipInfo, place: str, content: Cont
         return None
 
 
-def check_members(archive: Zip, where: str, content: Content, depth: int, explained: set[str]) -> None:
+def check_members(archive: Zip, where: str, content: Content, look: Look, explained: set[str]) -> None:
     """Check every member that the format does not explain, as a file of its own."""
     for member in archive.members:
         if member.filename in explained or member.filename.endswith("/"):
@@ -97,13 +97,13 @@ def check_members(archive: Zip, where: str, content: Content, depth: int, explai
         part = read_member(archive, member, place, content)
         if part is None:
             continue
-        check_part(part, place, content, depth)
+        check_part(part, place, content, look)
 
 
-def check_part(part: bytes, place: str, content: Content, depth: int) -> None:
+def check_part(part: bytes, place: str, content: Content, look: Look) -> None:
     """Check one part of an archive: as any format that fits, or as text."""
     before = len(content.findings)
-    content.look(part, place, depth + 1)
+    look(part, place, content)
     if len(content.findings) > before or not part:
         return
     if is_text(part):
@@ -141,7 +141,7 @@ def torch_members(archive: Zip) -> tuple[str, set[str]]:
     }
 
 
-def check_torch(archive: Zip, where: str, content: Content, depth: int) -> None:
+def check_torch(archive: Zip, where: str, content: Content, look: Look) -> None:
     """The zip file of torch.save: one pickle, numbers, a few settings. Anything else is not explained."""
     _, explained = torch_members(archive)
     for member in archive.members:
@@ -162,12 +162,12 @@ def check_torch(archive: Zip, where: str, content: Content, depth: int) -> None:
                     place,
                 )
             continue
-        check_part(part, place, content, depth)
+        check_part(part, place, content, look)
         if not member.filename.lower().endswith((".json", ".txt", ".md", ".yaml", ".yml")):
             content.add(UNKNOWN, "it is a part that torch.save does not write", place)
 
 
-def check_torchscript(archive: Zip, where: str, content: Content, depth: int) -> None:
+def check_torchscript(archive: Zip, where: str, content: Content, look: Look) -> None:
     """TorchScript: a program of its own for torch.jit.load. Python does not run its pickles."""
     for member in archive.members:
         if not member.filename.lower().endswith((".pkl", ".pickle")):
@@ -197,7 +197,7 @@ def check_torchscript(archive: Zip, where: str, content: Content, depth: int) ->
     )
 
 
-def check_pt2(archive: Zip, where: str, content: Content, depth: int) -> None:
+def check_pt2(archive: Zip, where: str, content: Content, look: Look) -> None:
     """torch.export's archive: a member can be an archive itself, and the loader unpickles some."""
     for member in archive.members:
         name = member.filename.lower()
@@ -214,7 +214,7 @@ def check_pt2(archive: Zip, where: str, content: Content, depth: int) -> None:
             )
             continue
         before = len(content.findings)
-        content.look(part, place, depth + 1)
+        look(part, place, content)
         if (
             len(content.findings) == before
             and not is_text(part)
@@ -231,9 +231,9 @@ def check_pt2(archive: Zip, where: str, content: Content, depth: int) -> None:
     )
 
 
-def check_package(archive: Zip, where: str, content: Content, depth: int) -> None:
+def check_package(archive: Zip, where: str, content: Content, look: Look) -> None:
     """torch.package: Python source and pickles that import it."""
-    check_members(archive, where, content, depth, set())
+    check_members(archive, where, content, look, set())
     content.add(
         UNSAFE,
         "it is an archive of torch.package, which brings Python code and runs it when it is imported",
@@ -241,7 +241,7 @@ def check_package(archive: Zip, where: str, content: Content, depth: int) -> Non
     )
 
 
-def check_npz(archive: Zip, where: str, content: Content, depth: int) -> None:
+def check_npz(archive: Zip, where: str, content: Content, look: Look) -> None:
     """NumPy's archive of arrays: each member is an array file, and arrays of objects are pickles."""
     for member in archive.members:
         place = inside(where, member.filename)
@@ -249,19 +249,21 @@ def check_npz(archive: Zip, where: str, content: Content, depth: int) -> None:
         try:
             if head[:6] == NPY:
                 # the numbers need not be unpacked: only arrays of objects hold more than numbers
-                header, start = headers.npy_header(head if member.file_size > 4096 else archive.read(member))
-                if not headers.has_objects(header.get("descr")):
-                    if start + headers.array_bytes(header) == member.file_size:
+                header, start = numpy_header.npy_header(
+                    head if member.file_size > 4096 else archive.read(member)
+                )
+                if not numpy_header.has_objects(header.get("descr")):
+                    if start + numpy_header.array_bytes(header) == member.file_size:
                         content.add(SAFE, "it is an array of numbers", place)
                     else:
                         content.add(UNKNOWN, WRONG_SIZE, place)
                     continue
-            check_part(archive.read(member), place, content, depth)
+            check_part(archive.read(member), place, content, look)
         except CannotJudge as error:
             content.add(UNKNOWN, str(error), place)
 
 
-def check_keras(archive: Zip, where: str, content: Content, depth: int) -> None:
+def check_keras(archive: Zip, where: str, content: Content, look: Look) -> None:
     """Keras 3: the configuration says which layers are made, the weights are HDF5."""
     for member in archive.members:
         place, name = inside(where, member.filename), member.filename.lower()
@@ -279,16 +281,16 @@ def check_keras(archive: Zip, where: str, content: Content, depth: int) -> None:
             elif name.endswith("metadata.json"):
                 archive.read(member)
             else:
-                check_part(archive.read(member), place, content, depth)
+                check_part(archive.read(member), place, content, look)
         except CannotJudge as error:
             content.add(UNKNOWN, str(error), place)
 
 
-def not_judged(what: str, tool: str) -> Callable[[Zip, str, Content, int], None]:
+def not_judged(what: str, tool: str) -> Callable[[Zip, str, Content, Look], None]:
     """A kind of zip file that is recognised and not judged; its parts are looked at all the same."""
 
-    def check(archive: Zip, where: str, content: Content, depth: int) -> None:
-        check_members(archive, where, content, depth, set())
+    def check(archive: Zip, where: str, content: Content, look: Look) -> None:
+        check_members(archive, where, content, look, set())
         content.add(UNKNOWN, f"it is {what}, which is not judged here", where, tool)
 
     return check
@@ -300,7 +302,7 @@ class ZipKind:
 
     name: str
     fits: Callable[[set[str], set[str]], bool]
-    check: Callable[[Zip, str, Content, int], None]
+    check: Callable[[Zip, str, Content, Look], None]
 
 
 def has_code(inner: set[str]) -> bool:

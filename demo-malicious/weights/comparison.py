@@ -19,7 +19,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import cli
-from weights.safe_loading import Weights, load_pickle, load_safetensors, save_pickle, save_safetensors
+from weights.safe_loading import load_pickle, load_safetensors
+from weights.state_dicts import Weights
+from weights.writing import save_pickle, save_safetensors
 
 TENSORS = 60  # in each of the random models
 SIZES = {"1 MB": 1_000_000, "45 MB (as a ResNet18)": 45_000_000, "100 MB (as a ResNet50)": 100_000_000}

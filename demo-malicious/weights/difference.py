@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from weights.safe_loading import Weights
+from weights.state_dicts import Weights
 
 
 def differing(first: Weights, second: Weights) -> list[str]:

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 import cli
-from weights.safe_loading import Weights
+from weights.state_dicts import Weights
 
 CLASSES = ("circle", "triangle", "square")
 SIZE = 32  # pixels, width and height

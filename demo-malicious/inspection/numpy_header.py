@@ -1,0 +1,66 @@
+"""The header of a NumPy array file: whether Python objects follow, and how many bytes of numbers.
+
+Helper module, not a command. Nothing is evaluated: the header is a literal.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from inspection.pickle_reader import Buffer
+from inspection.report import CannotJudge
+
+
+def npy_header(data: Buffer) -> tuple[dict[str, object], int]:
+    """The header of an array file, and where its data begins. Raises CannotJudge."""
+    import ast  # noqa: PLC0415 (only here)
+
+    bad = CannotJudge("it is a NumPy array file that is damaged")
+    head = data[0:12]
+    try:
+        wide = head[6] > 1
+        size, start = struct.unpack_from("<I" if wide else "<H", head, 8)[0], 12 if wide else 10
+        if size > 1_000_000 or start + size > len(data):
+            raise bad
+        found = ast.literal_eval(
+            bytes(data[start : start + size]).decode("utf-8" if head[6] > 2 else "latin1").strip()
+        )
+        if not isinstance(found, dict) or set(found) != {"descr", "fortran_order", "shape"}:
+            raise bad  # NumPy refuses it, too
+        return found, start + size
+    except (
+        ValueError,
+        SyntaxError,
+        IndexError,
+        struct.error,
+        RecursionError,
+        MemoryError,
+        TypeError,
+    ) as error:
+        raise bad from error
+
+
+def array_bytes(header: dict[str, object]) -> int:
+    """How many bytes the numbers of an array take. Raises CannotJudge for a header that makes no sense."""
+    from numpy.lib.format import descr_to_dtype  # noqa: PLC0415 (only here)
+
+    try:
+        description: Any = header["descr"]
+        size, shape = descr_to_dtype(description).itemsize, header["shape"]
+        if not isinstance(shape, tuple) or not all(type(number) is int and number >= 0 for number in shape):
+            raise ValueError
+        for number in shape:
+            size = min(size * number, 2**62)
+    except Exception as error:  # NumPy raises many kinds for a type that it does not know
+        raise CannotJudge("it is a NumPy array file that is damaged") from error
+    return size
+
+
+def has_objects(description: object) -> bool:
+    """Whether the type of an array, at any depth, is or has Python objects: then a pickle follows."""
+    if isinstance(description, str):
+        return "O" in description.upper().replace("BOOL", "")
+    if isinstance(description, (list, tuple)):
+        return any(has_objects(part) for part in description)
+    return not isinstance(description, (int, type(None)))
