@@ -21,7 +21,7 @@ import serve
 import sign_model
 from statements import attestation, chain, predicates
 from statements.attestation import ENDING, SIGNER
-from weights import safe_loading, served, shapes
+from weights import served, shapes, writing
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "demo-malicious"
@@ -41,7 +41,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for seed, name in enumerate((MODEL, OTHER)):
         torch.manual_seed(seed)
         network = shapes.network(classes=len(served.SIGNS.classes))
-        safe_loading.save_safetensors(dict(network.state_dict()), folder / name)
+        writing.save_safetensors(dict(network.state_dict()), folder / name)
         sign_model.sign(folder / name, folder / "keys/release.key")
         policy.allow(folder / name, rules)
     company.state(folder / MODEL, folder / "evidence", controls.NOTHING)

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from weights import shapes
-from weights.safe_loading import Weights
+from weights.state_dicts import Weights
 
 
 @dataclass(frozen=True)
