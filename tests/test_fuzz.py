@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -165,3 +166,13 @@ def test_the_bombs_are_real(tmp_path: Path) -> None:
         assert archive.getinfo("archive/data/0").file_size == fuzz_files.BOMB
         with archive.open("archive/data/0") as member:
             assert member.read(2**24) == bytes(2**24)  # not all of it
+
+
+def test_a_short_coverage_guided_run(tmp_path: Path) -> None:
+    """Where atheris is installed; it is not among the project's tools."""
+    pytest.importorskip("atheris", reason="atheris is not installed (fuzz_coverage.py says how)")
+    script = Path(__file__).resolve().parent / "fuzz_coverage.py"
+    command = [sys.executable, str(script), str(tmp_path / "corpus"), "-runs=300", "-max_len=20000"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Done 300 runs" in done.stderr
