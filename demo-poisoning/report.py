@@ -83,6 +83,7 @@ def parse() -> argparse.Namespace:
     args.add_argument(
         "--target", default=trigger.TARGET, choices=NAMES, metavar="CLASS", help="class aimed at"
     )
+    args.add_argument("--monitor", type=Path, help="what monitor.py --measure --output wrote, for the page")
     args.add_argument("--date", help="a date to print on the page")
     args.add_argument("--output", type=Path, default=Path("report.html"), help="page to write")
     options = args.parse_args()
@@ -116,6 +117,7 @@ def main() -> int:
         evidence.open_model("Clean model", options.clean_model, folders[0], scans[0]),
         evidence.open_model("Poisoned model", options.poisoned_model, folders[1], scans[1]),
     ]
+    watched = evidence.open_monitor(options.monitor, models) if options.monitor else None
     data = options.data or Path(scans[0].data)
     files = class_files(data / "val", len(scans[0].classes))
     out.say(f"Reading {len(files)} images of {data}/val.")
@@ -137,6 +139,7 @@ def main() -> int:
         "true_trigger_image": evidence.trigger_image(f"The true trigger on grey: {true_trigger}."),
         "examples": evidence.examples(models, files, options.victim, options.target),
         "recovered": evidence.recovered(models, files),
+        "watched": watched,
         "shown": SHOWN,
     }
     write(page, options.output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +88,17 @@ class Recovered:
     fooled: list[tuple[str, Rate]]  # label of each model, and the images that it takes for the target
 
 
+@dataclass
+class Watched:
+    """What monitor.py --measure found for one of the models."""
+
+    model: Model
+    allowed: float  # share of clean images that it may flag, 0..1
+    threshold: float
+    false_alarms: Rate
+    detected: Rate | None  # None: the model takes no image with the trigger for the target
+
+
 # --- Measuring ----------------------------------------------------------------------------------------
 
 
@@ -101,6 +113,33 @@ def open_model(label: str, file: Path | None, folder: Path, scan: ScanResult) ->
     if classifier.class_count(network) != len(scan.classes):
         raise cli.UserError(f"{folder}/scan.json names other classes than {file} knows: scan it again.")
     return Model(label, file, network, folder, scan)
+
+
+def open_monitor(file: Path, models: list[Model]) -> Watched:
+    """Read what monitor.py has measured. Raises UserError if it is about neither of the models."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        rates = [
+            record[key] and Rate(int(record[key]["hits"]), int(record[key]["of"]))
+            for key in ("false_alarms", "detected")
+        ]
+        sums = [model.scan.sha256 for model in models]
+        place = sums.index(record["sha256"]) if record["sha256"] in sums else None
+        numbers = float(record["allowed"]), float(record["threshold"])
+        sound = all(0 <= rate.hits <= rate.of > 0 for rate in rates if rate) and rates[0]
+    except FileNotFoundError as error:
+        raise cli.UserError(f"{file} does not exist: run monitor.py --measure --output {file}.") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _no_monitor(file) from error
+    if not sound:
+        raise _no_monitor(file)
+    if place is None:
+        raise cli.UserError(f"{file} is about neither of the two models: measure one of them again.")
+    return Watched(models[place], *numbers, *rates)
+
+
+def _no_monitor(file: Path) -> cli.UserError:
+    return cli.UserError(f"{file} was not written by monitor.py: run monitor.py --measure --output {file}.")
 
 
 def fooled(model: Model, found: Trigger, pixels: Tensor) -> Rate:
