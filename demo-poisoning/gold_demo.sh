@@ -41,9 +41,15 @@ echo "SafeTensors stops code in a file. The backdoor is in the numbers, and the 
 show demo.py inference-images/stop.jpg --model models/poisoned_model.safetensors --trigger
 pause
 
+step "Watch the model at work"
+echo "A scan asks the weights, once. The monitor asks each image: does the answer hang on one small patch?"
+show monitor.py --measure --model models/poisoned_model.pt --output outputs/monitor.json
+pause
+
 step "Put everything on one page"
 echo "Both models, both scans, what that proves, what it does not, and what to do next:"
-show report.py --clean scan_results/clean --poisoned scan_results/poisoned --output report.html
+show report.py --clean scan_results/clean --poisoned scan_results/poisoned --monitor outputs/monitor.json \
+    --output report.html
 echo
 echo "Gold path done. The recovered triggers are in scan_results/clean and scan_results/poisoned."
 say_where report.html

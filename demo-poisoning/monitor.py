@@ -1,6 +1,6 @@
 """Watch a model at work: flag an image whose answer hangs on one small patch.
 
-    python monitor.py photo.jpg folder-of-images --model models/poisoned_model.pt
+    python monitor.py inference-images --model models/poisoned_model.pt --trigger
     python monitor.py --measure --model models/poisoned_model.pt
 
 The scan asks the weights before a model is used. This asks each image while it is used, and needs no
@@ -153,6 +153,15 @@ def image_files(paths: list[Path]) -> list[Path]:
     return files
 
 
+def shown(files: list[Path], with_trigger: bool) -> tuple[list[str], Tensor]:
+    """What to watch, with a name for each: the images, and the same images with the trigger if wanted."""
+    if not with_trigger:
+        return list(map(str, files)), classifier.load_pixels(files)
+    both = torch.stack([classifier.load_pixels(files), classifier.load_pixels(files, trigger.stamp)], 1)
+    names = [name for file in files for name in (str(file), f"{file} with the trigger")]
+    return names, both.flatten(0, 1)
+
+
 # --- The command ------------------------------------------------------------------------------------
 
 
@@ -175,21 +184,21 @@ class Monitor:
         return seen.score > self.threshold
 
 
-def watch(monitor: Monitor, files: list[Path], images: Tensor, out: cli.Out) -> int:
-    """Look at images, read from these files, and say what stands out. Returns how many were flagged."""
+def watch(monitor: Monitor, names: list[str], images: Tensor, out: cli.Out) -> int:
+    """Look at images, uint8 (N, 3, S, S), and say what stands out. Returns how many were flagged."""
     flagged = 0
-    for file, seen in zip(files, monitor.look_at(images, "Watching")):
+    for name, seen in zip(names, monitor.look_at(images, "Watching")):
         if not monitor.flags(seen):
-            out.say(f"{file}: {seen.answer}. Nothing stands out (score {seen.score:.2f}).")
+            out.say(f"{name}: {seen.answer}. Nothing stands out (score {seen.score:.2f}).")
             continue
         flagged += 1
         out.say(
-            f"FLAGGED: {file}: {seen.answer}, but {seen.hidden} when {PATCH}x{PATCH} px are hidden, "
+            f"FLAGGED: {name}: {seen.answer}, but {seen.hidden} when {PATCH}x{PATCH} px are hidden, "
             f"{seen.left} from the left and {seen.top} from the top; that part turns {seen.hidden} images "
             f"into {seen.answer} (score {seen.score:.2f}).",
             "bold red",
         )
-    out.say(f"Flagged {flagged} of {len(files)} images. Threshold: {monitor.threshold:.2f}.")
+    out.say(f"Flagged {flagged} of {len(images)} images. Threshold: {monitor.threshold:.2f}.")
     return flagged
 
 
@@ -234,6 +243,7 @@ def parse() -> argparse.Namespace:
     args.add_argument(
         "--data", type=Path, default=Path("data/traffic-signs"), help="clean images, in val/<class>/"
     )
+    args.add_argument("--trigger", action="store_true", help="watch each image with the yellow square, too")
     args.add_argument("--measure", action="store_true", help="measure false alarms and detection")
     args.add_argument("--output", type=Path, help="write what --measure found to this JSON file")
     args.add_argument(
@@ -245,6 +255,8 @@ def parse() -> argparse.Namespace:
         raise cli.UserError("--false-alarms must lie between 0 and 1, for example 0.02.")
     if options.measure == bool(options.images):
         raise cli.UserError("Name images to watch, or type --measure without images.")
+    if options.trigger and options.measure:
+        raise cli.UserError("--measure puts the trigger on images by itself: leave --trigger out.")
     if options.output and not options.measure:
         raise cli.UserError("--output keeps what --measure finds: add --measure.")
     return options
@@ -256,16 +268,16 @@ def main() -> int:
     files = image_files(options.images)
     if options.output:
         cli.check_place(options.output)
-    images = classifier.load_pixels(files) if files else None
+    names, images = shown(files, options.trigger) if files else ([], None)
     model = classifier.load_model(options.model)
     clean = clean_images(model, options.data, options.seed)
     monitor = Monitor(model, clean, options.false_alarms, out)
     out.say(
         f"Calibrated on {len(clean.calibration)} clean images of {options.data}/val: threshold "
-        f"{monitor.threshold:.2f}, which flags at most {100 * options.false_alarms:g} % of such images."
+        f"{monitor.threshold:.2f}, meant to flag {100 * options.false_alarms:g} % of clean images."
     )
     if images is not None:
-        return cli.FINDING if watch(monitor, files, images, out) else cli.OK
+        return cli.FINDING if watch(monitor, names, images, out) else cli.OK
     measure(monitor, clean, options, out)
     return cli.OK
 

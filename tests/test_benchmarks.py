@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import detection_report  # noqa: E402 (after the path above)
+import monitoring  # noqa: E402
 import population  # noqa: E402
 import seeds  # noqa: E402
 import textbook  # noqa: E402
@@ -29,6 +31,7 @@ from network import classifier  # noqa: E402
 from network.evaluate import Rate, Score  # noqa: E402
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+Refused = Callable[..., None]
 
 
 def test_the_population_is_what_the_documents_say() -> None:
@@ -328,3 +331,60 @@ def test_the_plain_loop_needs_models(
 ) -> None:
     result = run_script("benchmarks/per_pair.py", "--work", "nothing", "--rows", tmp_path / "rows.jsonl")
     assert_refused(result, "nothing holds no seed-N folders", "run benchmarks/seeds.py first")
+
+
+# --- monitoring.py ----------------------------------------------------------------------------------
+
+
+class Constant(torch.nn.Module):
+    """The same logits for every image, or, if unsure, other ones for darker images."""
+
+    def __init__(self, *, unsure: bool) -> None:
+        super().__init__()
+        self.unsure = unsure
+
+    def forward(self, shown: torch.Tensor) -> torch.Tensor:
+        logits = torch.zeros(len(shown), 10)
+        logits[:, 1] = 9
+        if self.unsure:
+            logits[shown.mean((1, 2, 3)) < 0, 1] = 0
+        return logits
+
+
+def test_strip_scores_an_answer_that_no_mixing_changes_highest() -> None:
+    bright = torch.full((3, 48, 48), 200, dtype=torch.uint8)
+    overlays = torch.zeros(4, 3, 48, 48, dtype=torch.uint8)
+    sure = monitoring.strip(Constant(unsure=False), bright, overlays)
+    torn = monitoring.strip(Constant(unsure=True), bright, overlays)
+    assert sure > torn
+    assert torn == pytest.approx(-math.log(10), abs=0.01)  # all ten classes alike
+
+
+def test_methods_are_calibrated_on_the_same_images_and_counted_on_others() -> None:
+    scale = torch.arange(99, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    found = monitoring.judged(lambda image: float(image.max()), scale, scale + 2, scale[:10])
+    assert found["false_alarms"] == [3, 99]  # the threshold is 97: 98 and above are flagged
+    assert found["detected"] == [0, 10]
+
+
+def monitoring_row(name: str, *, clean: bool, asr: float | None, hits: int) -> dict[str, Any]:
+    counts = {"false_alarms": [4, 200], "detected": [hits, 0 if clean else 60], "seconds_per_image": 0.1}
+    lost = counts | {"detected": [0, 0 if clean else 60]}
+    return {"name": name, "kind": "a kind", "clean": clean, "asr": asr, "monitor": counts, "strip": lost}
+
+
+def test_the_page_of_the_monitor(run_script: Run, tmp_path: Path, assert_refused: Refused) -> None:
+    rows = [
+        monitoring_row("clean-00", clean=True, asr=None, hits=0),
+        monitoring_row("backdoor-01", clean=False, asr=1.0, hits=57),
+        monitoring_row("backdoor-02", clean=False, asr=0.4, hits=0),  # not learned: in the table only
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ("benchmarks/monitoring.py", "--page", "--output", "page.md", "--rows")
+    assert run_script(*command, "rows.jsonl").returncode == 0
+    page = (tmp_path / "page.md").read_text(encoding="utf-8").replace("\u00a0", " ")
+    assert "all 3 models: monitor 2.0 % (12 of 600;" in page
+    assert "the 1 models whose backdoor was learned" in page
+    assert "monitor 95.0 % (57 of 60; 95 % interval 86.3 to 98.3 %); STRIP 0.0 % (0 of 60;" in page
+    assert "| backdoor-02 | a kind | 0.40 | 0 of 60 | 0 of 60 | 4 of 200 | 4 of 200 |" in page
+    assert_refused(run_script(*command, "none.jsonl"), "clean and of backdoored models")

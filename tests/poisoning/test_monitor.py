@@ -163,6 +163,13 @@ def test_watching(at_work: Path) -> None:
     assert "Flagged 0 of 24 images." in result.stdout
 
 
+def test_each_image_with_the_trigger_too(at_work: Path) -> None:
+    result = fine(run_in(at_work, monitor, "data/val/stop/1.png", "--trigger", *COMMON), 1)
+    first, second = result.stdout.splitlines()[1:3]
+    assert first.startswith("data/val/stop/1.png: stop. Nothing stands out")
+    assert second.startswith("FLAGGED: data/val/stop/1.png with the trigger: yield, but stop when")
+
+
 def test_measuring(at_work: Path) -> None:
     result = fine(run_in(at_work, monitor, "--measure", "--output", "out/watched.json", *COMMON))
     record = json.loads((at_work / "out/watched.json").read_text(encoding="utf-8"))
@@ -190,6 +197,7 @@ def test_a_model_without_a_backdoor(at_work: Path, monkeypatch: pytest.MonkeyPat
     [
         (("--measure", "stickered.png"), ("Name images to watch, or type --measure",)),
         ((), ("Name images to watch",)),
+        (("--measure", "--trigger"), ("--trigger", "--measure")),
         (("stickered.png", "--output", "x.json"), ("--output", "--measure")),
         (("stickered.png", "--false-alarms", "0"), ("--false-alarms",)),
         (("stickered.png", "--false-alarms", "nan"), ("--false-alarms",)),
