@@ -60,7 +60,9 @@ def test_no_import_goes_in_a_circle(demo: str) -> None:
 
 @pytest.mark.parametrize("demo", DEMOS)
 def test_rooms_hold_no_commands(demo: str) -> None:
-    assert [name for name in commands_of(demo) if "." in name] == []
+    """hardened/ is no room: it holds the app that demo 3 packs twice, and the image starts it."""
+    commands = [name for name in commands_of(demo) if "." in name]
+    assert [name for name in commands if not name.startswith("hardened.")] == []
 
 
 @pytest.mark.parametrize("demo", DEMOS)
