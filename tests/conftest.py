@@ -100,7 +100,10 @@ def run_script(tmp_path: Path) -> Callable[..., Result]:
 def run_main(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., Result]]:
-    """run_main(inspect_model, "a.pt") is like run_script, in this process: importing torch takes seconds."""
+    """run_main(inspect_model, "a.pt") is like run_script, in this process: importing torch takes seconds.
+
+    A command's module imports what runs it, which is called cli, or console in demo 3.
+    """
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.chdir(tmp_path)
 
@@ -108,7 +111,7 @@ def run_main(
         monkeypatch.setattr("sys.argv", [f"{module.__name__}.py", *map(str, args)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as ending:
-            module.cli.run(module.main)
+            (getattr(module, "cli", None) or module.console).run(module.main)
         said = capfd.readouterr()
         code = ending.value.code
         assert isinstance(code, int)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from container_checks import check_no_network, check_nothing_stays, check_rights
 
 import create_malicious_model as attack
 
@@ -48,15 +49,6 @@ until python client.py health; do sleep 1; done
 python client.py predict circle.png
 python client.py load malicious_model.pt; [ $? -eq 1 ]
 """
-ONLINE = """
-import socket
-socket.setdefaulttimeout(5)
-try:
-    socket.create_connection(("192.0.2.1", 80))
-except OSError as error:
-    print(error)
-print([name for _, name in socket.if_nameindex()])
-"""
 # bytes of all packages but PyTorch and what it needs itself (CUDA's libraries among them), and of everything
 SIZES = """
 from importlib.metadata import distributions
@@ -68,16 +60,6 @@ for package in distributions(path=["/opt/site"]):
     everything += size
     extra += 0 if package.metadata["Name"].lower().startswith(OF_TORCH) else size
 print(extra, everything)
-"""
-RIGHTS = """
-import os
-print(os.getuid(), os.getgid())
-for path in ("/new", "/opt/site/new", "/usr/new"):
-    try:
-        open(path, "w").close()
-    except OSError as error:
-        print(path, error.strerror)
-print(next(line for line in open("/proc/self/status") if line.startswith("CapEff")).split()[1].strip("0"))
 """
 
 
@@ -305,20 +287,11 @@ def test_nothing_is_loaded_where_the_sandbox_has_a_hole(
 
 
 def test_runs_as_an_unprivileged_user_who_can_write_only_in_app_and_tmp(docker: Any, image: str) -> None:
-    result = docker.run(image, "-c", RIGHTS)
-    assert result.returncode == 0, result.stderr
-    ids, *refused, capabilities = result.stdout.splitlines()
-    assert ids == "65532 65532"
-    assert len(refused) == 3, result.stdout
-    assert capabilities == ""
-    user = docker("image", "inspect", image, "--format", "{{.Config.User}}").stdout.strip()
-    assert user == "65532:65532"
+    check_rights(docker, image)
 
 
 def test_no_network(docker: Any, image: str) -> None:
-    result = docker.run(image, "-c", ONLINE)
-    assert "Network is unreachable" in result.stdout, result.stdout + result.stderr
-    assert result.stdout.splitlines()[-1] == "['lo']"
+    check_no_network(docker, image)
 
 
 def test_without_arguments_the_first_script_runs(docker: Any, image: str) -> None:
@@ -328,9 +301,7 @@ def test_without_arguments_the_first_script_runs(docker: Any, image: str) -> Non
 
 
 def test_a_run_leaves_nothing_behind(docker: Any, image: str) -> None:
-    before = docker("volume", "ls", "-q").stdout, docker("ps", "-aq").stdout
-    assert docker.run(image).returncode == 0
-    assert (docker("volume", "ls", "-q").stdout, docker("ps", "-aq").stdout) == before
+    check_nothing_stays(docker, image)
 
 
 def test_the_image_holds_only_what_the_demo_needs(docker: Any, image: str) -> None:

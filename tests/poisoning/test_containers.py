@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from container_checks import check_no_network, check_nothing_stays, check_rights
 
 from poisoning_story import ANSWER, EPOCH, check_gold, check_silver, measured
 
@@ -39,25 +40,6 @@ for image in scan_results/clean/trigger_0_to_1.png scan_results/poisoned/trigger
     [ -s "$image" ] && echo "image: $image"
 done
 find . -name '.*' ! -name . ! -name .made-by-this-demo
-"""
-ONLINE = """
-import socket
-socket.setdefaulttimeout(5)
-try:
-    socket.create_connection(("192.0.2.1", 80))
-except OSError as error:
-    print(error)
-print([name for _, name in socket.if_nameindex()])
-"""
-RIGHTS = """
-import os
-print(os.getuid(), os.getgid())
-for path in ("/new", "/opt/site/new", "/usr/new"):
-    try:
-        open(path, "w").close()
-    except OSError as error:
-        print(path, error.strerror)
-print(next(line for line in open("/proc/self/status") if line.startswith("CapEff")).split()[1].strip("0"))
 """
 INVENTORY = """
 from pathlib import Path
@@ -137,20 +119,11 @@ def test_errors_come_out_of_the_container(docker: Any, image: str) -> None:
 
 
 def test_runs_as_an_unprivileged_user_who_can_write_only_in_app_and_tmp(docker: Any, image: str) -> None:
-    result = docker.run(image, "-c", RIGHTS)
-    assert result.returncode == 0, result.stderr
-    ids, *refused, capabilities = result.stdout.splitlines()
-    assert ids == "65532 65532"
-    assert len(refused) == 3, result.stdout
-    assert capabilities == ""
-    user = docker("image", "inspect", image, "--format", "{{.Config.User}}").stdout.strip()
-    assert user == "65532:65532"
+    check_rights(docker, image)
 
 
 def test_no_network(docker: Any, image: str) -> None:
-    result = docker.run(image, "-c", ONLINE)
-    assert "Network is unreachable" in result.stdout, result.stdout + result.stderr
-    assert result.stdout.splitlines()[-1] == "['lo']"
+    check_no_network(docker, image)
 
 
 def test_the_image_holds_models_and_data_but_nothing_of_the_training(
@@ -190,6 +163,4 @@ os.execv(sys.executable, ["python", "check.py", "3"])
 
 
 def test_a_run_leaves_nothing_behind(docker: Any, image: str) -> None:
-    before = docker("volume", "ls", "-q").stdout, docker("ps", "-aq").stdout
-    assert docker.run(image).returncode == 0
-    assert (docker("volume", "ls", "-q").stdout, docker("ps", "-aq").stdout) == before
+    check_nothing_stays(docker, image)

@@ -1,0 +1,51 @@
+"""What the containers of demos 1 and 2 have in common: no network, no rights, nothing left behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ONLINE = """
+import socket
+socket.setdefaulttimeout(5)
+try:
+    socket.create_connection(("192.0.2.1", 80))
+except OSError as error:
+    print(error)
+print([name for _, name in socket.if_nameindex()])
+"""
+RIGHTS = """
+import os
+print(os.getuid(), os.getgid())
+for path in ("/new", "/opt/site/new", "/usr/new"):
+    try:
+        open(path, "w").close()
+    except OSError as error:
+        print(path, error.strerror)
+print(next(line for line in open("/proc/self/status") if line.startswith("CapEff")).split()[1].strip("0"))
+"""
+
+
+def check_rights(docker: Any, image: str) -> None:
+    """The user is nobody in particular, has no capabilities, and cannot write outside of /app and /tmp."""
+    result = docker.run(image, "-c", RIGHTS)
+    assert result.returncode == 0, result.stderr
+    ids, *refused, capabilities = result.stdout.splitlines()
+    assert ids == "65532 65532"
+    assert len(refused) == 3, result.stdout
+    assert capabilities == ""
+    user = docker("image", "inspect", image, "--format", "{{.Config.User}}").stdout.strip()
+    assert user == "65532:65532"
+
+
+def check_no_network(docker: Any, image: str) -> None:
+    """There is no way out, and no interface but the loopback."""
+    result = docker.run(image, "-c", ONLINE)
+    assert "Network is unreachable" in result.stdout, result.stdout + result.stderr
+    assert result.stdout.splitlines()[-1] == "['lo']"
+
+
+def check_nothing_stays(docker: Any, image: str) -> None:
+    """A run leaves no container and no volume."""
+    before = docker("volume", "ls", "-q").stdout, docker("ps", "-aq").stdout
+    assert docker.run(image).returncode == 0
+    assert (docker("volume", "ls", "-q").stdout, docker("ps", "-aq").stdout) == before
