@@ -16,6 +16,8 @@
 #   ./workshop.sh pack DIR [1|2|3] [--docker|--native]  a kit for machines without internet: images or packages,
 #                                                   models, Grype with its database, checksums
 #   ./workshop.sh unpack DIR [--expect SHA256]      checks such a kit to the last byte, then loads it
+#   ./workshop.sh rehearse [--docker|--native] [--update]   for instructors: the whole show, typed by nobody,
+#                                                   timed against the plan; --update writes into WORKSHOP.md
 #   ./workshop.sh help                              this text
 #
 # `run` uses Docker where an engine answers, else Python 3.10 to 3.14 in .venv, which it makes itself.
@@ -66,6 +68,7 @@ MINUTES_AGAIN=(0 1 3 1) # the same with data, models and images already there
 . "$ROOT/scripts/progress.sh"
 . "$ROOT/scripts/shell.sh"
 . "$ROOT/scripts/kit.sh"
+. "$ROOT/scripts/rehearse.sh"
 
 show_help() { sed -n '2,/^set /s/^# \{0,1\}//p' "$ROOT/workshop.sh"; }
 
@@ -77,6 +80,7 @@ main() {
         run) run_command "$@" ;;
         test) test_command "$@" ;;
         reset) reset_command "$@" ;;
+        rehearse) rehearse_command "$@" ;;
         shell) shell_command "$@" ;;
         next | hint | status) progress_command "$command" "$@" ;;
         wanted) wanted_command "$@" ;;

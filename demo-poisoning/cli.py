@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import shutil
 import signal
 import sys
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import Progress
@@ -54,6 +55,61 @@ def seed(text: str) -> int:
     return int(text)
 
 
+class Spoken(io.TextIOBase):
+    """Standard output for people who listen, line by line: with --plain, or with WORKSHOP_PLAIN set.
+
+    The finding comes first in its line, no line is longer than somebody can hear to its end, and of a SHA-256
+    only its beginning is read out. Commands (after "$ ") and JSON stay as they are, so that they can be used.
+    """
+
+    LONGEST = 200  # characters
+    FINDING = re.compile(r"^(.*\S)\s+<- (.+)$")
+    DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
+
+    def __init__(self, out: TextIO) -> None:
+        self.out, self.rest = out, ""
+
+    @staticmethod
+    def is_wanted(arguments: Sequence[str]) -> bool:
+        """--plain was typed, or the workshop was started with it; --json is for programs."""
+        asked = "--plain" in arguments or bool(os.environ.get("WORKSHOP_PLAIN"))
+        return asked and "--json" not in arguments
+
+    def write(self, text: str) -> int:
+        *lines, self.rest = (self.rest + text).split("\n")
+        for line in lines:
+            self.out.write(self.as_heard(line) + "\n")
+        return len(text)
+
+    def flush(self) -> None:
+        self.out.flush()
+
+    def close(self) -> None:
+        """Write what came without an end of line; the stream itself stays open."""
+        if self.rest:
+            self.out.write(self.as_heard(self.rest))
+        self.rest = ""
+        self.flush()
+
+    @classmethod
+    def as_heard(cls, line: str) -> str:
+        """One line of output, in one or more lines."""
+        if line.startswith(("$ ", "{")):
+            return line
+        line = cls.DIGEST.sub(r"\1...", line)
+        if found := cls.FINDING.match(line):
+            line = f"{found[2].upper()}: {found[1]}"
+        heard = []
+        while len(line) > cls.LONGEST:
+            ends = (line.rfind(mark, 0, cls.LONGEST) + len(mark) - 1 for mark in (". ", "; ", ", ", " "))
+            end = next((end for end in ends if end > cls.LONGEST // 4), len(line))
+            heard.append(line[:end])
+            line = "  " + line[end:].lstrip()
+            if not line.strip():
+                return "\n".join(heard)
+        return "\n".join([*heard, line])
+
+
 class Out:
     """Standard output for people: the same words on a terminal (rich) and in plain text."""
 
@@ -74,12 +130,23 @@ class Out:
         self.say(f"== {text} ==" if self.plain else text, "bold cyan")
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Print a table. In plain text each row is one line of "column: value" pairs."""
+        """Print a table. In plain text each row is one line of "column: value" pairs.
+
+        So it is on a terminal where the columns would be too narrow for their longest words.
+        """
         cells = [[str(cell) for cell in row] for row in rows]
-        if self.plain:
+        longest = [
+            max(len(word) for cell in column for word in ["", *cell.split()])
+            for column in zip(columns, *cells)
+        ]
+        if self.plain or sum(longest) + 3 * len(longest) + 1 > self._console.width:
             self.say(f"{title} ({len(cells)} rows)")
             for row in cells:
-                self.say("- " + "; ".join(f"{name}: {cell}" for name, cell in zip(columns, row)))
+                line = "- " + "; ".join(f"{name}: {cell}" for name, cell in zip(columns, row))
+                if self.plain:
+                    self.say(line)
+                else:
+                    self._console.print(Text(line), soft_wrap=False)
             return
         table = Table(title=title, title_justify="left")
         for name in columns:
@@ -180,6 +247,9 @@ def run(main: Callable[[], int]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may hold bytes that are not UTF-8
             stream.reconfigure(errors="backslashreplace")
+    out = sys.stdout
+    if Spoken.is_wanted(sys.argv[1:]):
+        sys.stdout = Spoken(out)
     try:
         code = main()
         sys.stdout.flush()
@@ -187,7 +257,7 @@ def run(main: Callable[[], int]) -> None:
         print(f"error: {error}", file=sys.stderr)
         code = ERROR
     except BrokenPipeError:  # the reader went away, for example `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
         code = OK
     except OSError as error:  # for example a name that is too long
         if not error.filename:
@@ -197,4 +267,9 @@ def run(main: Callable[[], int]) -> None:
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         code = 130
+    finally:
+        if isinstance(sys.stdout, Spoken):
+            with suppress(OSError):
+                sys.stdout.close()
+            sys.stdout = out
     sys.exit(code)

@@ -8,13 +8,16 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import shutil
 import signal
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 OK, FINDING, ERROR = 0, 1, 2  # exit codes: fine / something was found / wrong usage or input
 
@@ -34,6 +37,61 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     return made
 
 
+class Spoken(io.TextIOBase):
+    """Standard output for people who listen, line by line: with --plain, or with WORKSHOP_PLAIN set.
+
+    The finding comes first in its line, no line is longer than somebody can hear to its end, and of a SHA-256
+    only its beginning is read out. Commands (after "$ ") and JSON stay as they are, so that they can be used.
+    """
+
+    LONGEST = 200  # characters
+    FINDING = re.compile(r"^(.*\S)\s+<- (.+)$")
+    DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
+
+    def __init__(self, out: TextIO) -> None:
+        self.out, self.rest = out, ""
+
+    @staticmethod
+    def is_wanted(arguments: Sequence[str]) -> bool:
+        """--plain was typed, or the workshop was started with it; --json is for programs."""
+        asked = "--plain" in arguments or bool(os.environ.get("WORKSHOP_PLAIN"))
+        return asked and "--json" not in arguments
+
+    def write(self, text: str) -> int:
+        *lines, self.rest = (self.rest + text).split("\n")
+        for line in lines:
+            self.out.write(self.as_heard(line) + "\n")
+        return len(text)
+
+    def flush(self) -> None:
+        self.out.flush()
+
+    def close(self) -> None:
+        """Write what came without an end of line; the stream itself stays open."""
+        if self.rest:
+            self.out.write(self.as_heard(self.rest))
+        self.rest = ""
+        self.flush()
+
+    @classmethod
+    def as_heard(cls, line: str) -> str:
+        """One line of output, in one or more lines."""
+        if line.startswith(("$ ", "{")):
+            return line
+        line = cls.DIGEST.sub(r"\1...", line)
+        if found := cls.FINDING.match(line):
+            line = f"{found[2].upper()}: {found[1]}"
+        heard = []
+        while len(line) > cls.LONGEST:
+            ends = (line.rfind(mark, 0, cls.LONGEST) + len(mark) - 1 for mark in (". ", "; ", ", ", " "))
+            end = next((end for end in ends if end > cls.LONGEST // 4), len(line))
+            heard.append(line[:end])
+            line = "  " + line[end:].lstrip()
+            if not line.strip():
+                return "\n".join(heard)
+        return "\n".join([*heard, line])
+
+
 def is_plain(asked: bool) -> bool:
     """Linear text when it was asked for, with NO_COLOR set, or when no terminal reads along."""
     return asked or bool(os.environ.get("NO_COLOR")) or not sys.stdout.isatty()
@@ -42,10 +100,13 @@ def is_plain(asked: bool) -> bool:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], plain: bool) -> str:
     """Lay out a table: aligned columns for a terminal, one line of "column: value" pairs a row for plain."""
     cells = [[str(cell) for cell in row] for row in rows]
-    if plain:
-        lines = ["- " + "; ".join(f"{name}: {cell}" for name, cell in zip(columns, row)) for row in cells]
-        return "\n".join([f"{title} ({len(cells)} {'row' if len(cells) == 1 else 'rows'})", *lines])
     widths = [max(len(line[i]) for line in [list(columns), *cells]) for i in range(len(columns))]
+    terminal = shutil.get_terminal_size().columns
+    if plain or sum(widths) + 2 * (len(widths) - 1) > terminal:
+        lines = ["- " + "; ".join(f"{name}: {cell}" for name, cell in zip(columns, row)) for row in cells]
+        if not plain:  # a terminal would break words at its edge
+            lines = [textwrap.fill(line, terminal, subsequent_indent="  ") for line in lines]
+        return "\n".join([f"{title} ({len(cells)} {'row' if len(cells) == 1 else 'rows'})", *lines])
     laid = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)) for line in [columns, *cells]]
     rule = "  ".join("-" * width for width in widths)
     return "\n".join(line.rstrip() for line in [title, laid[0], rule, *laid[1:]])
@@ -86,6 +147,9 @@ def run(main: Callable[[], int]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name can hold bytes that are no text
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that clean-up runs when we are stopped
+    out = sys.stdout
+    if Spoken.is_wanted(sys.argv[1:]):
+        sys.stdout = Spoken(out)
     try:
         code = main()
         sys.stdout.flush()
@@ -93,7 +157,7 @@ def run(main: Callable[[], int]) -> None:
         print(f"error: {error}", file=sys.stderr)
         code = ERROR
     except BrokenPipeError:  # the reader went away, for example `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
         code = OK
     except OSError as error:  # a full disk, a name that is too long
         where = error.filename or "A file"
@@ -105,4 +169,9 @@ def run(main: Callable[[], int]) -> None:
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         code = 130
+    finally:
+        if isinstance(sys.stdout, Spoken):
+            with suppress(OSError):
+                sys.stdout.close()
+            sys.stdout = out
     sys.exit(code)

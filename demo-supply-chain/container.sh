@@ -33,7 +33,7 @@ settings() {  # prints the names of the settings that the container needs from h
     local name
     for name in $(compgen -e); do
         case $name in
-            GRYPE_* | HTTP_PROXY | HTTPS_PROXY | NO_PROXY | http_proxy | https_proxy | no_proxy | NO_COLOR)
+            GRYPE_* | HTTP_PROXY | HTTPS_PROXY | NO_PROXY | http_proxy | https_proxy | no_proxy | NO_COLOR | WORKSHOP_PLAIN)
                 case $LOCAL_PATHS in *" $name "*) ;; *) printf '%s\n' "$name" ;; esac ;;
         esac
     done

@@ -116,10 +116,10 @@ build_image() { # build_image IMAGE FOLDER: with the demo's own build.sh if it h
     fi
     label="--label workshop.sources=$(source_checksum "$folder")"
     if [ -x "$ROOT/$folder/build.sh" ]; then
-        (cd "$ROOT/$folder" && WORKSHOP_BUILD_ARGS="$WORKSHOP_BUILD_ARGS $label" ./build.sh) || return
+        (cd "$ROOT/$folder" && WORKSHOP_BUILD_ARGS="$WORKSHOP_BUILD_ARGS $label" logged ./build.sh) || return
     else
         # shellcheck disable=SC2086 # a list of words, as documented
-        (cd "$ROOT/$folder" && docker build -t "$image" $WORKSHOP_BUILD_ARGS $label .) || return
+        (cd "$ROOT/$folder" && logged docker build -t "$image" $WORKSHOP_BUILD_ARGS $label .) || return
     fi
     IMAGE_LINES+=("image $image: $(image_size "$image"), built in $((SECONDS - started)) s")
     say "Image $image: $(image_size "$image"), built in $((SECONDS - started)) s"
@@ -133,7 +133,8 @@ start_container() { # start_container IMAGE: it only waits; the steps type their
 type_in_container() { # type_in_container COMMAND...
     local terminal=()
     [ ! -t 1 ] || terminal=(--tty)
-    docker exec ${terminal[@]+"${terminal[@]}"} --env "NO_COLOR=${NO_COLOR:-}" "$CONTAINER" "$@"
+    docker exec ${terminal[@]+"${terminal[@]}"} --env "NO_COLOR=${NO_COLOR:-}" --env "WORKSHOP_PLAIN=${WORKSHOP_PLAIN:-}" \
+        "$CONTAINER" "$@"
 }
 
 copy_from_container() { # copy_from_container PATH...: into the folder of demo 2's results

@@ -63,7 +63,8 @@ container_options() { # sets OPTIONS: a locked container with our tools and prog
     group=$(id -g)
     case $(docker info --format '{{.SecurityOptions}}' 2>/dev/null) in *rootless*) group=0 ;; esac
     # shellcheck disable=SC2206 # a list of flags
-    OPTIONS=($HARDENED --group-add "$group" --env "NO_COLOR=${NO_COLOR:-}" --env "WORKSHOP_PROGRESS=$INSIDE/progress")
+    OPTIONS=($HARDENED --group-add "$group" --env "NO_COLOR=${NO_COLOR:-}" --env "WORKSHOP_PLAIN=${WORKSHOP_PLAIN:-}"
+        --env "WORKSHOP_PROGRESS=$INSIDE/progress")
     for path in $SEEN_INSIDE; do OPTIONS+=(--volume "$ROOT/$path:$INSIDE/$path:ro"); done
     OPTIONS+=(--volume "$WORKSHOP_PROGRESS:$INSIDE/progress:z")
 }

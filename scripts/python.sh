@@ -131,7 +131,7 @@ make_venv() { # make_venv PART...: make .venv, or bring it up to date
 pip_install() {
     local bar=on
     [ -t 1 ] && [ -z "${NO_COLOR:-}" ] || bar=off
-    "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar "$bar" "$@"
+    logged "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar "$bar" "$@"
 }
 
 install_packages() { install_locked packages; }

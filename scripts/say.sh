@@ -25,7 +25,35 @@ wrong_usage() { # wrong_usage SENTENCE: the caller is at fault
     exit 2
 }
 
-use_plain_text() { export NO_COLOR=1; } # every script and Python tool of the workshop follows it
+use_plain_text() { # every script and Python tool of the workshop follows these
+    export NO_COLOR=1 WORKSHOP_PLAIN=1
+}
+
+logged() { # logged COMMAND...: an installer; in plain text its output goes to a log, and the end of it is said if it fails
+    local log=$ROOT/results/install.log code=0 ticker
+    if [ -z "${WORKSHOP_PLAIN:-}" ]; then
+        "$@"
+        return
+    fi
+    mkdir -p "$ROOT/results" && printf '\n$ %s\n' "$*" >>"$log" || return
+    say "This takes a while. What it says goes to $log."
+    say_that_it_goes_on &
+    ticker=$!
+    "$@" >>"$log" 2>&1 || code=$?
+    kill "$ticker" 2>/dev/null
+    wait "$ticker" 2>/dev/null
+    [ "$code" -eq 0 ] || { say "It failed. The last lines of $log:" && tail -n 10 "$log"; } >&2
+    return "$code"
+}
+
+say_that_it_goes_on() { # every 30 seconds, until we are gone
+    local seconds=0
+    while kill -0 $$ 2>/dev/null; do
+        sleep 1 >/dev/null
+        seconds=$((seconds + 1))
+        [ $((seconds % 30)) -ne 0 ] || say "Still at work, for $seconds seconds."
+    done
+}
 
 ask() { # ask QUESTION: 0 for yes; without a terminal nobody can answer, so no
     local answer
