@@ -133,7 +133,7 @@ start_container() { # start_container IMAGE: it only waits; the steps type their
 type_in_container() { # type_in_container COMMAND...
     local terminal=()
     [ ! -t 1 ] || terminal=(--tty)
-    docker exec ${terminal[@]+"${terminal[@]}"} --env "NO_COLOR=${NO_COLOR:-}" --env "WORKSHOP_PLAIN=${WORKSHOP_PLAIN:-}" \
+    docker exec ${terminal[@]+"${terminal[@]}"} --env "WORKSHOP_PLAIN=${WORKSHOP_PLAIN:-}" --env "NO_COLOR=${NO_COLOR:-}" \
         "$CONTAINER" "$@"
 }
 

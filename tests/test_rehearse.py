@@ -1,0 +1,179 @@
+"""./workshop.sh rehearse: it types what WORKSHOP.md says, and times it; here with commands that are quick."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMOS = ("demo-malicious", "demo-poisoning", "demo-supply-chain")
+Result = subprocess.CompletedProcess[str]
+
+PLAN = """
+# For instructors
+
+<!-- made by ./workshop.sh rehearse --update -->
+old
+<!-- end of what rehearse made -->
+
+## 0:00 Welcome (5 minutes)
+
+```
+echo not in a demo
+```
+
+## 0:17 Demo 1: a model file (25 minutes)
+
+```
+cd demo-malicious
+docker run --rm -it --entrypoint /bin/sh pickle-demo
+```
+
+### Step 1.1: write (2 minutes, 2 seconds)
+
+```
+ls cli.py; echo made >model.pt
+```
+
+```text
+sample output, not typed
+```
+
+### Step 1.2: load (1 minute)
+
+```
+test -s model.pt && exit 1
+```
+
+## 0:42 Demo 2: a lie (30 minutes)
+
+```
+PAUSE=1 ./narrated.sh
+```
+
+### Step 2.1: poison (3 minutes)
+
+### Step 2.2: look (4 minutes)
+
+```
+docker cp x y
+```
+
+## 1:37 Closing (20 minutes)
+
+```
+echo not in a demo
+```
+"""
+NARRATED = """#!/bin/sh
+read -r line; echo "read: $line"
+for n in 1 2; do echo; echo "== Step $n: part $n =="; done
+"""
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Path:
+    """A workshop with this plan, and demos that hold almost nothing."""
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    shutil.copytree(ROOT / "demo-malicious/exercises", tmp_path / "demo-malicious/exercises")
+    for demo in DEMOS:
+        (tmp_path / demo).mkdir(exist_ok=True)
+        (tmp_path / demo / "cli.py").touch()
+    (tmp_path / "demo-malicious/model.pt").touch()  # somebody's own: stays, and is not taken along
+    (tmp_path / "demo-poisoning/narrated.sh").write_text(NARRATED)
+    (tmp_path / "demo-poisoning/narrated.sh").chmod(0o755)
+    (tmp_path / "WORKSHOP.md").write_text(PLAN)
+    return tmp_path
+
+
+def rehearse(workshop: Path, *args: str) -> Result:
+    command = [sys.executable, "-B", str(workshop / "scripts/rehearse.py"), *args]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=workshop)
+
+
+def test_every_step_is_typed_and_timed(workshop: Path) -> None:
+    result = rehearse(workshop)
+    assert result.returncode == 0, result.stdout + result.stderr
+    transcript = (workshop / "results/transcript.txt").read_text().splitlines()
+    assert [line for line in transcript if line.startswith("$ ")] == [
+        "$ ls cli.py; echo made >model.pt",
+        "$ test -s model.pt && exit 1",
+        "$ PAUSE=1 ./narrated.sh",
+    ]
+    assert "read: " in transcript  # nothing waits for a person
+    table = (workshop / "results/rehearsal.md").read_text()
+    assert re.findall(
+        r"^\| (\d\.\d) .*? \| (\d+) \| (\d+|nothing typed) \| \d+ \|$", table, re.MULTILINE
+    ) == [
+        ("1.1", "2", "0"),
+        ("1.2", "1", "0"),
+        ("2.1", "3", "0"),
+        ("2.2", "4", "0"),
+    ]
+    assert "| all demos | 10 | 0 | 600 |" in table
+    assert "IN TIME: step 2.2, look: 0 s of 4 min" in result.stdout
+    assert (workshop / "demo-malicious/model.pt").read_text() == ""
+    assert (workshop / "WORKSHOP.md").read_text() == PLAN
+
+
+def test_the_table_is_written_where_it_belongs(workshop: Path) -> None:
+    assert rehearse(workshop, "--update").returncode == 0
+    text = (workshop / "WORKSHOP.md").read_text()
+    assert "old" not in text and "| 1.1 write | 2 | 0 | 120 |" in text
+    assert text.endswith(PLAN[-40:])
+    assert (workshop / "docs/transcript.txt").read_text() == (workshop / "results/transcript.txt").read_text()
+    (workshop / "WORKSHOP.md").write_text(PLAN.replace("<!--", "<!"))
+    result = rehearse(workshop, "--update")
+    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
+
+
+def test_what_fails_is_named_and_written_nowhere(workshop: Path) -> None:
+    (workshop / "WORKSHOP.md").write_text(PLAN.replace("exit 1", "exit 3"))
+    result = rehearse(workshop, "--update")
+    assert result.returncode == 1
+    assert "FAILED: Step 1.2, test -s model.pt && exit 3: exit code 3." in result.stdout
+    assert "old" in (workshop / "WORKSHOP.md").read_text()
+    assert not (workshop / "docs/transcript.txt").exists()
+
+
+def test_what_takes_longer_than_planned_is_late(workshop: Path) -> None:
+    (workshop / "WORKSHOP.md").write_text(PLAN.replace("load (1 minute)", "load (0 minutes)"))
+    result = rehearse(workshop)
+    assert result.returncode == 1 and "LATE: step 1.2" in result.stdout
+
+
+def test_a_plan_without_steps(workshop: Path) -> None:
+    (workshop / "WORKSHOP.md").write_text("# nothing\n")
+    result = rehearse(workshop)
+    assert result.returncode == 2 and "holds no steps" in result.stderr
+    assert rehearse(workshop, "--container", "7=x").returncode == 2
+
+
+def test_commands_of_a_demo_go_into_its_container(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = workshop / "bin/docker"
+    fake.parent.mkdir()
+    fake.write_text('#!/bin/sh\necho "docker $*"\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(fake.parent), prepend=":")
+    result = rehearse(workshop, "--container", "1=first")
+    assert "docker exec --env WORKSHOP_PLAIN=1 --env NO_COLOR=1 first sh -c test -s model.pt" in result.stdout
+    assert "read: " in result.stdout
+
+
+def test_the_plan_of_this_repository_is_understood() -> None:
+    """Each heading of a step is one, and each fenced command stands under one."""
+    code = "import rehearse; print(*(f'{s.name} {len(s.commands)}' for s in rehearse.read_plan()), sep='\\n')"
+    said = subprocess.run(
+        [sys.executable, "-B", "-c", code], cwd=ROOT / "scripts", check=True, capture_output=True, text=True
+    ).stdout
+    steps = dict(line.split() for line in said.splitlines())
+    text = (ROOT / "WORKSHOP.md").read_text()
+    assert set(re.findall(r"^### Step (\d\.\d+):", text, re.MULTILINE)) == {
+        s for s in steps if s[-2:] != ".0"
+    }
+    assert sum(map(int, steps.values())) >= 20
