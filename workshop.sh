@@ -21,8 +21,8 @@
 #   ./workshop.sh help                              this text
 #
 # `run` uses Docker where an engine answers, else Python 3.10 to 3.14 in .venv, which it makes itself.
-# --plain gives linear text for people who listen (NO_COLOR only takes colour and lines away). Exit codes: 0 fine, 1 something failed or is
-# missing, 2 wrong usage. Environment, all optional:
+# --plain gives linear text for people who listen; NO_COLOR only takes colour and drawn lines away. Exit codes:
+# 0 fine, 1 something failed or is missing, 2 wrong usage. Environment, all optional:
 #   WORKSHOP_BUILD_ARGS   more arguments for every `docker build`, for example "--build-arg TORCH_INDEX="
 #   WORKSHOP_PLAIN        set to 1: --plain for every command of the workshop
 #   WORKSHOP_PROGRESS     where it is kept what you have done, instead of progress/
