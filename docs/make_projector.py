@@ -58,6 +58,7 @@ class Step:
     title: str
     minutes: int
     blocks: list[str] = field(default_factory=list)  # Markdown
+    skip: int = 0  # minutes that its line "Skip" gives back
 
 
 @dataclass
@@ -110,6 +111,11 @@ def shown(text: str) -> list[str]:
     return kept
 
 
+def skipped(text: str) -> int:
+    """The minutes that the lines "Skip" of a step give back."""
+    return sum(int(time) for time in re.findall(r"^- Skip: .*?(\d+) minutes?\b", text, flags=re.MULTILINE))
+
+
 def parts(text: str) -> list[Part]:
     """The parts of WORKSHOP.md that have a time, with their steps."""
     found = []
@@ -120,7 +126,9 @@ def parts(text: str) -> list[Part]:
         before, *rest = re.split(
             r"^### (Step \d\.\d: .*?) \((\d+) minutes(?:, .*?)?\)$", inside, flags=re.MULTILINE
         )
-        steps = [Step(name, int(time), shown(body)) for name, time, body in zip(*(iter(rest),) * 3)]
+        steps = [
+            Step(name, int(time), shown(body), skipped(body)) for name, time, body in zip(*(iter(rest),) * 3)
+        ]
         if steps:
             steps[0].blocks = shown(before) + steps[0].blocks
         else:
@@ -207,6 +215,9 @@ def clock_page(all_parts: list[Part]) -> str:
             time += step.minutes
         end = part.begins + part.minutes
         lines.append(f"- {clock(end)} ends")
+        if slack := sum(step.skip for step in part.steps):
+            where = ", ".join(step.title[5:8] for step in part.steps if step.skip)
+            lines += ["", f'Slack inside: {slack} minutes, by the lines "Skip" of steps {where}.']
     slack = 120 - end
     lines += ["", f"## {clock(end)} End", "", f"Slack in a slot of 120 minutes: {slack} minutes.", ""]
     return "\n".join(lines)

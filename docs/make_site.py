@@ -105,6 +105,7 @@ def collect(folder: Path) -> None:
             return f"{before}{target}{after}"
 
         text = LINK.sub(moved, (ROOT / name).read_text(encoding="utf-8"))
+        text = text.replace("- [ ] ", "- ")  # boxes to tick, on paper and on GitHub; here they are only heard
         there.write_text(text + (contents(pages) if page == "index" else ""), encoding="utf-8")
 
 

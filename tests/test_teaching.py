@@ -235,6 +235,13 @@ def test_what_a_script_of_docs_writes_is_current(name: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_the_first_image_is_only_made_from_a_real_run(tmp_path: Path) -> None:
+    result = run_script_of_docs("make_first_image", "--demo", tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ") and "poisoned_model.pt is missing" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_each_meme_is_told_in_words_and_says_what_it_shows() -> None:
     memes = script("make_memes")
     page = (ROOT / "docs/memes.md").read_text(encoding="utf-8")
