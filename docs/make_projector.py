@@ -89,8 +89,12 @@ def blocks(text: str) -> list[str]:
 
 
 def shown(text: str) -> list[str]:
-    """What the room sees: commands, questions and tasks. Not what to say, and not the answers."""
-    kept = []
+    """What the room sees: commands, questions and tasks. Not what to say, and not the answers.
+
+    A question to ask first stands first.
+    """
+    first: list[str] = []
+    kept: list[str] = []
     answers = False
     for block in blocks(text):
         if block.startswith("```"):
@@ -107,8 +111,9 @@ def shown(text: str) -> list[str]:
         for line in block.splitlines():
             if asked := re.match(r"- Ask(?: first)?[^:\"]*: (.*)", line):
                 questions = re.findall(r"\"([^\"]+)\"", asked.group(1))[:1] or [asked.group(1)]
-                kept += [f"> {question[0].upper()}{question[1:]}" for question in questions]
-    return kept
+                there = first if line.startswith("- Ask first") else kept
+                there += [f"> {question[0].upper()}{question[1:]}" for question in questions]
+    return first + kept
 
 
 def skipped(text: str) -> int:

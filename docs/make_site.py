@@ -34,6 +34,11 @@ CONTENTS = {
     "Measured": ("demo-*/*", "benchmarks/*"),
     "This repository": ("CONTRIBUTING", "SECURITY", "CHANGELOG"),
 }
+# pages whose own titles are the same: what they are called in the table of contents
+NAMED = {
+    f"{demo}/EXERCISES": f"Exercises of demo {number} <{demo}/EXERCISES>"
+    for number, demo in enumerate(("demo-malicious", "demo-poisoning", "demo-supply-chain"), 1)
+}
 LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 
 
@@ -77,8 +82,9 @@ def contents(pages: list[str]) -> str:
         for pattern in patterns:
             here += [page for page in left if Path(page).match(pattern) and page not in here]
             left = [page for page in left if page not in here]
+        lines = [NAMED.get(page, page) for page in here]
         parts.append(
-            "\n".join(["", "```{toctree}", ":hidden:", f":caption: {caption}", "", *here, "```", ""])
+            "\n".join(["", "```{toctree}", ":hidden:", f":caption: {caption}", "", *lines, "```", ""])
         )
     if left:
         raise SystemExit(f"error: {left[0]}.md has no place in CONTENTS of docs/make_site.py.")

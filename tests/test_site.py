@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,12 @@ def test_the_site_has_every_page_and_a_search(site: Path) -> None:
     index = (site / "searchindex.js").read_text(encoding="utf-8")
     for word in ("neural", "pickl", "rekor"):  # stems
         assert f'"{word}"' in index or f"{word}:" in index
+
+
+def test_no_two_pages_have_the_same_name_in_the_table_of_contents(site: Path) -> None:
+    page = (site / "index.html").read_text(encoding="utf-8")
+    names = re.findall(r'<li class="toctree-l1"><a [^>]*>([^<]*)</a>', page)
+    assert len(names) > 20 and sorted(set(names)) == sorted(names)
 
 
 def test_the_site_has_the_projector_pages(site: Path) -> None:

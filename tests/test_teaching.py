@@ -284,6 +284,8 @@ def test_the_projector_shows_each_step_with_its_commands_and_no_answer(projector
         assert block in everything
     for said in re.findall(r"^- (?:Say|Expect|See): (.{20})", text, flags=re.MULTILINE):
         assert said not in everything
+    demo = html.unescape(pages["demo-1.html"])
+    assert demo.index("Does loading call anything?") < demo.index("create_malicious_model.py attack")
     assert "The model has 99 percent accuracy" in everything and "Rarely named" not in everything
 
 
