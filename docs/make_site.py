@@ -29,7 +29,14 @@ LOCK = DOCS / "requirements.txt"
 CONTENTS = {
     "The demos": ("demo-malicious/README", "demo-poisoning/README", "demo-supply-chain/README"),
     "Exercises": ("demo-*/EXERCISES",),
-    "To read on": ("docs/story", "docs/glossary", "docs/facts", "docs/answers", "docs/*"),
+    "To read on": (
+        "docs/story",
+        "docs/glossary",
+        "docs/facts",
+        "docs/answers",
+        "docs/*",
+        "demo-*/kubernetes/*",
+    ),
     "For instructors": ("WORKSHOP", "docs/instructor/*"),
     "Measured": ("demo-*/*", "benchmarks/*"),
     "This repository": ("CONTRIBUTING", "SECURITY", "CHANGELOG"),
