@@ -185,6 +185,16 @@ def test_every_step_of_the_workshop_is_mapped() -> None:
     assert steps_of(MAPPING.read_text(encoding="utf-8")) == steps_of(workshop) != set()
 
 
+def test_the_minutes_of_working_alone_add_up() -> None:
+    workshop = (ROOT / "WORKSHOP.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^- Demo (\d), (\d+) minutes\. (.*)$", workshop, flags=re.MULTILINE)
+    assert [(number, minutes) for number, minutes, _ in rows] == [("1", "25"), ("2", "30"), ("3", "20")]
+    for _, minutes, row in rows:
+        spent = re.findall(r"(Introduction|Work|Together), (\d+) minutes:", row)
+        assert [phase for phase, _ in spent] == ["Introduction", "Work", "Together"]
+        assert sum(int(time) for _, time in spent) == int(minutes)
+
+
 LABELS = ("See", "Say", "Ask", "Ask first", "Expect", "Pause", "Skip", "Note", "Bridge", "Seconds")
 
 
