@@ -46,7 +46,7 @@ check_types() { # each demo folder stands alone: what it imports, also from its 
 
 check_scripts() { # the parts in scripts/ are checked where workshop.sh reads them
     local script scripts=(workshop.sh scripts/checker.sh scripts/refresh_pins.sh scripts/release.sh scripts/bashrc scripts/bin/workshop)
-    for script in .ci/run $(find demo-* .devcontainer -name '*.sh' 2>/dev/null | LC_ALL=C sort); do
+    for script in .ci/run $(find demo-* class .devcontainer -name '*.sh' 2>/dev/null | LC_ALL=C sort); do
         [ ! -f "$script" ] || scripts+=("$script")
     done
     shellcheck --external-sources --check-sourced --source-path=SCRIPTDIR "${scripts[@]}"
