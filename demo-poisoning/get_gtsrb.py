@@ -58,8 +58,9 @@ def class_folders(photos: Path) -> Path:
     raise cli.UserError(f"{photos} does not hold GTSRB as its archive does: expected {LAYOUT} in it.")
 
 
-def by_track(folder: Path, name: str, rng: random.Random) -> Split:
-    """Split the photographs of one class by track; both lists in random order. Raises UserError."""
+def tracks_of(photos: Path, name: str) -> dict[str, list[Path]]:
+    """The photographs of one class, by track. Raises UserError if there are none, or with other names."""
+    folder = photos / f"{GTSRB_ID[name]:05d}"
     tracks: dict[str, list[Path]] = {}
     for path in sorted(folder.glob("*.ppm")):
         if not (match := PHOTOGRAPH.fullmatch(path.name)):
@@ -67,14 +68,20 @@ def by_track(folder: Path, name: str, rng: random.Random) -> Split:
         tracks.setdefault(match[1], []).append(path)
     if not tracks:
         raise cli.UserError(f"{folder} holds no photographs of {name}: get them, or leave {name} out.")
+    return tracks
+
+
+def split(photos: Path, name: str, rng: random.Random) -> Split:
+    """Share the tracks of one class out; both lists in random order. Raises UserError."""
+    tracks = tracks_of(photos, name)
     if len(tracks) == 1:
         raise cli.UserError(
-            f"{folder} holds one track of {name}, too few for train/ and val/: get more, or leave it out."
+            f"{photos} holds one track of {name}, too few for train/ and val/: get more, or leave it out."
         )
     order = rng.sample(sorted(tracks), len(tracks))
     held_out = max(1, round(len(tracks) / HELD_OUT))
-    split = {"val": order[:held_out], "train": order[held_out:]}
-    found = {part: [path for track in names for path in tracks[track]] for part, names in split.items()}
+    parts = {"val": order[:held_out], "train": order[held_out:]}
+    found = {part: [path for track in names for path in tracks[track]] for part, names in parts.items()}
     return {part: rng.sample(paths, len(paths)) for part, paths in found.items()}
 
 
@@ -106,10 +113,7 @@ def main() -> int:
         download(options.raw)
     source = class_folders(options.photos or options.raw)
     most = {"train": options.train, "val": options.val}
-    found = {}
-    for name in names:
-        rng = random.Random(f"{options.seed} {name}")
-        found[name] = by_track(source / f"{GTSRB_ID[name]:05d}", name, rng)
+    found = {name: split(source, name, random.Random(f"{options.seed} {name}")) for name in names}
     with cli.atomic_folder(options.out) as folder:
         for part, limit in most.items():
             jobs = [(name, path) for name in names for path in found[name][part][:limit]]

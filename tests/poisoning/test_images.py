@@ -111,10 +111,10 @@ def test_photographs_are_turned_upright(
 
 
 def test_a_sixteen_bit_image_gets_the_answer_of_its_eight_bit_copy(
-    run_main: Run, tmp_path: Path, reader: Path, stop_sign: Path
+    run_main: Run, tmp_path: Path, reader: Path, data: Path
 ) -> None:
     """It was taken for a white one."""
-    grey = open_image(stop_sign).convert("L")
+    grey = open_image(min((data / "val/yield").iterdir())).convert("L")
     grey.save(tmp_path / "eight.png")
     Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(tmp_path / "sixteen.png")
     Image.new("L", grey.size, 255).save(tmp_path / "white.png")
