@@ -365,7 +365,7 @@ check_image() { # check_image PATH: its own word about its name and architecture
     local config name made
     name=${1#images/}
     name=${name%.tar}
-    case $name in "$(image_of 1)" | "$(image_of 2)" | "$(image_of 3)") ;; *) refuse "$KIT/$1 is no image of this workshop: get the kit again." ;; esac
+    case $name in "$(image_of 1)" | "$(image_of 2)" | "$(image_of 3)") ;; *) refuse "$KIT/$1 is not an image of this workshop: get the kit again." ;; esac
     config=$(tar -xOf "$KIT/$1" manifest.json 2>/dev/null) || refuse "$KIT/$1 is not a saved Docker image: get the kit again."
     case $config in *"\"$name:latest\""*) ;; *) refuse "$KIT/$1 does not hold the image $name: get the kit again." ;; esac
     config=$(say "$config" | sed -n 's/.*"Config": *"\([^"]*\)".*/\1/p')

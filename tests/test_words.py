@@ -17,6 +17,7 @@ UNREAD = {".jsonl", ".svg", ".png", ".jpg", ".safetensors"}  # figures and drawi
 STORY = (  # where somebody puts a sticker on a real sign
     "README.md",
     "WORKSHOP.md",
+    "docs/instructor/clock.md",
     *(f"demo-poisoning/{name}" for name in ("README.md", "trigger.py", "workshop_demo.sh")),
 )
 WORDS = {
