@@ -16,7 +16,7 @@
 #   ./workshop.sh pack DIR [1|2|3] [--docker|--native]  a kit for machines without internet: images or packages,
 #                                                   models, Grype with its database, checksums
 #   ./workshop.sh unpack DIR [--expect SHA256]      checks such a kit to the last byte, then loads it
-#   ./workshop.sh rehearse [--docker|--native] [--update]   for instructors: the whole show, typed by nobody,
+#   ./workshop.sh rehearse [1|2|3] [--docker|--native] [--update]  for instructors: the whole show, typed by nobody,
 #                                                   timed against the plan; --update writes into WORKSHOP.md
 #   ./workshop.sh help                              this text
 #

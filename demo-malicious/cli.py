@@ -64,6 +64,7 @@ class Spoken(io.TextIOBase):
 
     LONGEST = 200  # characters
     FINDING = re.compile(r"^(.*\S)\s+<- (.+)$")
+    VERDICT = re.compile(r"^- (.*); ([^;:]+: [A-Z][A-Z -]+)$")  # the last cell of a row
     DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
     def __init__(self, out: TextIO) -> None:
@@ -99,6 +100,8 @@ class Spoken(io.TextIOBase):
         line = cls.DIGEST.sub(r"\1...", line)
         if found := cls.FINDING.match(line):
             line = f"{found[2].upper()}: {found[1]}"
+        elif found := cls.VERDICT.match(line):
+            line = f"- {found[2]}; {found[1]}"
         heard = []
         while len(line) > cls.LONGEST:
             ends = (line.rfind(mark, 0, cls.LONGEST) + len(mark) - 1 for mark in (". ", "; ", ", ", " "))

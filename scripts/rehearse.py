@@ -1,11 +1,11 @@
 """The whole show, typed by nobody: every command of WORKSHOP.md's steps, timed against its plan.
 
-    python scripts/rehearse.py [--container DEMO=NAME ...] [--update]
+    python scripts/rehearse.py [DEMO ...] [--container DEMO=NAME ...] [--update]
 
 Works in a copy of the demos, so nothing of yours is touched; models and data of demo 2 are taken along. With
 --container, the commands of that demo are typed into a container that runs. Writes results/rehearsal.md, the
-table, and results/transcript.txt, what was said in plain text. --update puts the table into WORKSHOP.md and
-the transcript into docs/transcript.txt. ./workshop.sh rehearse prepares what this needs.
+table, and results/transcript-1.txt and so on, what each demo said in plain text. --update puts the table into
+WORKSHOP.md, if all demos were typed, and the transcripts into docs/. ./workshop.sh rehearse prepares it all.
 Exit code 0: each command did what a show needs. 1: one failed, or took longer than planned. 2: wrong usage.
 """
 
@@ -125,19 +125,22 @@ class Stage:
         yield process.wait()
 
 
-def rehearse(steps: list[Step], stage: Stage) -> tuple[list[str], list[str]]:
-    """Type everything. Gives the transcript and a sentence for each command that failed."""
-    transcript: list[str] = []
+def rehearse(steps: list[Step], stage: Stage) -> tuple[dict[int, list[str]], list[str]]:
+    """Type everything. Gives the transcript of each demo and a sentence for each command that failed."""
+    transcripts: dict[int, list[str]] = {step.demo: [] for step in steps}
     failed: list[str] = []
     by_name = {step.name: step for step in steps}
 
     def say(line: str) -> None:
-        transcript.append(line)
+        transcripts[step.demo].append(line)
         print(line, flush=True)
 
+    def head(step: Step) -> None:
+        say(f"\n### Step {step.name}: {step.title}")
+
     for step in steps:
-        if step.number:
-            say(f"\n### Step {step.name}: {step.title}")
+        if step.number and step.commands:
+            head(step)
         for line in step.commands:
             say(f"$ {line}")
             now, started = step, time.monotonic()
@@ -154,9 +157,10 @@ def rehearse(steps: list[Step], stage: Stage) -> tuple[list[str], list[str]]:
                         time.monotonic(),
                     )
                     now.typed += 1
+                    head(now)
                 say(said)
             now.seconds += time.monotonic() - started
-    return transcript, failed
+    return transcripts, failed
 
 
 def table(steps: list[Step], way: str) -> list[str]:
@@ -186,6 +190,12 @@ def put_into(path: Path, rows: list[str]) -> None:
     pages.write(path, before + "\n".join([START, "", *rows, "", END]) + after)
 
 
+def number(text: str) -> int:
+    if text not in map(str, DEMOS):
+        raise argparse.ArgumentTypeError(f"{text} is not a demo: 1, 2 or 3")
+    return int(text)
+
+
 def container(text: str) -> tuple[int, str]:
     demo, _, name = text.partition("=")
     if demo not in map(str, DEMOS) or not name:
@@ -195,20 +205,23 @@ def container(text: str) -> tuple[int, str]:
 
 def main() -> int:
     arguments = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("demo", nargs="*", type=number, help="type these demos only")
     arguments.add_argument("--container", type=container, action="append", default=[], metavar="DEMO=NAME")
     arguments.add_argument("--update", action="store_true", help="write into WORKSHOP.md and docs/, too")
     args = arguments.parse_args()
-    steps = read_plan()
+    chosen = sorted(set(args.demo or DEMOS))
+    steps = [step for step in read_plan() if step.demo in chosen]
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as scratch:
         stage = Stage(Path(scratch), dict(args.container))
-        transcript, failed = rehearse(steps, stage)
+        transcripts, failed = rehearse(steps, stage)
     rows = table(steps, "with Docker" if args.container else "without Docker")
     late = [f"Step {s.name} took {s.seconds:.0f} s, planned are {s.minutes} min" for s in steps if is_late(s)]
     pages.write(ROOT / "results/rehearsal.md", "\n".join(rows) + "\n")
-    pages.write(ROOT / "results/transcript.txt", "\n".join(transcript) + "\n")
-    if args.update and not failed:
+    if args.update and not failed and chosen == [*DEMOS]:
         put_into(PLAN, rows)
-        pages.write(ROOT / "docs/transcript.txt", "\n".join(transcript) + "\n")
+    for demo, lines in transcripts.items():
+        for folder in ("results", *(["docs/transcripts"] if args.update and not failed else [])):
+            pages.write(ROOT / folder / f"transcript-{demo}.txt", "\n".join(lines).strip() + "\n")
     print("\n== The plan and the clock ==")
     for step in steps:
         if step.number:
@@ -216,7 +229,7 @@ def main() -> int:
             print(f"{word}: step {step.name}, {step.title}: {step.seconds:.0f} s of {step.minutes} min")
     for line in [*(f"FAILED: {one}." for one in failed), *(f"LATE: {one}." for one in late)]:
         print(line)
-    print("The table: results/rehearsal.md. What was said: results/transcript.txt.")
+    print("The table: results/rehearsal.md. What was said: results/transcript-1.txt and so on.")
     return 1 if failed or late else 0
 
 

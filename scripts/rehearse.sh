@@ -2,14 +2,18 @@
 # ./workshop.sh rehearse: the whole show, typed by nobody, and timed against the plan in WORKSHOP.md.
 
 rehearse_command() {
-    local asked="" argument update=() python
+    local asked="" argument words=() demos="" python
     for argument in "$@"; do
         case $argument in
             --docker | --native)
                 [ -z "$asked" ] || [ "$asked" = "${argument#--}" ] || wrong_usage "choose one of --docker and --native"
                 asked=${argument#--}
                 ;;
-            --update) update=(--update) ;;
+            --update) words+=(--update) ;;
+            [123])
+                words+=("$argument")
+                demos="$demos $argument"
+                ;;
             --plain) use_plain_text ;;
             *) wrong_usage "rehearse does not know $argument" ;;
         esac
@@ -18,11 +22,11 @@ rehearse_command() {
     python=$(plain_python) || fail "rehearse needs a Python of this machine, also on the way with Docker: install one."
     say "Nothing waits for a person: the times are those of the commands alone."
     if [ "$WAY" = docker ]; then
-        rehearse_with_docker "$python" ${update[@]+"${update[@]}"}
+        rehearse_with_docker "$python" ${words[@]+"${words[@]}"}
     else
-        prepare_python "1 2 3" || return
-        (cd "$ROOT/demo-poisoning" && PATH=$VENV/bin:$PATH ./prepare.sh) || return
-        PATH=$VENV/bin:$PATH "$python" -B "$ROOT/scripts/rehearse.py" ${update[@]+"${update[@]}"}
+        prepare_python "${demos:-1 2 3}" || return
+        case ${demos:-2} in *2*) (cd "$ROOT/demo-poisoning" && PATH=$VENV/bin:$PATH ./prepare.sh) || return ;; esac
+        PATH=$VENV/bin:$PATH "$python" -B "$ROOT/scripts/rehearse.py" ${words[@]+"${words[@]}"}
     fi
 }
 

@@ -65,7 +65,7 @@ reset_shared() { # what belongs to no single demo
     forget pipeline "$1"
     for cache in .pytest_cache .mypy_cache .ruff_cache .venv-site site projector; do rm -rf "${ROOT:?}/$cache"; done
     rm -f "$KIT_NOTE"
-    rm -f "$ROOT/results/install.log" "$ROOT/results/rehearsal.md" "$ROOT/results/transcript.txt"
+    rm -f "$ROOT/results/install.log" "$ROOT/results/rehearsal.md" "$ROOT"/results/transcript-[123].txt
     rmdir "$ROOT/results/docker" "$ROOT/results" 2>/dev/null
     [ -d "$VENV" ] || return 0
     if [ "$1" = yes ] || ask "Remove .venv, the Python packages ($(du -sm "$VENV" | cut -f1) MB)?"; then

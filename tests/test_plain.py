@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 
 sys.path.append(str(Path(__file__).resolve().parent))
-from scan_helpers import console
+import scan_helpers  # noqa: F401 (puts demo 3 on the import path)
+
+import console  # isort: skip
 from workshop_bench import Bench
 
 import cli
@@ -65,6 +67,11 @@ def test_all_demos_speak_in_the_same_way() -> None:
         (f"Its SHA-256 is {HASH}.", "Its SHA-256 is b4f799a6a203...."),
         (f"$ check {HASH} <- x", f"$ check {HASH} <- x"),
         ('{"a": "' + HASH + '"}', '{"a": "' + HASH + '"}'),
+        (
+            "- file: a.pt; torch: found; our verdict: NOT SAFE",
+            "- our verdict: NOT SAFE; file: a.pt; torch: found",
+        ),
+        ("- check: size; answer: passed", "- check: size; answer: passed"),
         ("", ""),
         ("<- nothing before it", "<- nothing before it"),
     ],

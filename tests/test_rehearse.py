@@ -99,13 +99,19 @@ def rehearse(workshop: Path, *args: str) -> Result:
 def test_every_step_is_typed_and_timed(workshop: Path) -> None:
     result = rehearse(workshop)
     assert result.returncode == 0, result.stdout + result.stderr
-    transcript = (workshop / "results/transcript.txt").read_text().splitlines()
+    transcript = "".join((workshop / f"results/transcript-{n}.txt").read_text() for n in (1, 2)).splitlines()
     assert [line for line in transcript if line.startswith("$ ")] == [
         "$ ls cli.py; echo made >model.pt",
         "$ test -s model.pt && exit 1",
         "$ PAUSE=1 ./narrated.sh",
     ]
     assert "read: " in transcript  # nothing waits for a person
+    assert [line for line in transcript if line.startswith("###")] == [
+        "### Step 1.1: write",
+        "### Step 1.2: load",
+        "### Step 2.1: poison",
+        "### Step 2.2: look",
+    ]
     table = (workshop / "results/rehearsal.md").read_text()
     assert re.findall(
         r"^\| (\d\.\d) .*? \| (\d+) \| (\d+|nothing typed) \| \d+ \|$", table, re.MULTILINE
@@ -126,7 +132,8 @@ def test_the_table_is_written_where_it_belongs(workshop: Path) -> None:
     text = (workshop / "WORKSHOP.md").read_text()
     assert "old" not in text and "| 1.1 write | 2 | 0 | 120 |" in text
     assert text.endswith(PLAN[-40:])
-    assert (workshop / "docs/transcript.txt").read_text() == (workshop / "results/transcript.txt").read_text()
+    for name in ("transcript-1.txt", "transcript-2.txt"):
+        assert (workshop / "docs/transcripts" / name).read_text() == (workshop / "results" / name).read_text()
     (workshop / "WORKSHOP.md").write_text(PLAN.replace("<!--", "<!"))
     result = rehearse(workshop, "--update")
     assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
@@ -138,7 +145,14 @@ def test_what_fails_is_named_and_written_nowhere(workshop: Path) -> None:
     assert result.returncode == 1
     assert "FAILED: Step 1.2, test -s model.pt && exit 3: exit code 3." in result.stdout
     assert "old" in (workshop / "WORKSHOP.md").read_text()
-    assert not (workshop / "docs/transcript.txt").exists()
+    assert not (workshop / "docs/transcripts").exists()
+
+
+def test_one_demo_alone_leaves_the_table_of_the_whole_show(workshop: Path) -> None:
+    result = rehearse(workshop, "2", "--update")
+    assert result.returncode == 0 and "1.1" not in result.stdout
+    assert (workshop / "WORKSHOP.md").read_text() == PLAN
+    assert [path.name for path in (workshop / "docs/transcripts").iterdir()] == ["transcript-2.txt"]
 
 
 def test_what_takes_longer_than_planned_is_late(workshop: Path) -> None:
