@@ -318,6 +318,47 @@ def test_a_joblib_array_described_otherwise_is_not_judged(was: bytes, becomes: b
     assert report.help
 
 
+def test_the_numbers_of_a_zip_file_are_those_that_its_pickle_names(marker: Path) -> None:
+    """Members that no pickle names, and settings that hold something else, are not explained."""
+    good = model_files.saved({"w": torch.zeros(5), "b": torch.zeros(2).half()})
+    with zipfile.ZipFile(io.BytesIO(good)) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    program = model_files.system_at(marker)
+    changes: dict[str, bytes] = {
+        "archive/data/2": program,  # one more
+        "archive/data/0": bytes(24),  # longer than the tensor
+        "archive/data/1": b"",
+        "archive/byteorder": b"middle",
+        "archive/version": program,
+        "archive/.data/serialization_id": b"\0" * 8,
+    }
+    assert verdict(model_files.zipped(parts)).overall == SAFE
+    for name, data in changes.items():
+        report = verdict(model_files.zipped(parts | {name: data}))
+        assert report.overall in (UNKNOWN, UNSAFE), name
+    del parts["archive/data/1"]
+    report = verdict(model_files.zipped(parts))
+    assert report.overall == UNKNOWN
+    assert "data/1" in report.reason
+
+
+def hdf5(version: int, size: int = 500) -> bytes:
+    """The header of an HDF5 file of this size (the layout is in the HDF Group's specification)."""
+    place, wide = {0: (40, 13), 1: (44, 13), 2: (28, 9), 3: (28, 9)}[version]
+    made = bytearray(b"\x89HDF\r\n\x1a\n" + bytes([version]) + bytes(size - 9))
+    made[wide] = 8
+    made[place : place + 8] = struct.pack("<Q", size)
+    return bytes(made)
+
+
+@pytest.mark.parametrize("version", [0, 1, 2, 3])
+def test_the_weights_of_a_keras_file_end_where_they_say(marker: Path, version: int) -> None:
+    parts = {"config.json": b'{"class_name": "Sequential", "config": {"layers": []}}', "metadata.json": b"{}"}
+    for behind, expected in ((b"", SAFE), (model_files.system_at(marker), UNKNOWN)):
+        weights = {"model.weights.h5": hdf5(version) + behind}
+        assert verdict(model_files.zipped(parts | weights)).overall == expected
+
+
 def test_two_formats_at_once_are_never_free_of_code(honest: model_files.Files) -> None:
     """Also if both are clean: which one counts is up to the reader."""
     zip_file = model_files.saved({"a": 1})

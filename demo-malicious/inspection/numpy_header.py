@@ -6,6 +6,7 @@ Helper module, not a command. Nothing is evaluated: the header is a literal.
 from __future__ import annotations
 
 import struct
+import warnings
 from typing import Any
 
 from inspection.pickle_reader import Buffer
@@ -23,9 +24,10 @@ def npy_header(data: Buffer) -> tuple[dict[str, object], int]:
         size, start = struct.unpack_from("<I" if wide else "<H", head, 8)[0], 12 if wide else 10
         if size > 1_000_000 or start + size > len(data):
             raise bad
-        found = ast.literal_eval(
-            bytes(data[start : start + size]).decode("utf-8" if head[6] > 2 else "latin1").strip()
-        )
+        text = bytes(data[start : start + size]).decode("utf-8" if head[6] > 2 else "latin1").strip()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd texts in it, which Python's parser prints
+            found = ast.literal_eval(text)
         if not isinstance(found, dict) or set(found) != {"descr", "fortran_order", "shape"}:
             raise bad  # NumPy refuses it, too
         return found, start + size

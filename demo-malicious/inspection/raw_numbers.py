@@ -80,6 +80,24 @@ def end_of_storages(data: Buffer, place: int, stored: list[object], keys: object
     return place
 
 
+# --- torch.save today: each storage is a member of a zip file -----------------------------------------------
+
+
+def sizes_named(values: Values) -> dict[str, int]:
+    """Bytes of each storage that a pickle names, by its key. Raises CannotJudge."""
+    sizes: dict[str, int] = {}
+    for row in values.stored:
+        if not isinstance(row, tuple) or len(row) != 5 or values.plain(row[0]) != "storage":
+            raise CannotJudge(NOT_AS_WRITTEN)
+        key, count = values.plain(row[2]), row[4]
+        if not isinstance(key, str) or type(count) is not int or count < 0:
+            raise CannotJudge(NOT_AS_WRITTEN)
+        size = count * element_size(row[1])
+        if sizes.setdefault(key, size) != size:
+            raise CannotJudge(NOT_AS_WRITTEN)
+    return sizes
+
+
 # --- PyTorch before 0.4: a tar archive of pickles, with numbers between them ------------------------------
 
 

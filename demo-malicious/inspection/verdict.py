@@ -21,6 +21,7 @@ from inspection.names import disallowed, few, only_data, refused
 from inspection.report import SAFE, UNKNOWN, UNSAFE, Finding, Report, Verdict
 from inspection.zips import ZIP
 
+ANOTHER_FORMAT = "Ask the sender for SafeTensors, ONNX or GGUF, or load it in the sandbox (run_sandboxed.sh)."
 NO_SCANNERS: dict[str, Callable[[Report], Verdict]] = {}
 
 
@@ -83,7 +84,8 @@ def conclude(report: Report) -> None:
     if report.disallowed and not any(one.answer == UNSAFE for one in findings):
         findings.append(Finding(UNSAFE, refused(report.disallowed)))
     if not report.formats and not findings:
-        findings.append(Finding(UNKNOWN, "it is not a model file of a format known here, or it is damaged"))
+        unknown = "it is not a model file of a format known here, or it is damaged"
+        findings.append(Finding(UNKNOWN, unknown, help=ANOTHER_FORMAT))
     for name, said in report.verdicts.items():
         # a scanner that sees more than we do: we have overlooked something. If it only rates the same imports
         # as worse, that is its opinion; what torch finds is in our list already

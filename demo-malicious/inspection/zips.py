@@ -10,12 +10,13 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from inspection import archives, numpy_header
+from inspection import archives, numpy_header, raw_numbers
 from inspection.archives import Zip
 from inspection.content import Content, Look
 from inspection.keras import keras_config
 from inspection.names import disallowed, few
 from inspection.pickle_reader import Buffer, walk
+from inspection.pickle_values import Values
 from inspection.pickles import BREAKS_OFF, one_pickle
 from inspection.plain_texts import check_text, is_text
 from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge
@@ -113,58 +114,60 @@ def check_part(part: bytes, place: str, content: Content, look: Look) -> None:
     content.add(UNKNOWN, f"it has {len(part)} bytes that no format explains", place)
 
 
-def torch_members(archive: Zip) -> tuple[str, set[str]]:
-    """The root folder of a zip file of torch.save, and the members that hold numbers or settings."""
-    root = next(
-        (
-            m.filename.rsplit("/", 1)[0] + "/"
-            for m in archive.members
-            if m.filename.lower().endswith("/data.pkl") and m.filename.count("/") == 1
-        ),
-        "",
-    )
-    settings = {
-        root + name
-        for name in (
-            "version",
-            "byteorder",
-            ".format_version",
-            ".storage_alignment",
-            ".data/serialization_id",
-        )
-    }
-    numbers = re.compile(re.escape(root) + r"data/\d+", re.I)
-    return root, {
-        m.filename
-        for m in archive.members
-        if (m.filename in settings and m.file_size < 1000) or numbers.fullmatch(m.filename)
-    }
+SETTINGS = {  # what torch.save writes beside the pickle and the numbers
+    "version": rb"\d{1,3}\n?",
+    "byteorder": rb"little|big",
+    ".format_version": rb"\d{1,3}",
+    ".storage_alignment": rb"\d{1,9}",
+    ".data/serialization_id": rb"\d{1,64}",
+}
+
+
+def torch_root(archive: Zip) -> str:
+    """The folder of a zip file of torch.save that everything lies in, with its slash."""
+    names = (member.filename for member in archive.members)
+    return next((n[:-8] for n in names if n.lower().endswith("/data.pkl") and n.count("/") == 1), "")
 
 
 def check_torch(archive: Zip, where: str, content: Content, look: Look) -> None:
-    """The zip file of torch.save: one pickle, numbers, a few settings. Anything else is not explained."""
-    _, explained = torch_members(archive)
+    """The zip file of torch.save: one pickle, its numbers, a few settings. Anything else is not explained."""
+    root = torch_root(archive)
+    numbers = re.compile(re.escape(root) + r"data/(\d+)", re.I)
+    stored: dict[str, int] | None = None
+    sizes: dict[str, int] = {}
     for member in archive.members:
-        if member.filename in explained or member.filename.endswith("/"):
+        name, place = member.filename, inside(where, member.filename)
+        if name.endswith("/"):
             continue
-        place = inside(where, member.filename)
+        if match := numbers.fullmatch(name):
+            sizes[match[1]] = member.file_size
+            continue
         part = read_member(archive, member, place, content)
         if part is None:
             continue
-        if member.filename.lower().endswith((".pkl", ".pickle")):
-            found = one_pickle(part, 0, place, content)
+        setting = SETTINGS.get(name.removeprefix(root))
+        if setting and re.fullmatch(setting, part):
+            continue
+        if name.lower().endswith((".pkl", ".pickle")):
+            values = Values(part) if name.lower() == root.lower() + "data.pkl" else None
+            found = one_pickle(part, 0, place, content, values=values)
             if not found.complete:
                 content.add(UNKNOWN, BREAKS_OFF, place)
             elif found.end < len(part):
-                content.add(
-                    UNKNOWN,
-                    f"it has {len(part) - found.end} bytes behind its pickle that no format explains",
-                    place,
-                )
+                behind = f"it has {len(part) - found.end} bytes behind its pickle that no format explains"
+                content.add(UNKNOWN, behind, place)
+            if values and found.complete:
+                try:
+                    stored = raw_numbers.sizes_named(values)
+                except CannotJudge as error:
+                    content.add(UNKNOWN, str(error), place)
             continue
         check_part(part, place, content, look)
-        if not member.filename.lower().endswith((".json", ".txt", ".md", ".yaml", ".yml")):
+        if not name.lower().endswith((".json", ".txt", ".md", ".yaml", ".yml")):
             content.add(UNKNOWN, "it is a part that torch.save does not write", place)
+    if stored is not None and sizes != stored:
+        wrong = sorted(key for key in sizes.keys() | stored.keys() if sizes.get(key) != stored.get(key))
+        content.add(UNKNOWN, f"its numbers are not those that its pickle names: data/{few(wrong)}", where)
 
 
 def check_torchscript(archive: Zip, where: str, content: Content, look: Look) -> None:
@@ -278,12 +281,21 @@ def check_keras(archive: Zip, where: str, content: Content, look: Look) -> None:
                     content.add(
                         UNKNOWN, "it is HDF5 with more than weights in it, which is not judged here", place
                     )
+                if hdf5_end(weights) != len(weights):
+                    content.add(UNKNOWN, "it is HDF5 that does not end where its header says", place)
             elif name.endswith("metadata.json"):
                 archive.read(member)
             else:
                 check_part(archive.read(member), place, content, look)
         except CannotJudge as error:
             content.add(UNKNOWN, str(error), place)
+
+
+def hdf5_end(data: bytes) -> int:
+    """Where an HDF5 file ends, by its header; -1 where that cannot be told."""
+    place = {0: 40, 1: 44, 2: 28, 3: 28}.get(data[8], -1) if len(data) > 60 else -1
+    wide = data[13 if data[8] < 2 else 9] == 8 if place >= 0 else False  # bytes of an address
+    return int.from_bytes(data[place : place + 8], "little") if wide else -1
 
 
 def not_judged(what: str, tool: str) -> Callable[[Zip, str, Content, Look], None]:
