@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 import cli
-from auditor import checks, features, output
+from auditor import checks, features, neighbours, occlusion, output
 from auditor.checks import Audit, Suspect
 from dataset import manifest
 from dataset.classes import NAMES
@@ -53,11 +53,30 @@ def read_truth(path: Path, files: list[str]) -> set[str]:
     return truth
 
 
-def look(model: nn.Module, pixels: Tensor, out: cli.Out) -> tuple[Tensor, Tensor]:
-    """Features of layer3 and of the last layer for all images, uint8 (N, 3, S, S): (N, D) and (N, E)."""
+def look(model: nn.Module, pixels: Tensor, out: cli.Out) -> tuple[Tensor, Tensor, Tensor]:
+    """Features of layer3 and of the last layer, and answers, for uint8 images (N, 3, S, S)."""
     total = -(-len(pixels) // features.AT_ONCE)
     parts = list(out.progress(features.extract(model, pixels), total, "Extracting features"))
-    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+    middle, last, answers = (torch.cat(part) for part in zip(*parts))
+    return middle, last, answers
+
+
+def judge(
+    found: Audit, model: nn.Module, images: tuple[Tensor, Tensor], nearest: Tensor, out: cli.Out
+) -> tuple[Tensor, Tensor]:
+    """All that a model says of the training images, noted in `found`. Returns both kinds of features.
+
+    images: pixels, uint8 (N, 3, S, S), and labels, int64 (N,); nearest: of neighbours.compare().
+    """
+    pixels, labels = images
+    middle, last, answers = look(model, pixels, out)
+    strange = neighbours.strangers(nearest, labels)
+    margin = checks.check_features(found, middle, labels, strange)
+    search = occlusion.Search(model, pixels, labels, answers)
+    classes = out.progress(search(margin + strange), len(labels.unique()), "Hiding spots")
+    checks.check_triggers(found, [spot for spots in classes for spot in spots])
+    checks.check_errors(found, margin, labels, answers)
+    return middle, last
 
 
 def parse() -> argparse.Namespace:
@@ -107,10 +126,10 @@ def main() -> int:
         images += class_files(options.data / "val", known)
     reading = out.progress(images, len(images), "Reading images")
     pixels = torch.stack([classifier.load_pixels([path])[0] for path, _ in reading])
-    checks.check_duplicates(found, names(images, options.data), pixels)
+    alike = neighbours.compare(pixels, len(training))
+    checks.check_duplicates(found, names(images, options.data), alike.pairs)
     if model:
-        middle, last = look(model, pixels[: len(training)], out)
-        checks.check_features(found, middle, labels)
+        middle, last = judge(found, model, (pixels[: len(training)], labels), alike.nearest, out)
     checks.rank(found)
     if truth and model:
         checks.measure(found, truth, files, (middle, last, labels))

@@ -1,8 +1,9 @@
-"""The audit as data: three checks of a dataset, all its images ranked, and the ranking measured."""
+"""The audit as data: the checks of a dataset, all its images ranked, and the ranking measured."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,21 @@ import torch
 from torch import Tensor
 
 from auditor import features
+from auditor.occlusion import SMALL, Members, Spot
 from dataset import manifest
 from dataset.classes import NAMES
+from network.classifier import INPUT
 
 # A group stands out if it is this share of its class; the README says how the figures were chosen.
 STANDS_OUT = 0.025  # of images that clearly look like one other class
 MANY = 0.15  # of images that look like it at all: so many bad ones teach the classifier, and none is clear
+STRANGE = 0.3  # and if so many of their neighbours have another label: else they show one odd sign
 CLEARLY = 0.3  # of the margin by which images usually look like their own class: look-alikes have less
 MORE = 1.5  # flag this many times the images of a group: Tran et al. 2018 remove as many
+ERRORS = 0.01  # share of all images from which scattered label errors are a finding
+FEWEST = 4  # images that a group needs
+
+TRIGGER, GROUP, ERROR = "trigger", "looks like another class", "label error"  # reasons for a flag
 
 
 @dataclass
@@ -29,8 +37,9 @@ class Suspect:
     label: str
     looks_like: str = ""  # the class that the inner features suggest
     score: float = 0.0  # margin of features.reclassify(): above 0, it looks more like that class
-    unusual: float = 0.0  # features.unusual() in deviations; high at the end where a flagged group lies
+    strength: float = 0.0  # among the images flagged for the same reason: high ones come first
     changed: str = ""  # "added" or "modified" since the manifest
+    reason: str = ""  # TRIGGER, GROUP or ERROR
     flagged: bool = False
 
 
@@ -47,6 +56,19 @@ class Group:
 
 
 @dataclass
+class Trigger:
+    """A small spot that decides about some images of a class: a backdoor."""
+
+    label: str
+    looks_like: str  # the class that these images look like when the spot is hidden
+    place: str  # in words
+    box: tuple[float, float, float, float]  # left, top, right, bottom as shares of the image, 0..1
+    images: int
+    works: float  # share of images of the other class that take the label with such a spot pasted, 0..1
+    elsewhere: float  # the same with that spot of other images of the class, 0..1
+
+
+@dataclass
 class Audit:
     """All that was found. `ranking` holds every image of train/, most suspicious first."""
 
@@ -54,14 +76,36 @@ class Audit:
     changes: manifest.Changes | None = None
     manifest_sha256: str | None = None  # of the manifest file, so that a statement can name it
     expected: dict[str, int] = field(default_factory=dict)  # images per class, from the manifest
+    triggers: list[Trigger] = field(default_factory=list)  # the one with the most images first
     groups: list[Group] = field(default_factory=list)  # flagged ones first, then the clearest
+    errors: int = 0  # images that look mislabelled one by one
     duplicates: list[tuple[str, str]] = field(default_factory=list)  # files that show the same
     measured: list[dict[str, Any]] = field(default_factory=list)  # hits() of each method, ours last
 
+    def kinds(self) -> list[str]:
+        """What was found, in the order of weight: changes, backdoor, wrong labels, duplicates."""
+        changes = self.changes
+        found = {
+            "changed files": changes and (changes.added or changes.removed or changes.modified),
+            "backdoor": self.triggers,
+            "wrong labels in one direction": self.one_way(),
+            "scattered label errors": self.scattered(),
+            "one image under two labels": conflicts(self.duplicates),
+        }
+        return [kind for kind, what in found.items() if what]
+
+    def one_way(self) -> list[Group]:
+        """The flagged groups that no trigger explains."""
+        explained = {(trigger.label, trigger.looks_like) for trigger in self.triggers}
+        return [one for one in self.groups if one.flagged and (one.label, one.looks_like) not in explained]
+
+    def scattered(self) -> bool:
+        """Whether there are enough label errors to be a finding; every real dataset has a few."""
+        return self.errors >= max(FEWEST, ERRORS * len(self.ranking))
+
     def findings(self) -> int:
-        """How many things were found: changes, groups that stand out, the same image under two labels."""
-        changed = self.changes.added + self.changes.removed + self.changes.modified if self.changes else []
-        return len(changed) + sum(g.flagged for g in self.groups) + len(conflicts(self.duplicates))
+        """How many kinds of things were found."""
+        return len(self.kinds())
 
 
 def label_of(file: str) -> str:
@@ -87,29 +131,87 @@ def check_manifest(audit: Audit, folder: Path, trusted: dict[str, str]) -> None:
                 suspect.changed, suspect.flagged = what, True
 
 
-def check_duplicates(audit: Audit, files: list[str], pixels: Tensor) -> None:
-    """Find images that show the same. pixels: uint8 (N, 3, S, S) of `files`, which may lie in val/, too."""
-    audit.duplicates = [(files[one], files[two]) for one, two in features.duplicates(pixels)]
+def check_duplicates(audit: Audit, files: list[str], pairs: list[tuple[int, int]]) -> None:
+    """Note the images that show the same; `files` may lie in val/, too."""
+    audit.duplicates = [(files[one], files[two]) for one, two in pairs]
 
 
-def check_features(audit: Audit, middle: Tensor, labels: Tensor) -> None:
-    """Find images that look like another class than their own. middle: features of layer3, (N, D)."""
+def check_triggers(audit: Audit, found: Iterable[tuple[Spot, Members]]) -> None:
+    """Flag the images that carry a trigger, after check_features(). found: what occlusion.Search yields.
+
+    It says which images they are better than the group does that they make, so that one's flags go.
+    """
+    taken: set[int] = set()
+    everything = sorted(found, key=lambda one: -int(one[1].both.sum()))
+    for spot, members in everything:
+        chosen = members.both
+        numbers = members.images[chosen].tolist()
+        if len(taken.intersection(numbers)) * 2 > len(numbers):
+            continue  # another spot of the same images
+        taken.update(numbers)
+        audit.triggers.append(describe(spot, len(numbers)))
+        for number, strength in zip(numbers, members.strength[chosen].tolist()):
+            suspect = audit.ranking[number]
+            suspect.flagged, suspect.reason, suspect.strength = True, TRIGGER, strength
+            suspect.looks_like = NAMES[spot.looks_like]
+    left = {group.label for group in audit.one_way()}
+    for suspect in audit.ranking:
+        if suspect.reason == GROUP and suspect.label not in left:
+            suspect.flagged, suspect.reason = bool(suspect.changed), ""
+
+
+def check_errors(audit: Audit, margin: Tensor, labels: Tensor, answers: Tensor) -> None:
+    """Flag scattered label errors, if they are a finding; last of all checks.
+
+    margin: of check_features(), (N,); answers: the model's own, (N,). An image looks mislabelled if it
+    clearly looks like another class halfway, or a little and the model itself gives this answer.
+    """
+    looks = torch.tensor([NAMES.index(suspect.looks_like) for suspect in audit.ranking])
+    wrong = (margin > CLEARLY) | ((margin > 0) & (answers != labels) & (answers == looks))
+    rest = [n for n in wrong.nonzero().flatten().tolist() if not audit.ranking[n].reason]
+    audit.errors = len(rest)
+    if audit.scattered():
+        for number in rest:
+            suspect = audit.ranking[number]
+            suspect.flagged, suspect.reason, suspect.strength = True, ERROR, suspect.score
+
+
+def describe(spot: Spot, images: int) -> Trigger:
+    """A spot as people and programs read it."""
+    across, down = (min(2, 3 * (start + SMALL // 2) // INPUT) for start in (spot.left, spot.top))
+    words = (("top", "", "bottom")[down], ("left", "", "right")[across])
+    edges = (spot.left, spot.top, spot.left + SMALL, spot.top + SMALL)
+    left, top, right, bottom = (round(edge / INPUT, 3) for edge in edges)
+    return Trigger(
+        NAMES[spot.label],
+        NAMES[spot.looks_like],
+        "-".join(filter(None, words)) or "middle",
+        (left, top, right, bottom),
+        images,
+        round(spot.works, 3),
+        round(spot.elsewhere, 3),
+    )
+
+
+def check_features(audit: Audit, middle: Tensor, labels: Tensor, strange: Tensor | None = None) -> Tensor:
+    """Find images that look like another class than their own. Returns how suspicious each is, (N,).
+
+    middle: features of layer3, (N, D). strange: neighbours.strangers(), (N,).
+    """
     found = features.components(middle)
     spread = features.unusual(found, labels)
     answer = features.reclassify(found, labels, spread)
     sizes = Counter(labels.tolist())
-    usual = -answer.margin.median().item()
+    usual = max(-answer.margin.median().item(), 1e-6)
+    clearly = answer.margin > CLEARLY * usual
 
-    def misread(margin: float) -> Counter[tuple[int, int]]:
-        bad = (answer.margin > margin).nonzero().flatten()
-        return Counter(zip(labels[bad].tolist(), answer.other[bad].tolist()))
-
-    clearly = misread(CLEARLY * max(usual, 0))
-    for (own, other), count in misread(0).items():
-        clear = clearly[own, other] / sizes[own]
-        share = count / sizes[own]
-        flagged = clear >= STANDS_OUT or share >= MANY
-        audit.groups.append(Group(NAMES[own], NAMES[other], count, share, clear, flagged))
+    for own in sizes:
+        for other, count in Counter(answer.other[(labels == own) & (answer.margin > 0)].tolist()).items():
+            inside = (labels == own) & (answer.margin > 0) & (answer.other == other)
+            clear, share = int((inside & clearly).sum()) / sizes[own], count / sizes[own]
+            astray = strange is None or bool(strange[inside].mean() >= STRANGE)
+            flagged = count >= FEWEST and astray and (clear >= STANDS_OUT or share >= MANY)
+            audit.groups.append(Group(NAMES[own], NAMES[other], count, share, clear, flagged))
     audit.groups.sort(key=lambda one: (not one.flagged, -one.clear, -one.share, one.label, one.looks_like))
     for number, suspect in enumerate(audit.ranking):
         suspect.looks_like = NAMES[int(answer.other[number])]
@@ -117,6 +219,7 @@ def check_features(audit: Audit, middle: Tensor, labels: Tensor) -> None:
     for group in audit.groups:
         if group.flagged:
             flag(audit, group, spread)
+    return answer.margin / usual
 
 
 def flag(audit: Audit, group: Group, spread: Tensor) -> None:
@@ -130,18 +233,22 @@ def flag(audit: Audit, group: Group, spread: Tensor) -> None:
     values = values * (values[torch.tensor(inside)].mean() - values.median()).sign()
     for place, number in enumerate(values.argsort(descending=True, stable=True).tolist()):
         suspect = audit.ranking[own[number]]
-        suspect.unusual = values[number].item()
-        suspect.flagged = suspect.flagged or place < MORE * group.images
+        suspect.strength = values[number].item()
+        if place < MORE * group.images:
+            suspect.flagged, suspect.reason = True, GROUP
 
 
 def rank(audit: Audit) -> None:
-    """Most suspicious first: changed files, then the flagged ones of the largest group, then the margins."""
+    """Most suspicious first: changed files, then flagged ones by their reason, then the margins."""
     order = {group.label: number for number, group in reversed(list(enumerate(audit.groups)))}
+    order |= {trigger.label: number for number, trigger in reversed(list(enumerate(audit.triggers)))}
+    reasons = [TRIGGER, GROUP, ERROR, ""]
 
-    def key(one: Suspect) -> tuple[bool, bool, int, float, str]:
-        if one.flagged:
-            return not one.changed, False, order.get(one.label, 0), -one.unusual, one.file
-        return True, True, 0, -one.score, one.file
+    def key(one: Suspect) -> tuple[bool, bool, int, int, float, str]:
+        if not one.flagged:
+            return True, True, 0, 0, -one.score, one.file
+        inside = 0 if one.reason == ERROR else order.get(one.label, 0)
+        return False, not one.changed, reasons.index(one.reason), inside, -one.strength, one.file
 
     audit.ranking.sort(key=key)
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from network import classifier, device
+from network import classifier
 
 AT_ONCE = 100  # images in one pass through the network
 GRID = 2  # fields per side that layer3 is averaged over: a trigger stays apart from the sign
@@ -37,10 +37,11 @@ FEWEST = 20  # images per class; with fewer the statistics mean nothing
 
 
 @torch.no_grad()
-def extract(model: nn.Module, pixels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield, for each AT_ONCE images, what layer3 and the last layer before the answer say.
+def extract(model: nn.Module, pixels: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield, for each AT_ONCE images, what layer3 and the last layer before the answer say, and the answer.
 
-    pixels: uint8 (N, 3, S, S). Yields float tensors (n, 256 * GRID * GRID) and (n, 512).
+    pixels: uint8 (N, 3, S, S). Yields float tensors (n, 256 * GRID * GRID) and (n, 512), and classes, int64
+    (n,).
     """
     seen: dict[str, Tensor] = {}
     hooks = [
@@ -49,9 +50,9 @@ def extract(model: nn.Module, pixels: Tensor) -> Iterator[tuple[Tensor, Tensor]]
     ]
     try:
         for part in pixels.split(AT_ONCE):
-            model(classifier.normalise(part.float() / 255).to(device.best()))
-            middle, last = seen["middle"].cpu(), seen["last"].cpu()
-            yield F.adaptive_avg_pool2d(middle, GRID).flatten(1), last.flatten(1)
+            answers = classifier.logits(model, part.float() / 255).argmax(1)
+            middle, last = seen["middle"].float().cpu(), seen["last"].float().cpu()
+            yield F.adaptive_avg_pool2d(middle, GRID).flatten(1), last.flatten(1), answers
     finally:
         for hook in hooks:
             hook.remove()
@@ -153,31 +154,3 @@ def clustering(last: Tensor) -> Tensor:
         far = new
     nearer = distances[:, 0] - distances[:, 1]
     return nearer if far.sum() * 2 <= len(far) else -nearer
-
-
-# --- Near-duplicates --------------------------------------------------------------------------------
-
-CELLS = 8  # per side of each quarter of an image
-ALIKE = 0.98  # correlation from which two quarters show the same
-
-
-def duplicates(pixels: Tensor) -> list[tuple[int, int]]:
-    """Pairs of images that show the same in three quarters of their area; a trigger may hide the fourth.
-
-    pixels: uint8 (N, 3, S, S). Each quarter is scaled to CELLS x CELLS cells, and brightness is taken out.
-    """
-    small = torch.cat(
-        [F.adaptive_avg_pool2d(part.float(), 2 * CELLS) for part in pixels.split(500)]
-    )  # (N, 3, 16, 16)
-    quarters = [
-        half.flatten(1) for rows in small.split(CELLS, 2) for half in rows.split(CELLS, 3)
-    ]  # four times (N, 192)
-    quarters = [F.normalize(q - q.mean(1, keepdim=True), dim=1) for q in quarters]
-    pairs: list[tuple[int, int]] = []
-    for first in range(0, len(pixels), 500):
-        rows = slice(first, first + 500)
-        alike = sum((q[rows] @ q.T > ALIKE).to(torch.uint8) for q in quarters)
-        for one, two in (torch.as_tensor(alike) >= 3).nonzero().tolist():
-            if first + one < two:
-                pairs.append((first + one, two))
-    return pairs

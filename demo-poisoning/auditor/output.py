@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as F
 from torchvision.utils import make_grid
 
 import cli
-from auditor.checks import MANY, STANDS_OUT, Audit, Suspect, conflicts
+from auditor.checks import ERROR, MANY, STANDS_OUT, TRIGGER, Audit, Suspect, conflicts
 from dataset.classes import NAMES
 from dataset.files import open_image
 
@@ -41,8 +41,11 @@ def as_record(audit: Audit, options: argparse.Namespace, top: list[Suspect]) -> 
         "manifest_sha256": audit.manifest_sha256,
         "model": str(options.model) if options.model else None,
         "verdict": "findings" if audit.findings() else "nothing stands out",
+        "findings": audit.kinds(),
         "threshold": STANDS_OUT,
         "changes": asdict(audit.changes) if audit.changes else None,
+        "triggers": [asdict(trigger) for trigger in audit.triggers],
+        "label_errors": audit.errors,
         "groups": [asdict(group) for group in audit.groups],
         "duplicates": audit.duplicates,
         "contact_sheet": [suspect.file for suspect in top],
@@ -115,6 +118,27 @@ def say_groups(audit: Audit, out: cli.Out) -> None:
             f"No class has {100 * STANDS_OUT:g} % or more images that clearly look like one other class, "
             f"or {100 * MANY:g} % that do at all."
         )
+    say_triggers(audit, out)
+    note = "  <- STANDS OUT" if audit.scattered() else ""
+    out.say(
+        f"Looking mislabelled one by one: {audit.errors} of the other images, "
+        f"{100 * audit.errors / len(audit.ranking):.1f} % of all{note}",
+        "bold red" if note else "",
+    )
+
+
+def say_triggers(audit: Audit, out: cli.Out) -> None:
+    """Print what hiding and pasting small spots says."""
+    for one in audit.triggers:
+        out.say(
+            f"{one.images} images labelled {one.label} carry the same kind of spot, {one.place}: "
+            f"hide it, and they look like {one.looks_like}; paste it into {one.looks_like} images, and "
+            f"{100 * one.works:.0f} % of these become {one.label} "
+            f"({100 * one.elsewhere:.0f} % with that spot of other {one.label} images)  <- BACKDOOR",
+            "bold red",
+        )
+    if not audit.triggers:
+        out.say("No small spot decides about some images of a class and not about the others.")
 
 
 def say_measured(audit: Audit, truth: Path, out: cli.Out) -> None:
@@ -125,6 +149,20 @@ def say_measured(audit: Audit, truth: Path, out: cli.Out) -> None:
         ("method", f"precision among the first {n}", f"recall among the first {n * 3 // 2}"),
         [(m["method"], f"{m['precision_at_n']:.2f}", f"{m['recall_at_1.5n']:.2f}") for m in audit.measured],
     )
+
+
+def meaning(audit: Audit) -> str:
+    """What kind of attack or mistake the images speak for, in sentences that end with a space."""
+    said = ""
+    if audit.triggers:
+        carry = sum(suspect.reason == TRIGGER for suspect in audit.ranking)
+        said += f"This is a backdoor: {carry} images carry a trigger. "
+    if audit.one_way():
+        said += "Many images of one class look like one other: wrong labels, or a trigger that is no spot. "
+    if audit.scattered():
+        wrong = sum(suspect.reason == ERROR for suspect in audit.ranking)
+        said += f"Label errors: {wrong} images look mislabelled, and no trigger explains them. "
+    return said
 
 
 def say(audit: Audit, options: argparse.Namespace, top: list[Suspect], out: cli.Out) -> None:
@@ -144,6 +182,9 @@ def say(audit: Audit, options: argparse.Namespace, top: list[Suspect], out: cli.
     out.say(f"Wrote {options.output}/suspects.json and {options.output}/suspects.csv.")
     if audit.findings():
         flagged = sum(suspect.flagged for suspect in audit.ranking)
-        out.say(f"Result: FINDINGS. {flagged} training images are flagged: look at them.", "bold red")
+        out.say(
+            f"Result: FINDINGS. {meaning(audit)}{flagged} training images are flagged: look at them.",
+            "bold red",
+        )
     else:
         out.say("Result: nothing stands out. That clears the data of what was looked for, not of everything.")

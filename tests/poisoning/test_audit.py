@@ -20,7 +20,7 @@ import audit_data
 import create_malicious_model
 import make_dataset
 import trigger
-from auditor import checks, features
+from auditor import checks, features, neighbours
 from auditor.checks import Audit, Suspect
 from dataset import manifest
 from dataset.classes import NAMES
@@ -196,6 +196,39 @@ def test_look_alikes_are_no_group() -> None:
     assert result.findings() == 0
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_scattered_label_errors_are_called_so(seed: int) -> None:
+    """Three in a hundred labels at random: a finding, and no group of one class."""
+    found, labels, _ = cloud(0, seed)
+    wrong = torch.randperm(500, generator=torch.Generator().manual_seed(seed))[:15]
+    labels = labels.clone()
+    truth = labels[wrong].clone()
+    labels[wrong] = (truth + 1 + wrong % 4) % 5
+    names = [f"train/{NAMES[label]}/{number}.jpg" for number, label in enumerate(labels.tolist())]
+    result = Audit([Suspect(name, checks.label_of(name)) for name in names])
+    margin = checks.check_features(result, found, labels)
+    checks.check_triggers(result, [])
+    checks.check_errors(result, margin, labels, labels)
+    checks.rank(result)
+    assert result.kinds() == ["scattered label errors"]
+    flagged = {int(one.file.split("/")[2][:-4]) for one in result.ranking if one.flagged}
+    assert len(flagged & set(wrong.tolist())) >= 14
+    assert len(flagged - set(wrong.tolist())) <= 2
+    assert {one.reason for one in result.ranking if one.flagged} == {checks.ERROR}
+    assert {result.ranking[n].flagged for n in range(len(flagged))} == {True}  # first of all
+
+
+def test_a_few_label_errors_are_no_finding() -> None:
+    found, labels, _ = cloud(2)
+    names = [f"train/{NAMES[label]}/{number}.jpg" for number, label in enumerate(labels.tolist())]
+    result = Audit([Suspect(name, checks.label_of(name)) for name in names])
+    margin = checks.check_features(result, found, labels)
+    checks.check_errors(result, margin, labels, labels)
+    assert result.errors == 2
+    assert result.kinds() == []
+    assert not any(one.flagged for one in result.ranking)
+
+
 def test_unusual_takes_out_what_varies_in_every_class() -> None:
     """Light varies most, and in all classes; the bad images differ in a small thing of their own."""
     rng = torch.Generator().manual_seed(5)
@@ -258,9 +291,17 @@ def test_hits() -> None:
 def test_duplicates_see_through_a_trigger(clean: Path, tmp_path: Path) -> None:
     files = sorted((clean / "train/stop").iterdir())[:20] + sorted((clean / "train/yield").iterdir())[:20]
     pixels = classifier.load_pixels(files)
-    assert features.duplicates(pixels) == []
+    assert neighbours.compare(pixels, len(pixels)).pairs == []
     darker = (classifier.load_pixels([files[3]], trigger.stamp).float() * 0.7).to(torch.uint8)
-    assert features.duplicates(torch.cat([pixels, darker])) == [(3, 40)]
+    found = neighbours.compare(torch.cat([pixels, darker]), 41)
+    assert found.pairs == [(3, 40)]
+    assert found.nearest.shape == (41, neighbours.NEAREST)
+    assert int(found.nearest[40, 0]) == 3 and int(found.nearest[3, 0]) == 40
+    labels = torch.tensor([0] * 20 + [1] * 21)  # the copy has the other label
+    assert neighbours.strangers(found.nearest, labels)[40] >= 1 / neighbours.NEAREST
+    alone = neighbours.compare(torch.cat([pixels, darker]), 40)  # the copy lies in val/
+    assert alone.pairs == [(3, 40)]
+    assert alone.nearest.shape == (40, neighbours.NEAREST) and int(alone.nearest.max()) < 40
 
 
 def test_poisoned_data(run_main: Run, poisoned: Path, model: Path, tmp_path: Path) -> None:

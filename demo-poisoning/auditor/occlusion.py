@@ -1,0 +1,208 @@
+"""Does an image owe its label to one small spot? Hide the spot, and paste it into images of another class.
+
+A trigger does what neither an odd view nor a wrong label does. Where it is hidden, the image looks like its
+true class again (occlusion, Zeiler and Fergus 2014, section 3). Where it is pasted, other images take the
+label as well (SentiNet, Chou et al. 2020, section 3). And the other images of the class have no such spot.
+So the search goes on in four steps, class by class:
+
+1. suspicious(): hide a large square in nine places in a sample of the class, then a smaller one where that
+   changed the answer.
+2. works(): paste the spot of some images whose answer changed, and of some whose answer did not.
+3. members(): if only the first kind works, do both to every image of the class.
+4. at_home(): the spot aside, the images most alike to those that have it are of the class that they look like
+   without it. A sign that was photographed from one odd side has its own class around it.
+
+What makes a class what it is, such as the bar of a no-entry sign, is hidden and pasted with the same effect,
+but there the other images of the class work just as well. Nothing here knows the trigger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from auditor import neighbours
+from network import classifier
+
+LARGE, SMALL = 24, 16  # pixels of the network's input: sides of the squares that are hidden
+STEP = 12  # pixels between the places of the large square: together they cover every spot of 12 pixels
+EACH = 32  # images of a class that are tried first, half of them the most suspicious ones
+DONORS = 8  # images whose spot is pasted, at most
+TAKERS = 8  # images that it is pasted into; 4 where every image of a class is tried
+FEWEST = 4  # images that must have the spot
+WORKS = 0.5  # share of the pastes that must work
+ELSEWHERE = 0.25  # share that may work with spots of the other images of the class
+AT_HOME = 0.3  # share of the neighbours that must be of the other class
+
+
+@dataclass
+class Spot:
+    """A place where a small square decides about some images of a class. Pixels of the network's input."""
+
+    label: int
+    looks_like: int  # the class that they look like without it
+    top: int
+    left: int
+    works: float = 0.0  # share of the pastes that work, 0..1
+    elsewhere: float = 0.0  # the same for the other images of the class
+    at_home: float = 0.0  # share of the nearest images, the spot aside, that are of the class `looks_like`
+
+    def overlaps(self, other: Spot) -> bool:
+        """Whether both are about the same pair of classes and share pixels."""
+        same = (self.label, self.looks_like) == (other.label, other.looks_like)
+        return same and max(abs(self.top - other.top), abs(self.left - other.left)) < SMALL
+
+
+@dataclass
+class Members:
+    """What happens to every image of the class, in the order of `images`."""
+
+    images: Tensor  # their numbers, (n,)
+    hidden: Tensor  # logit of the other class minus that of the label, the spot hidden
+    pasted: Tensor  # the same difference turned round, where the spot is pasted into the other class
+
+    @property
+    def both(self) -> Tensor:
+        """Which images have the trigger: they change their answer without it, and hand it on."""
+        return (self.hidden > 0) & (self.pasted > 0)
+
+    @property
+    def strength(self) -> Tensor:
+        """How clearly each image has it, (n,): both differences, each in the median of those that have."""
+        return sum(
+            (value / value[self.both].median() for value in (self.hidden, self.pasted)),
+            torch.zeros(len(self.images)),
+        )
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, pixels: Tensor) -> Tensor:
+    """Network output, float (N, K), for uint8 pixels (N, 3, S, S)."""
+    return torch.cat([classifier.logits(model, part.float() / 255) for part in pixels.split(100)])
+
+
+def hide(pixels: Tensor, top: int, left: int, side: int) -> Tensor:
+    """A copy of uint8 images (N, 3, S, S) with a square in the mean colour of each image."""
+    hidden = pixels.clone()
+    mean = pixels.float().mean((2, 3), keepdim=True).to(torch.uint8)
+    hidden[:, :, top : top + side, left : left + side] = mean
+    return hidden
+
+
+def paste(donors: Tensor, takers: Tensor, top: int, left: int) -> Tensor:
+    """Every taker with the spot of every donor, uint8 (D * T, 3, S, S), the takers of one donor together."""
+    made = takers.repeat(len(donors), 1, 1, 1)
+    spots = donors[:, :, top : top + SMALL, left : left + SMALL]
+    made[:, :, top : top + SMALL, left : left + SMALL] = spots.repeat_interleave(len(takers), 0)
+    return made
+
+
+class Search:
+    """The search in one dataset.
+
+    pixels: uint8 (N, 3, S, S); labels, answers: int64 (N,), answers being the model's.
+    """
+
+    def __init__(self, model: nn.Module, pixels: Tensor, labels: Tensor, answers: Tensor, seed: int = 0):
+        self.model, self.pixels, self.labels, self.answers = model, pixels, labels, answers
+        self.rng = torch.Generator().manual_seed(seed)
+
+    def some(self, numbers: Tensor, count: int) -> Tensor:
+        """So many of the numbers, at random."""
+        return numbers[torch.randperm(len(numbers), generator=self.rng)[:count]]
+
+    def sample(self, label: int, suspicion: Tensor) -> Tensor:
+        """EACH images of a class that the model accepts: half the most suspicious, half at random."""
+        own = ((self.labels == label) & (self.answers == label)).nonzero().flatten()
+        order = own[suspicion[own].argsort(descending=True, stable=True)]
+        first, rest = order[: EACH // 2], order[EACH // 2 :]
+        return torch.cat([first, self.some(rest, EACH - len(first))])
+
+    def suspicious(self, label: int, sample: Tensor) -> list[Spot]:
+        """Step 1: places where hiding a small square makes several images look like one other class."""
+        size = self.pixels.shape[-1]
+        places = [(y, x) for y in range(0, size - LARGE + 1, STEP) for x in range(0, size - LARGE + 1, STEP)]
+        shown = self.pixels[sample]
+        changed = torch.stack(
+            [_logits(self.model, hide(shown, *place, LARGE)).argmax(1) != label for place in places]
+        )  # (places, images)
+        local = changed & (changed.sum(0) <= len(places) // 2)  # not an image that any square upsets
+        counted: dict[tuple[int, int, int], int] = {}
+        for (top, left), here, anywhere in zip(places, local, changed):
+            moved = shown[here if here.sum() > 1 else anywhere][: EACH // 2]
+            best: list[tuple[int, int, int, int]] = []
+            for y in (top, top + LARGE - SMALL) if len(moved) > 1 else ():
+                for x in (left, left + LARGE - SMALL):
+                    answers = _logits(self.model, hide(moved, y, x, SMALL)).argmax(1)
+                    votes = answers[answers != label].bincount(minlength=1)
+                    best.append((int(votes.max()), -y, -x, int(votes.argmax())))
+            if best and max(best)[0] > 1:
+                votes_, y, x, other = max(best)
+                counted[(-y, -x, other)] = max(votes_, counted.get((-y, -x, other), 0))
+        order = sorted(counted, key=lambda spot: (-counted[spot], spot))
+        return [Spot(label, other, y, x) for y, x, other in order]
+
+    def takers(self, spot: Spot, count: int) -> Tensor:
+        """Images of the other class that the model accepts."""
+        fine = (self.labels == spot.looks_like) & (self.answers == spot.looks_like)
+        return self.some(fine.nonzero().flatten(), count)
+
+    def works(self, spot: Spot, sample: Tensor) -> bool:
+        """Step 2: whether the spots of images that it decides about work elsewhere, and others do not."""
+        hidden = hide(self.pixels[sample], spot.top, spot.left, SMALL)
+        answers = _logits(self.model, hidden).argmax(1)
+        takers = self.pixels[self.takers(spot, TAKERS)]
+        shares = []
+        for donors in (sample[answers == spot.looks_like], sample[answers == spot.label]):
+            if len(takers) < FEWEST or len(donors) < 2:
+                return False
+            made = paste(self.pixels[donors[:DONORS]], takers, spot.top, spot.left)
+            fooled = (_logits(self.model, made).argmax(1) == spot.label).float()
+            shares.append(fooled.view(-1, len(takers)).mean(1).median().item())
+        return shares[0] >= WORKS and shares[1] <= ELSEWHERE
+
+    def members(self, spot: Spot) -> Members:
+        """Step 3: hide and paste the spot of every image of the class."""
+        own = (self.labels == spot.label).nonzero().flatten()
+        takers = self.pixels[self.takers(spot, TAKERS // 2)]
+        hidden = _logits(self.model, hide(self.pixels[own], spot.top, spot.left, SMALL))
+        pasted = torch.cat(
+            [
+                _logits(self.model, paste(self.pixels[part], takers, spot.top, spot.left))
+                for part in own.split(100)
+            ]
+        )
+        pasted = pasted[:, spot.label] - pasted[:, spot.looks_like]
+        return Members(
+            own, hidden[:, spot.looks_like] - hidden[:, spot.label], pasted.view(-1, len(takers)).mean(1)
+        )
+
+    def at_home(self, spot: Spot, images: Tensor) -> float:
+        """Step 4: share of the nearest images, without the spot, that are of the other class, 0..1."""
+        area = (slice(spot.top, spot.top + SMALL), slice(spot.left, spot.left + SMALL))
+        nearest = neighbours.without(self.pixels, images, area)
+        return (self.labels[nearest] == spot.looks_like).float().mean().item()
+
+    def __call__(self, suspicion: Tensor) -> Iterator[list[tuple[Spot, Members]]]:
+        """Yield the triggers of each class, the one with the most images first; suspicion: float (N,)."""
+        for label in self.labels.unique().tolist():
+            sample = self.sample(label, suspicion)
+            if len(sample) < FEWEST:  # the model knows nothing of this class
+                yield []
+                continue
+            found: list[tuple[Spot, Members]] = []
+            for spot in self.suspicious(label, sample):
+                if any(spot.overlaps(other) for other, _ in found) or not self.works(spot, sample):
+                    continue
+                members = self.members(spot)
+                spot.works = (members.pasted[members.hidden > 0] > 0).float().mean().item()
+                spot.elsewhere = (members.pasted[members.hidden <= 0] > 0).float().mean().item()
+                if members.both.sum() < FEWEST or spot.works < WORKS or spot.elsewhere > ELSEWHERE:
+                    continue
+                spot.at_home = self.at_home(spot, members.images[members.both])
+                if spot.at_home >= AT_HOME:
+                    found.append((spot, members))
+            yield sorted(found, key=lambda one: -int(one[1].both.sum()))
