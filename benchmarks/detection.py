@@ -1,9 +1,9 @@
 """Error rates of the scanner: train and scan a population of models, then compare statistics on it.
 
-    python benchmarks/detection.py               trains and scans what is not there yet; minutes per model
-    python benchmarks/detection.py --part 1/2    every second model only, for two of these side by side
-    python benchmarks/detection.py --quick       two small models, to see that it works
-    python benchmarks/detection_report.py        then: the tables DETECTION.md and the curve detection.png
+    python benchmarks/detection.py            what is not there yet, a model on each core; minutes per model
+    python benchmarks/detection.py --quick    two small models, to see that it works
+    python benchmarks/detection.py --scheduler tcp://10.0.0.1:8786    on a cluster (see README.md)
+    python benchmarks/detection_report.py     then: the tables DETECTION.md and the curve detection.png
 
 One row per model goes to detection.jsonl, and the models stay in detection-work/: a run that was stopped goes
 on where it was, and another version of the scanner needs no new models.
@@ -19,6 +19,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import cluster
 import population
 import textbook
 import torch
@@ -125,34 +126,42 @@ def row(
     return made
 
 
+def make_row(todo: tuple[bool, Spec], work: Path, quick: bool) -> dict[str, object]:
+    """Train one model, unless it is there, then measure and scan it: what a worker does."""
+    with_textbook, spec = todo
+    torch.set_num_threads(1)
+    folder = draw_dataset(work, spec.seed % DATASETS, quick)
+    path = trained(spec, folder, work)
+    return row(spec, folder, path, cluster.Silent(plain=True), with_textbook=with_textbook, quick=quick)
+
+
 def run(options: argparse.Namespace, out: cli.Out) -> None:
-    """Make the missing rows of this part of the population."""
-    part, parts = map(int, options.part.split("/"))
+    """Make the missing rows."""
     # clean and backdoored models take turns, so two neighbours are one of each
-    todo = [(number // 2 % TEXTBOOK_EVERY == 0, spec) for number, spec in enumerate(population.specs())]
-    for with_textbook, spec in todo[part - 1 :: parts][: 2 if options.quick else None]:
-        done = (
-            {json.loads(line)["name"] for line in options.rows.read_text().splitlines()}
-            if options.rows.exists()
-            else set()
+    every = [(number // 2 % TEXTBOOK_EVERY == 0, spec) for number, spec in enumerate(population.specs())]
+    rows = options.rows.read_text().splitlines() if options.rows.exists() else []
+    done = {json.loads(line)["name"] for line in rows}
+    todo = [job for job in every[: 2 if options.quick else None] if job[1].name not in done]
+    for seed in sorted({spec.seed % DATASETS for _, spec in todo}):  # before the workers want the same one
+        draw_dataset(options.work, seed, options.quick)
+    work = partial(make_row, work=options.work.absolute(), quick=options.quick)
+    made = cluster.results(work, todo, options) if todo else iter(())
+    for (_, spec), found in out.progress(made, len(todo), "Training and scanning models"):
+        if isinstance(found, cli.UserError):
+            raise found
+        with options.rows.open("a") as file:
+            file.write(json.dumps(found) + "\n")
+        out.say(
+            f"{spec.name}, {spec.kind}: clean_acc {found['clean_acc']}, attack_success_rate {found['asr']}."
         )
-        if spec.name in done:
-            continue
-        out.heading(f"{spec.name}: {spec.kind}")
-        folder = draw_dataset(options.work, spec.seed % DATASETS, options.quick)
-        path = trained(spec, folder, options.work)
-        made = row(spec, folder, path, out, with_textbook=with_textbook, quick=options.quick)
-        with options.rows.open("a") as file:  # one write per row: two runs may share the file
-            file.write(json.dumps(made) + "\n")
-        out.say(f"Wrote a row: clean_acc {made['clean_acc']}, attack_success_rate {made['asr']}.")
 
 
 def parse() -> argparse.Namespace:
     args = cli.parser(__doc__)
     args.add_argument("--rows", type=Path, default=ROWS, help="file of raw rows")
     args.add_argument("--work", type=Path, default=Path("detection-work"), help="folder for images")
-    args.add_argument("--part", default="1/1", help="K/N: only every N-th model, starting with the K-th")
     args.add_argument("--quick", action="store_true", help="two small models")
+    cluster.add_options(args)
     return args.parse_args()
 
 

@@ -182,5 +182,7 @@ def make(spec: Spec, folder: Path, model: Path) -> None:
         (data / "val").symlink_to((folder / "val").resolve(), target_is_directory=True)
         command = [sys.executable, str(DEMO / "train.py"), "--data", scratch, "--model", str(model)]
         command += ["--seed", str(spec.seed), "--epochs", str(spec.epochs)]
-        if subprocess.run(command, check=False).returncode:
-            raise cli.UserError(f"train.py made no {model}: its message above says why.")
+        ended = subprocess.run(command, check=False, capture_output=True, text=True, encoding="utf-8")
+        if ended.returncode:
+            why = (ended.stderr.strip().splitlines() or ["no message"])[-1].removeprefix("error: ")
+            raise cli.UserError(f"train.py made no {model}: {why}")
