@@ -123,7 +123,7 @@ def test_the_tools_are_all_that_next_needs(pod: dict[str, Any], tmp_path: Path) 
         "share Ada": "Wrote ",
         "status": "OPEN",
     }.items():
-        line = [tmp_path / "scripts/bin/workshop", *command.split()]
+        line = [str(tmp_path / "scripts/bin/workshop"), *command.split()]
         result = subprocess.run(line, check=False, env=env, capture_output=True, text=True, timeout=60)
         assert (result.returncode, result.stderr) == (0, ""), command
         assert words in result.stdout
