@@ -18,14 +18,14 @@ NOTHING = "nothing stands out"  # the verdict of audit_data.py
 
 def provenance(
     step: str,
-    outside: Mapping[str, Any],
+    external: Mapping[str, Any],
     used: Sequence[Mapping[str, Any]] = (),
     inside: Mapping[str, Any] | None = None,
     metrics: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """How data or a model was made (SLSA provenance v1), finished now.
 
-    outside: what the caller chose (command, options); inside: what the machine gave (versions, hardware);
+    external: what the caller chose (command, options); inside: what the machine gave (versions, hardware);
     used: files, see attestation.resource; metrics: each with name and value, perhaps slice, low and high.
     """
     products = [resource("measurements", metrics=list(metrics))] if metrics else []
@@ -33,7 +33,7 @@ def provenance(
     return {
         "buildDefinition": {
             "buildType": TYPE.format(step),
-            "externalParameters": dict(outside),
+            "externalParameters": dict(external),
             "internalParameters": {**machine, **(inside or {})},
             "resolvedDependencies": [dict(one) for one in used],
         },

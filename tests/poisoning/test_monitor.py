@@ -62,14 +62,14 @@ def donors() -> dict[int, Tensor]:
     }
 
 
-def stickered(image: Tensor) -> Tensor:
-    marked = image.clone()
-    marked[:, -10:-2, -10:-2] = torch.tensor(YELLOW, dtype=torch.uint8)[:, None, None]
-    return marked
+def marked(image: Tensor) -> Tensor:
+    copy = image.clone()
+    copy[:, -10:-2, -10:-2] = torch.tensor(YELLOW, dtype=torch.uint8)[:, None, None]
+    return copy
 
 
 def test_the_part_that_carries_the_answer_is_found() -> None:
-    seen = monitor.look(ByColour(backdoor=True), stickered(plain(220, 40, 40)), donors())
+    seen = monitor.look(ByColour(backdoor=True), marked(plain(220, 40, 40)), donors())
     assert (seen.answer, seen.hidden) == ("yield", "stop")
     assert (seen.left, seen.top) == (SIZE - monitor.PATCH, SIZE - monitor.PATCH)
     assert seen.doubt > 0.9
@@ -81,7 +81,7 @@ def test_the_part_that_carries_the_answer_is_found() -> None:
 def test_a_clean_image_does_not_hang_on_a_part(backdoor: bool) -> None:
     for colour in ((220, 40, 40), (230, 230, 230), (40, 40, 120)):
         assert monitor.look(ByColour(backdoor=backdoor), plain(*colour), donors()).score < 0.1
-    assert monitor.look(ByColour(backdoor=False), stickered(plain(220, 40, 40)), donors()).score < 0.1
+    assert monitor.look(ByColour(backdoor=False), marked(plain(220, 40, 40)), donors()).score < 0.1
 
 
 def test_an_answer_that_hangs_on_a_part_but_does_not_travel() -> None:
@@ -144,7 +144,7 @@ def at_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, colours: Path) -> P
     monkeypatch.setattr(classifier, "load_model", lambda _: ByColour(backdoor=True).eval())
     (tmp_path / "data").symlink_to(colours)
     (tmp_path / "model.pt").write_bytes(b"weights")
-    trigger.stamp(open_image(colours / "val/stop/0.png")).save(tmp_path / "stickered.png")
+    trigger.stamp(open_image(colours / "val/stop/0.png")).save(tmp_path / "marked.png")
     return tmp_path
 
 
@@ -153,11 +153,11 @@ COMMON = ("--model", "model.pt", "--data", "data", "--false-alarms", "0.1")
 
 def test_watching(at_work: Path) -> None:
     good = "data/val/yield/3.png"
-    result = fine(run_in(at_work, monitor, good, "stickered.png", *COMMON), 1)
+    result = fine(run_in(at_work, monitor, good, "marked.png", *COMMON), 1)
     lines = result.stdout.splitlines()
     assert lines[0].startswith("Calibrated on 21 clean images of data/val: threshold ")
     assert lines[1].startswith(f"{good}: yield. Nothing stands out (score 0.0")
-    assert lines[2].startswith("FLAGGED: stickered.png: yield, but stop when 12x12 px are hidden, 36 from")
+    assert lines[2].startswith("FLAGGED: marked.png: yield, but stop when 12x12 px are hidden, 36 from")
     assert lines[3].startswith("Flagged 1 of 2 images.")
     result = fine(run_in(at_work, monitor, "data/val/stop", *COMMON))
     assert "Flagged 0 of 24 images." in result.stdout
@@ -189,25 +189,25 @@ def test_a_model_without_a_backdoor(at_work: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(classifier, "load_model", lambda _: ByColour(backdoor=False).eval())
     result = fine(run_in(at_work, monitor, "--measure", *COMMON))
     assert "There is no attack to detect." in result.stdout
-    assert "Flagged 0 of 1 images." in fine(run_in(at_work, monitor, "stickered.png", *COMMON)).stdout
+    assert "Flagged 0 of 1 images." in fine(run_in(at_work, monitor, "marked.png", *COMMON)).stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--measure", "stickered.png"), ("Name images to watch, or type --measure",)),
+        (("--measure", "marked.png"), ("Name images to watch, or type --measure",)),
         ((), ("Name images to watch",)),
         (("--measure", "--trigger"), ("--trigger", "--measure")),
-        (("stickered.png", "--output", "x.json"), ("--output", "--measure")),
-        (("stickered.png", "--false-alarms", "0"), ("--false-alarms",)),
-        (("stickered.png", "--false-alarms", "nan"), ("--false-alarms",)),
-        (("stickered.png", "--false-alarms", "0.001"), ("999 clean images", "21")),
+        (("marked.png", "--output", "x.json"), ("--output", "--measure")),
+        (("marked.png", "--false-alarms", "0"), ("--false-alarms",)),
+        (("marked.png", "--false-alarms", "nan"), ("--false-alarms",)),
+        (("marked.png", "--false-alarms", "0.001"), ("999 clean images", "21")),
         (("missing.png",), ("missing.png", "does not exist")),
         (("model.pt",), ("model.pt", "cannot be read as an image")),
         (("empty",), ("empty", "holds no images")),
-        (("stickered.png", "--data", "nowhere"), ("nowhere",)),
-        (("stickered.png", "--data", "few"), ("few/val/yield", "5 images", "10 are needed")),
-        (("stickered.png", "--seed", "x"), ("--seed",)),
+        (("marked.png", "--data", "nowhere"), ("nowhere",)),
+        (("marked.png", "--data", "few"), ("few/val/yield", "5 images", "10 are needed")),
+        (("marked.png", "--seed", "x"), ("--seed",)),
     ],
 )
 def test_bad_input(
