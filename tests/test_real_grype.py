@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
@@ -338,6 +341,128 @@ def test_a_pull_that_is_cut_off(scanned: Callable[..., Result], troubled: str, t
     assert result.returncode == 2
     assert "the transfer was cut off (unexpected EOF)" in errors(result)[0]
     assert not list((tmp_path / "results").iterdir())
+
+
+# user workshop, password only-for-tests, as `htpasswd -B` writes it
+USERS = "workshop:$2y$05$LmP..ZHzWQovSqNAijlEGeTekuZTZx/5IElJZM2Eif9zD/sHuayBW\n"
+
+
+@pytest.fixture
+def private(real: Grype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a registry that asks for a login; it holds private/app:1. Nobody is logged in."""
+    program = shutil.which("docker-registry") or shutil.which("registry")
+    if not program:
+        pytest.skip("there is no docker-registry on this machine (Debian: apt install docker-registry)")
+    folder = tmp_path / "private"
+    folder.mkdir()
+    (folder / "users").write_text(USERS)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = f"localhost:{free.getsockname()[1]}"
+    (folder / "config.yml").write_text(
+        f"version: 0.1\nhttp: {{addr: '{place}'}}\n"
+        f"storage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
+        f"auth: {{htpasswd: {{realm: workshop, path: {folder}/users}}}}\n"
+    )
+    log = (folder / "log").open("w")
+    process = subprocess.Popen([program, "serve", folder / "config.yml"], stdout=log, stderr=log)
+    try:
+        wait_for(place)
+        monkeypatch.setenv("DOCKER_CONFIG", str(folder / "docker"))
+        real.crane("auth", "login", place, "-u", "workshop", "-p", "only-for-tests")
+        real.crane("copy", real.name("python:3.11-alpine"), f"{place}/private/app:1")
+        monkeypatch.setenv("DOCKER_CONFIG", str(folder / "nobody"))
+        yield place
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def wait_for(place: str) -> None:
+    """Until a server answers there."""
+    host, port = place.split(":")
+    for _ in range(300):
+        with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"nothing answers at {place}")
+
+
+def test_a_private_registry_asks_who_you_are(
+    scanned: Callable[..., Result], private: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = f"{private}/private/app:1"
+    nobody = scanned(image, "--retries", "0")
+    assert (nobody.returncode, nobody.stdout) == (2, "")
+    assert len(errors(nobody)) == 1
+    assert "the registry refuses access (UNAUTHORIZED" in errors(nobody)[0]
+    assert "docker login" in errors(nobody)[0]
+
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "private/docker"))  # as `docker login` leaves it
+    logged_in = scanned(image, "--retries", "0")
+    assert logged_in.returncode == 0, logged_in.stderr
+    assert row(logged_in, image)["all"] == "2"
+    assert "only-for-tests" not in logged_in.stdout + logged_in.stderr
+
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "private/nobody"))
+    monkeypatch.setenv("GRYPE_REGISTRY_AUTH_AUTHORITY", private)  # Grype's own settings reach Syft, too
+    monkeypatch.setenv("GRYPE_REGISTRY_AUTH_USERNAME", "workshop")
+    for password, code in (("only-for-tests", 0), ("wrong", 2)):
+        monkeypatch.setenv("GRYPE_REGISTRY_AUTH_PASSWORD", password)
+        result = scanned(image, "--retries", "0")
+        assert result.returncode == code, result.stderr
+        assert password not in result.stdout + result.stderr
+
+
+def test_what_syft_sees_of_a_model(real: Grype, tmp_path: Path) -> None:
+    """The lesson in README.md: one entry a folder, which does not change with the weights; no .pt file."""
+    models = tmp_path / "demo" / "models"
+    models.mkdir(parents=True)
+    for name in ("clean_model.safetensors", "poisoned_model.safetensors"):
+        shutil.copy(DEMO / "hardened" / "model.safetensors", models / name)
+    (models / "clean_model.pt").write_bytes(b"PK")
+
+    def syft(folder: Path, *options: str) -> str:
+        command = [str(real.tools / "syft"), "scan", f"dir:{folder}", "--select-catalogers", "model"]
+        return run([*command, "--quiet", *options])
+
+    shown = syft(tmp_path / "demo")
+    documented = (DEMO / "README.md").read_text()
+    assert [line.split() for line in shown.splitlines()] == [
+        ["NAME", "VERSION", "TYPE"],
+        ["models", "UNKNOWN", "model"],
+    ]
+    assert "\n".join(line.rstrip() for line in shown.splitlines()) in documented
+    assert syft(models) == "No packages discovered" and "\nNo packages discovered\n" in documented
+    (models / "clean_model.pt").rename(tmp_path / "moved.pt")
+    assert syft(tmp_path / "demo") == shown
+
+    def listed() -> tuple[dict[str, Any], dict[str, Any]]:
+        """The entry of the model, and the SHA-256 of the files that are listed beside it."""
+        parts = json.loads(syft(tmp_path / "demo", "-o", "cyclonedx-json"))["components"]
+        (model,) = (part for part in parts if part["type"] == "machine-learning-model")
+        assert "hashes" not in model
+        return model, {part["name"]: part["hashes"] for part in parts if part["type"] == "file"}
+
+    model, files = listed()
+    assert sorted(files) == ["/models/clean_model.safetensors", "/models/poisoned_model.safetensors"]
+    changed = bytearray((models / "poisoned_model.safetensors").read_bytes())
+    changed[-1] ^= 1
+    (models / "poisoned_model.safetensors").write_bytes(changed)
+    assert listed()[0] == model and listed()[1] != files
+
+
+def test_a_scan_that_looked_at_nothing_is_a_clean_scan(
+    scanned: Callable[..., Result], tmp_path: Path
+) -> None:
+    """Its figures are zero; the number of packages beside them says why."""
+    (tmp_path / "models").mkdir()
+    shutil.copy(DEMO / "hardened" / "model.safetensors", tmp_path / "models")
+    result = scanned("dir:models", "--fail-on", "negligible")
+    assert result.returncode == 0
+    found = row(result, "dir:models")
+    assert (found["all"], found["packages"]) == ("0", "0")
+    assert "- dir:models: warning: not one package was found, so nothing was looked at" in result.stdout
 
 
 @pytest.mark.parametrize("spec", ["1.6", "1.7"])

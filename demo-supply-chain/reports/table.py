@@ -110,6 +110,8 @@ def notes_of(scans: dict[str, Scan]) -> list[str]:
         notes += [f"{name}: ignored {words}" for words in ignored_of(scan)]
         if scan.distro == NOT_RECORDED and scan.packages and SYSTEM & set(scan.packages.by_kind()):
             notes.append(f"{name}: warning: no known distribution, so its packages were not looked at")
+        if scan.packages is not None and not scan.packages.all:
+            notes.append(f"{name}: warning: not one package was found, so nothing was looked at")
         if scan.only_fixed:
             notes.append(f"{name}: only what has a fix was counted")
         if age := age_of(scan):
