@@ -61,7 +61,7 @@ def look(model: nn.Module, pixels: Tensor, out: cli.Out) -> tuple[Tensor, Tensor
     return middle, last, answers
 
 
-def judge(
+def examine(
     found: Audit, model: nn.Module, images: tuple[Tensor, Tensor], nearest: Tensor, out: cli.Out
 ) -> tuple[Tensor, Tensor]:
     """All that a model says of the training images, noted in `found`. Returns both kinds of features.
@@ -129,7 +129,7 @@ def main() -> int:
     alike = neighbours.compare(pixels, len(training))
     checks.check_duplicates(found, names(images, options.data), alike.pairs)
     if model:
-        middle, last = judge(found, model, (pixels[: len(training)], labels), alike.nearest, out)
+        middle, last = examine(found, model, (pixels[: len(training)], labels), alike.nearest, out)
     checks.rank(found)
     if truth and model:
         checks.measure(found, truth, files, (middle, last, labels))

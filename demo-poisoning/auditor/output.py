@@ -158,7 +158,8 @@ def meaning(audit: Audit) -> str:
         carry = sum(suspect.reason == TRIGGER for suspect in audit.ranking)
         said += f"This is a backdoor: {carry} images carry a trigger. "
     if audit.one_way():
-        said += "Many images of one class look like one other: wrong labels, or a trigger that is no spot. "
+        said += "Many images of one class look like one other: "
+        said += "wrong labels, or a trigger that is not a spot. "
     if audit.scattered():
         wrong = sum(suspect.reason == ERROR for suspect in audit.ranking)
         said += f"Label errors: {wrong} images look mislabelled, and no trigger explains them. "
