@@ -3,6 +3,9 @@
 #
 #   ./workshop.sh check                             is this machine ready? one line each, with what to do
 #   ./workshop.sh run [1|2|3] [--docker|--native]   all three demos, or one: attack and defence
+#   ./workshop.sh pipeline [--break LINK] [--docker|--native]
+#                                                   the ending: from the data to a served model and to a refused one;
+#                                                   LINK is data, audit, training, scan, list, age or role
 #   ./workshop.sh test [pytest arguments]           checkers and tests; with --install it only makes .venv for them
 #   ./workshop.sh reset [1|2|3] [--yes]             removes what the demos made, puts back what the exercises changed;
 #                                                   asks before it removes an image or discards a change of yours
@@ -70,6 +73,7 @@ MINUTES_AGAIN=(0 1 3 1) # the same with data, models and images already there
 . "$ROOT/scripts/shell.sh"
 . "$ROOT/scripts/kit.sh"
 . "$ROOT/scripts/rehearse.sh"
+. "$ROOT/scripts/pipeline.sh"
 
 show_help() { sed -n '2,/^set /s/^# \{0,1\}//p' "$ROOT/workshop.sh"; }
 
@@ -79,6 +83,7 @@ main() {
     case $command in
         check) check_command "$@" ;;
         run) run_command "$@" ;;
+        pipeline) pipeline_command "$@" ;;
         test) test_command "$@" ;;
         reset) reset_command "$@" ;;
         rehearse) rehearse_command "$@" ;;
@@ -94,6 +99,6 @@ main() {
     esac
 }
 
-trap 'remove_container; [ -z "${PACKING:-}" ] || rm -rf "$PACKING"' EXIT
+trap 'remove_container; leave_demos; [ -z "${PACKING:-}" ] || rm -rf "$PACKING"' EXIT
 trap 'say; say "Stopped. Run the same command again: it goes on with what is already there."; exit 130' INT TERM
 main "$@"

@@ -31,11 +31,11 @@ train_both() {
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(((cores + 1) / 2))}"
     echo "Training both models at the same time. First the lines of the poisoned one, at the end those of the clean one."
     log=$(mktemp -d)
-    "$PYTHON" train.py >"$log/said" 2>"$log/errors" & # its progress would mix with that of the other one
+    "$PYTHON" train.py --manifest data/traffic-signs.sha256 >"$log/said" 2>"$log/errors" & # its progress would mix with that of the other one
     clean=$!
     trap 'kill "$clean" 2>/dev/null || true; rm -rf "$log"' EXIT
     trap 'exit 130' INT TERM
-    "$PYTHON" train.py --poisoned
+    "$PYTHON" train.py --poisoned --manifest data/traffic-signs-poisoned.sha256
     wait "$clean" || {
         cat "$log/errors" >&2
         exit 2
@@ -59,8 +59,8 @@ fi
 if [ ! -f models/clean_model.safetensors ] && [ ! -f models/poisoned_model.safetensors ]; then
     train_both
 elif [ ! -f models/clean_model.safetensors ]; then
-    "$PYTHON" train.py
+    "$PYTHON" train.py --manifest data/traffic-signs.sha256
 elif [ ! -f models/poisoned_model.safetensors ]; then
-    "$PYTHON" train.py --poisoned
+    "$PYTHON" train.py --poisoned --manifest data/traffic-signs-poisoned.sha256
 fi
 echo "Ready: data/ and models/ are there."

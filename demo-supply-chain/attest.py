@@ -24,6 +24,7 @@ import console
 from console import UserError
 from mlbom.checks import models_of
 from mlbom.document import check_schema
+from mlbom.models import SAYS, read_model
 from reports.grype_report import read_json
 
 from statements import attestation, predicates
@@ -61,12 +62,20 @@ def say_data(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 def say_training(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """The trainer: this model came out of a training on the data of this manifest."""
-    used = [resource(MANIFEST, digest_of(args.manifest), dataset=args.manifest.stem)]
+    manifest = digest_of(args.manifest)
+    facts = read_model(args.file).facts if args.file.suffix == ".safetensors" else {}
+    told = {name.removeprefix(SAYS): value for name, value in facts.items() if name.startswith(SAYS)}
+    if told.pop("manifest_sha256", manifest) != manifest:
+        raise UserError(
+            f"{args.file} says in its header that it was trained on other data than {args.manifest} lists: "
+            "give the manifest of its data."
+        )
+    used = [resource(MANIFEST, manifest, dataset=args.manifest.stem)]
     used += [resource(path.name, digest_of(path)) for path in args.code]
     if args.base:
         used.append(resource("base weights", digest_of(args.base), file=args.base.name))
     metrics = [{"name": name, "value": value} for name, value in pairs(args.metric, "--metric").items()]
-    return PROVENANCE, predicates.provenance("training", options_of(args), used, metrics=metrics)
+    return PROVENANCE, predicates.provenance("training", {**told, **options_of(args)}, used, metrics=metrics)
 
 
 def say_audit(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:

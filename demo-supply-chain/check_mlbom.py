@@ -34,6 +34,8 @@ def read_list(path: Path) -> tuple[dict[str, Any], list[Listed]]:
     It is checked against its schema, unless it is very large: then only what is read of it must be in order.
     """
     document = read_json(path)
+    if document.get("bomFormat") == "CycloneDX" and "machine-learning-model" not in json.dumps(document):
+        raise UserError(f"{path} lists no model: make a list with make_mlbom.py.")  # the schema takes longer
     if path.stat().st_size <= LARGEST_CHECKED:
         check_schema(json.dumps(document), str(path))
     elif document.get("bomFormat") != "CycloneDX":

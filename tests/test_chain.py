@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import serialization
 sys.path.append(str(Path(__file__).resolve().parent))
 from scan_helpers import DEMO, Result, errors, typed  # isort: skip
 import attest
+import break_link
 import check_mlbom
 import make_mlbom
 import verify_chain
@@ -394,6 +395,20 @@ def test_what_is_no_statement_is_left_out_and_named(pipeline: Path, typed: Calla
     assert result.stdout.count("Left out: ") == 7
 
 
+def test_a_bundle_of_sigstore_is_named(pipeline: Path, typed: Callable[..., Result]) -> None:
+    """As cosign and GitHub write them: our statement in it does not count, nobody checks that signer."""
+    file = pipeline / "good.safetensors.scan.dsse.json"
+    bundle = {
+        "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+        "verificationMaterial": {"certificate": {"rawBytes": ""}},
+        "dsseEnvelope": json.loads(file.read_text()),
+    }
+    file.write_text(json.dumps(bundle))
+    assert list(walk(typed)) == ["scan"]
+    said = typed(verify_chain, "good.safetensors", "--keys", "keys").stdout
+    assert f"Left out: {file.name}: it is a bundle of Sigstore" in said
+
+
 def test_a_signature_made_without_a_name_for_its_key_counts(
     pipeline: Path, typed: Callable[..., Result]
 ) -> None:
@@ -474,6 +489,76 @@ def test_an_audit_without_a_manifest_is_no_audit(
 
 def test_private_keys_are_for_their_owner(pipeline: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in (pipeline / "keys").glob("*.key")} == {0o600}
+
+
+def test_a_training_that_contradicts_the_model_is_not_signed(
+    pipeline: Path, typed: Callable[..., Result], assert_refused: Callable[..., None]
+) -> None:
+    """The header of a SafeTensors file may name its data; it proves nothing, but it must not contradict."""
+    content = (pipeline / "good.safetensors").read_bytes()
+    length = struct.unpack("<Q", content[:8])[0]
+    header = json.loads(content[8 : 8 + length])
+    digest = hashlib.sha256((pipeline / "signs.sha256").read_bytes()).hexdigest()
+    header["__metadata__"] = {"manifest_sha256": digest, "seed": "7", "epochs": "\x1b[2J"}
+    text = json.dumps(header).encode()
+    (pipeline / "told.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
+    words = ("training", "told.safetensors", "--keys", "keys", "--manifest")
+    assert_refused(typed(attest, *words, "other.sha256"), "trained on other data than other.sha256 lists")
+    assert not (pipeline / "told.safetensors.training.dsse.json").exists()
+    assert typed(attest, *words, "signs.sha256").returncode == 0
+    made = content_of(pipeline / "told.safetensors.training.dsse.json")["predicate"]["buildDefinition"]
+    assert made["externalParameters"] == {"seed": "7"}
+    write_list(typed, "told.safetensors")
+    listed = json.loads((pipeline / "mlbom.cdx.json").read_text())["components"][0]["properties"]
+    assert {"name": "workshop:header says manifest_sha256", "value": digest} in listed
+
+
+# --- breaking it ---
+
+
+@pytest.mark.parametrize(
+    ("attack", "links", "words"),
+    [
+        ("list", ["list"], "with no key that we know, or changed since"),
+        ("training", ["training", "data", "audit"], "no statement of this kind names these bytes"),
+        ("data", ["data"], "with no key that we know, or changed since"),
+        ("audit", ["audit"], "no statement of this kind names these bytes"),
+        ("scan", ["scan"], "with no key that we know, or changed since"),
+        ("age", ["scan"], "it is too old: of 2020-02-02"),
+        (
+            "role",
+            ["scan"],
+            "is signed with the key of the role trainer; it takes the key of the role scanner",
+        ),
+    ],
+)
+@pytest.mark.parametrize("others", [False, True])
+def test_every_attack_on_a_link_is_named(  # noqa: PLR0917
+    attack: str, links: list[str], words: str, others: bool, pipeline: Path, typed: Callable[..., Result]
+) -> None:
+    if others:  # statements about another model lie there, too
+        typed(attest, "training", "bad.safetensors", "--manifest", "signs.sha256", "--keys", "keys")
+    before = (pipeline / "good.safetensors").read_bytes()
+    result = typed(break_link, attack, "good.safetensors", "--keys", "keys")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("The attacker ")
+    found = walk(typed)
+    assert list(found) == links
+    assert words in found[links[0]]
+    assert (pipeline / "good.safetensors").read_bytes() == before
+
+
+def test_what_is_not_there_cannot_be_broken(
+    pipeline: Path, typed: Callable[..., Result], assert_refused: Callable[..., None]
+) -> None:
+    (pipeline / "good.safetensors.training.dsse.json").unlink()
+    for attack in ("training", "data", "audit"):
+        assert_refused(typed(break_link, attack, "good.safetensors", "--keys", "keys"), "no link training")
+    assert_refused(typed(break_link, "scan", "bad.safetensors", "--keys", "keys"), "no link scan to break")
+    assert_refused(typed(break_link, "scan", "nosuch", "--keys", "keys"), "nosuch")
+    (pipeline / "keys/scanner.key").unlink()
+    assert_refused(typed(break_link, "age", "good.safetensors", "--keys", "keys"), "needs that private key")
+    assert list(walk(typed)) == ["training", "data", "audit"]
 
 
 # --- the list ---

@@ -45,6 +45,7 @@ SIGNER = {"list": "release", "training": "trainer", "data": "data", "audit": "au
 ENDING = ".dsse.json"  # of a file with a statement
 TESTS = {"audit": ("manifest", "near-duplicates", "features"), "scan": ("backdoor scan",)}  # what must pass
 MANIFEST = "manifest"  # what a training statement calls the manifest of its data
+BUNDLE = "it is a bundle of Sigstore, whose signer is named by a certificate: verify it with cosign"
 LARGEST = 50_000_000  # bytes of a statement or a key
 
 
@@ -189,11 +190,15 @@ def open_envelope(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The envelope and what is in it, not verified yet. Raises OSError or ValueError."""
     try:
         envelope = json.loads(read_small(path))
+        if "dsseEnvelope" in envelope or "messageSignature" in envelope:
+            raise ValueError(BUNDLE)
         content = json.loads(Envelope.from_dict({**envelope, "signatures": []}).payload)
         signatures = [one["sig"] for one in envelope["signatures"]]
         if envelope["payloadType"] != PAYLOAD or not signatures or {type(one) for one in signatures} != {str}:
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, FormatError) as error:
+        if str(error) == BUNDLE:
+            raise
         raise ValueError("it is not a signed statement (a DSSE envelope with in-toto content)") from error
     check(content)
     return envelope, content

@@ -9,13 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from console import UserError
 
+# what train.py writes into the header of a SafeTensors file; nobody has signed it
+TOLD = {"manifest_sha256": r"[0-9a-f]{64}", "seed": r"\d{1,10}", "epochs": r"\d{1,10}"}
 HEADER_LIMIT = 100_000_000  # bytes; the SafeTensors format allows no longer header
+SAYS = "header says "
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ def safetensors_facts(path: Path) -> dict[str, str]:
         if not 2 <= length <= min(HEADER_LIMIT, path.stat().st_size - 8):
             raise ValueError("it has no whole header")
         header = json.loads(file.read(length))
+    told = header.get("__metadata__") if isinstance(header, dict) else None
     try:
         tensors = [entry for name, entry in header.items() if name != "__metadata__"]
         end = max((int(entry["data_offsets"][1]) for entry in tensors), default=0)
@@ -54,7 +59,14 @@ def safetensors_facts(path: Path) -> dict[str, str]:
         raise ValueError("its header does not describe tensors") from error
     if 8 + length + end != path.stat().st_size:
         raise ValueError("its length is not what the header says")
-    return {"format": "SafeTensors", "tensors": str(len(tensors)), "parameters": str(parameters)}
+    facts = {"format": "SafeTensors", "tensors": str(len(tensors)), "parameters": str(parameters)}
+    return facts | {f"{SAYS}{name}": value for name, value in told_by(told).items()}
+
+
+def told_by(metadata: object) -> dict[str, str]:
+    """What a header says of the training, as far as it has the form that train.py gives it."""
+    known = metadata if isinstance(metadata, dict) else {}
+    return {name: str(known[name]) for name, form in TOLD.items() if re.fullmatch(form, str(known.get(name)))}
 
 
 def read_model(path: Path) -> Model:
