@@ -3,9 +3,9 @@
 #
 #   ./workshop.sh check                             is this machine ready? one line each, with what to do
 #   ./workshop.sh run [1|2|3] [--docker|--native]   all three demos, or one: attack and defence
-#   ./workshop.sh pipeline [--break LINK] [--docker|--native]
+#   ./workshop.sh pipeline [--break data|audit|training|scan|list|age|role] [--docker|--native]
 #                                                   the ending: from the data to a served model and to a refused one;
-#                                                   LINK is data, audit, training, scan, list, age or role
+#                                                   --break attacks one link of what joins them
 #   ./workshop.sh test [pytest arguments]           checkers and tests; with --install it only makes .venv for them
 #   ./workshop.sh reset [1|2|3] [--yes]             removes what the demos made, puts back what the exercises changed;
 #                                                   asks before it removes an image or discards a change of yours

@@ -30,6 +30,10 @@ def bench(root: Path, tmp_path: Path) -> Bench:
         (["run", "--docker", "--native"], "one of"),
         (["reset", "everything"], "everything"),
         (["check", "--deep"], "--deep"),
+        (["pipeline", "--fast"], "--fast"),
+        (["pipeline", "--break"], "--break takes one of data, audit, training, scan, list, age, role"),
+        (["pipeline", "--break", "everything"], "--break takes one of"),
+        (["pipeline", "--docker", "--native"], "one of"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_exit_code_2(bench: Bench, args: list[str], word: str) -> None:
@@ -45,7 +49,7 @@ def test_wrong_usage_is_one_sentence_and_exit_code_2(bench: Bench, args: list[st
 def test_help_names_every_command_and_runs_nothing(bench: Bench, args: list[str]) -> None:
     result = bench(*args)
     assert result.returncode == 0
-    for command in ("check", "run", "test", "reset"):
+    for command in ("check", "run", "pipeline", "test", "reset"):
         assert f"./workshop.sh {command}" in result.stdout
     assert "#" not in result.stdout
     assert bench.logged() == ""

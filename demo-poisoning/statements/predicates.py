@@ -20,12 +20,12 @@ def provenance(
     step: str,
     external: Mapping[str, Any],
     used: Sequence[Mapping[str, Any]] = (),
-    inside: Mapping[str, Any] | None = None,
+    internal: Mapping[str, Any] | None = None,
     metrics: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """How data or a model was made (SLSA provenance v1), finished now.
 
-    external: what the caller chose (command, options); inside: what the machine gave (versions, hardware);
+    external: what the caller chose (command, options); internal: what the machine gave (versions, hardware);
     used: files, see attestation.resource; metrics: each with name and value, perhaps slice, low and high.
     """
     products = [resource("measurements", metrics=list(metrics))] if metrics else []
@@ -34,7 +34,7 @@ def provenance(
         "buildDefinition": {
             "buildType": TYPE.format(step),
             "externalParameters": dict(external),
-            "internalParameters": {**machine, **(inside or {})},
+            "internalParameters": {**machine, **(internal or {})},
             "resolvedDependencies": [dict(one) for one in used],
         },
         "runDetails": {

@@ -49,7 +49,7 @@ def training(
 ) -> str:
     """The trainer: these files came out of a training on the data of this manifest."""
     used = [resource(MANIFEST, sha256(options.manifest), dataset=text(options.data.name)), *code()]
-    outside = {
+    external = {
         "command": command(),
         **{name: getattr(options, name) for name in ("epochs", "seed", "lr", "limit")},
     }
@@ -59,7 +59,7 @@ def training(
             kept = Path(ResNet18_Weights.IMAGENET1K_V1.url).name
             base = Path(torch.hub.get_dir()) / "checkpoints" / kept
         used.append(resource("base weights", sha256(base), file=text(base.name)))
-        outside["init"] = text(options.init)
+        external["init"] = text(options.init)
     machine = {
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
@@ -70,7 +70,7 @@ def training(
         "system": platform.system(),
     }
     metrics = measurements(model, validation, options)
-    made = predicates.provenance("training", outside, used, machine, metrics)
+    made = predicates.provenance("training", external, used, machine, metrics)
     return write(options, "training", {path: sha256(path) for path in written}, PROVENANCE, made)
 
 
