@@ -95,7 +95,8 @@ main() {
     local network=bridge
     case " $* " in *' --offline '*)
         network=none
-        find "$(results_folder "$@")" -maxdepth 1 \( -name '*.syft.json' -o -name '*.cdx.json' \) -exec cp {} "$SCRATCH/" \; ;;
+        [ ! -d "$(results_folder "$@")" ] ||
+            find "$(results_folder "$@")" -maxdepth 1 \( -name '*.syft.json' -o -name '*.cdx.json' \) -exec cp {} "$SCRATCH/" \; ;;
     esac
     chmod -R a+rX "$SCRATCH"
     run_in_container "$network" "$(results_folder "$@")" "$SCRATCH" scan.py ${WORDS[@]+"${WORDS[@]}"} --results results

@@ -452,6 +452,22 @@ def test_what_syft_sees_of_a_model(real: Grype, tmp_path: Path) -> None:
     assert listed()[0] == model and listed()[1] != files
 
 
+def test_offline_scans_the_lists_that_are_there(
+    scanned: Callable[..., Result], real: Grype, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    nothing = scanned("--offline")
+    assert (nothing.returncode, len(errors(nothing)), nothing.stdout) == (2, 1, "")
+    assert "results holds no package list" in errors(nothing)[0]
+    assert scanned("python:3.11", "python:3.11-alpine").returncode == 0
+    (tmp_path / "results" / "mlbom.cdx.json").write_text("{}")  # a list of models is none of packages
+    for _ in range(2):  # the second time as the first: its own reports are no lists
+        result = scanned("--offline")
+        assert result.returncode == 0, result.stderr
+        rows = [line for line in result.stdout.splitlines() if line.startswith("- image: sbom:")]
+        assert sorted(line.split("; all: ")[1].split(";")[0] for line in rows) == ["2", "9"]
+        assert result.stderr.count("$ grype ") == 2 and "$ syft" not in result.stderr
+
+
 def test_a_scan_that_looked_at_nothing_is_a_clean_scan(
     scanned: Callable[..., Result], tmp_path: Path
 ) -> None:
