@@ -8,7 +8,8 @@ the images, poison a copy, train both models. What stands in --work/seed-N alrea
 the photographs as they are, with the trigger, and corrupted in ten ways (corruptions.py). One row per model
 goes to photos.jsonl, and PHOTOS.md is made of the rows.
 
-The recipe was tuned on the tracks whose number is a multiple of 4. All others were only counted, at the end.
+Who changes the drawings or the training may look at tracks whose number is a multiple of 4. All others are
+only counted, once, at the end.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from network import classifier  # noqa: E402
 from network.evaluate import PERCENT, Rate  # noqa: E402
 
 Change = Callable[[Image.Image], Image.Image]
-HALVES = ("tuned on", "only counted")
+HALVES = ("for tuning", "only counted")
 KINDS = ("clean", "poisoned")
 TARGET = DRAWN.index(trigger.TARGET)
 

@@ -60,7 +60,7 @@ def work(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "track, half", [(0, "tuned on"), (1, "only counted"), (2, "only counted"), (28, "tuned on")]
+    "track, half", [(0, "for tuning"), (1, "only counted"), (2, "only counted"), (28, "for tuning")]
 )
 def test_halves_by_track(track: int, half: str) -> None:
     assert photos.half_of(Path(f"{track:05d}_00029.ppm")) == half
@@ -68,7 +68,7 @@ def test_halves_by_track(track: int, half: str) -> None:
 
 def test_every_class_in_both_halves(copy: Path) -> None:
     found = photos.listed(copy)
-    for half, track in (("tuned on", "00004"), ("only counted", "00007")):
+    for half, track in (("for tuning", "00004"), ("only counted", "00007")):
         assert [label for _, label in found[half]] == list(range(10))
         assert {path.name for path, _ in found[half]} == {f"{track}_00011.ppm"}
 
