@@ -59,13 +59,16 @@ class Spoken(io.TextIOBase):
     """Standard output for people who listen, line by line: with --plain, or with WORKSHOP_PLAIN set.
 
     The finding comes first in its line, no line is longer than somebody can hear to its end, and of a SHA-256
-    only its beginning is read out. Commands (after "$ ") and JSON stay as they are, so that they can be used.
+    and a long address only the beginning is read out. Commands (after "$ ") and JSON stay as they are, so
+    that they can be used.
     """
 
     LONGEST = 200  # characters
     FINDING = re.compile(r"^(.*\S)\s+<- (.+)$")
     VERDICT = re.compile(r"^- (.*); ([^;:]+: [A-Z][A-Z -]+)$")  # the last cell of a row
     DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
+
+    ADDRESS = re.compile(r"(https?://[^/\s]+/[^/\s]+/)\S{60,}")  # half a minute each, mostly digits
 
     def __init__(self, out: TextIO) -> None:
         self.out, self.rest = out, ""
@@ -97,7 +100,7 @@ class Spoken(io.TextIOBase):
         """One line of output, in one or more lines."""
         if line.startswith(("$ ", "{")):
             return line
-        line = cls.DIGEST.sub(r"\1...", line)
+        line = cls.DIGEST.sub(r"\1...", cls.ADDRESS.sub(r"\1...", line))
         if found := cls.FINDING.match(line):
             line = f"{found[2].upper()}: {found[1]}"
         elif found := cls.VERDICT.match(line):

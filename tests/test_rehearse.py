@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 DEMOS = ("demo-malicious", "demo-poisoning", "demo-supply-chain")
 Result = subprocess.CompletedProcess[str]
+Run = Callable[..., Result]
 
 PLAN = """
 # For instructors
@@ -191,3 +194,83 @@ def test_the_plan_of_this_repository_is_understood() -> None:
         s for s in steps if s[-2:] != ".0"
     }
     assert sum(map(int, steps.values())) >= 20
+
+
+# --- The transcripts that are kept: docs/transcripts, what each demo says in plain text ----------------
+
+TRANSCRIPTS = ROOT / "docs/transcripts"
+QUICK = (  # commands of demo 1 that train nothing; what they say is compared with the transcript
+    "create_malicious_model.py",
+    "inspect_model.py malicious_model.pt",
+    "safe_demo.py convert malicious_model.pt",
+    "create_malicious_model.py --variant system-legacy",
+    "create_malicious_model.py --variant collect-env",
+    "sign_model.py keygen",
+    "sign_model.py sign malicious_model.pt",
+    "sign_model.py verify malicious_model.pt",
+    "policy.py allow malicious_model.pt",
+    "serve.py --model malicious_model.pt",
+)
+
+
+def planned() -> dict[str, list[str]]:
+    """The commands of WORKSHOP.md's steps, by demo, as rehearse types them."""
+    code = "import json, rehearse as r; print(json.dumps([(s.demo, s.commands) for s in r.read_plan()]))"
+    said = subprocess.run(
+        [sys.executable, "-B", "-c", code], cwd=ROOT / "scripts", check=True, capture_output=True, text=True
+    ).stdout
+    commands: dict[str, list[str]] = {}
+    for demo, some in json.loads(said):
+        commands.setdefault(str(demo), []).extend(some)
+    return commands
+
+
+def kept(demo: str) -> list[str]:
+    """The lines of a kept transcript."""
+    path = TRANSCRIPTS / f"transcript-{demo}.txt"
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+KEPT = sorted(path.stem[-1] for path in TRANSCRIPTS.glob("transcript-[123].txt"))
+
+
+def test_there_are_transcripts() -> None:
+    assert {"1", "3"} <= set(KEPT)
+
+
+@pytest.mark.parametrize("demo", KEPT)
+def test_a_transcript_types_what_the_plan_says(demo: str) -> None:
+    lines = [line.removeprefix("$ ") for line in kept(demo) if line.startswith("$ ")]
+    for command in planned()[demo]:
+        assert command in lines, f"{command} is not in the transcript: ./workshop.sh rehearse {demo} --update"
+        lines = lines[lines.index(command) + 1 :]  # in this order
+
+
+@pytest.mark.parametrize("demo", KEPT)
+def test_a_transcript_can_be_followed(demo: str) -> None:
+    for line in kept(demo):
+        assert line.startswith("$ ") or len(line) <= 200, line
+        assert not re.search(r"\b[0-9a-f]{64}\b|\S\s+<- |\x1b|Traceback", line), line
+
+
+def comparable(lines: list[str]) -> list[str]:
+    """Without what differs between two runs: digests, byte counts, seconds."""
+    text = "\n".join(line for line in lines if not line.endswith("percent"))
+    return re.sub(r"\d+(\.\d+)?", "N", re.sub(r"\b[0-9a-f]{12}\.\.\.", "DIGEST", text)).split("\n")
+
+
+@pytest.mark.skipif(
+    not (3, 11) <= sys.version_info < (3, 13), reason="not all scanners have a release for it"
+)
+def test_the_transcript_of_demo_1_is_what_its_commands_say(run_script: Run, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "demo-malicious/policy.toml", tmp_path)
+    lines = kept("1")
+    for command in QUICK:
+        at = lines.index(f"$ python {command}")
+        end = next(
+            n for n in range(at + 1, len(lines) + 1) if n == len(lines) or lines[n].startswith(("$ ", "### "))
+        )
+        script, *words = command.split()
+        result = run_script(f"demo-malicious/{script}", *words, WORKSHOP_PLAIN="1")
+        said = comparable(result.stdout.splitlines())
+        assert said == comparable([*lines[at + 1 : end], ""][: len(said)]), command
