@@ -23,6 +23,7 @@ import cluster
 import population
 import textbook
 import torch
+import transferability
 from population import Spec
 from torch import Tensor, nn
 
@@ -31,7 +32,7 @@ import cli
 from dataset.classes import DRAWN
 from dataset.files import class_files
 from network import classifier
-from scanner import result, search, transferability, verdict
+from scanner import result, search, verdict
 from scanner.neural_cleanse import smallest_first
 
 HERE = Path(__file__).resolve().parent

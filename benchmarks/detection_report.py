@@ -24,6 +24,7 @@ sys.path.insert(0, str(HERE.parent / "demo-poisoning"))
 import pages  # noqa: E402 (after the path above)
 import textbook  # noqa: E402
 from population import FAMILY, specs  # noqa: E402
+from transferability import THRESHOLD as TRANSFER_THRESHOLD  # noqa: E402
 
 import cli  # noqa: E402
 from scanner import statistics, verdict  # noqa: E402
@@ -146,7 +147,7 @@ def page(rows: list[Row], curve: str) -> tuple[str, dict[str, Values]]:
     statistics: dict[str, tuple[Callable[[Row], float], float, list[Row]]] = {
         "anomaly index over pairs (detect.py)": (anomaly, verdict.THRESHOLD, counted),
         "index against clean twins (--reference)": (by_twins(twins), verdict.REFERENCE_THRESHOLD, others),
-        "expected transferability": (transferability, verdict.TRANSFER_THRESHOLD, counted),
+        "expected transferability": (transferability, TRANSFER_THRESHOLD, counted),
         "textbook: one trigger per target, MAD": (paper, 2.0, both),
         "anomaly index over pairs, the models of the line above": (anomaly, verdict.THRESHOLD, both),
     }

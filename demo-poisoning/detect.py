@@ -8,7 +8,7 @@
 Needs the weights and a few clean images per class (DATA/val/<class>/), nothing else. Writes scan.json,
 triggers.safetensors and drawings to OUTPUT, in place of those of an earlier scan there.
 Exit code: 0 nothing stands out, 1 backdoor found, 2 wrong usage or input, or no statistic is valid for this
-scan (few pairs and no --reference): then it shows what it found without a verdict.
+scan (few pairs or few classes, and no --reference): then it shows what it found without a verdict.
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ import argparse
 import time
 from pathlib import Path
 
-from torch import nn
-
 import cli
 from dataset.classes import NAMES
 from network import classifier
-from scanner import printing, references, result, search, transferability, verdict
+from scanner import printing, references, result, search, verdict
 from scanner.result import ScanResult
 from scanner.search import Found, Pair, Settings
 from scanner.verdict import Statistic
@@ -69,21 +67,14 @@ def narrowed(options: argparse.Namespace) -> bool:
     return bool(options.pairs or options.victims or options.targets)
 
 
-def statistic_for(
-    found: Found, norms: list[references.Norms], model: nn.Module, whole: bool, settings: Settings
-) -> Statistic:
-    """Choose the statistic that is valid for this scan, and apply it.
+def statistic_for(found: Found, norms: list[references.Norms], classes: int) -> Statistic:
+    """Apply the statistic that is valid for this scan.
 
-    norms: those of the references; whole: whether all pairs of the model were asked for.
+    norms: those of the references; classes: how many the model knows.
     """
     if norms:
         return verdict.by_references(found.triggers, norms)
-    enough = min(map(len, found.images.values())) > transferability.SINGLES
-    if whole and enough and len(found.triggers) < verdict.FEW:
-        pairs = [(trigger.victim, trigger.target) for trigger in found.triggers]
-        shares = transferability.expected(model, found.images, pairs, settings.steps, settings.seed)
-        return verdict.by_transferability(shares)
-    return verdict.by_norms(found.triggers)
+    return verdict.by_norms(found.triggers, classes)
 
 
 def to_draw(scan: ScanResult, draw: list[Pair]) -> list[Pair]:
@@ -160,7 +151,7 @@ def main() -> int:
         out.say(f"Not scanned, too few images that the model classifies correctly: {', '.join(victims)}.")
     scanned = [one for one in pairs if one not in found.missing]
     norms = references.all_norms(compare, scanned, settings, out)
-    statistic = statistic_for(found, norms, model, not narrowed(options), settings)
+    statistic = statistic_for(found, norms, classes)
     scan = result.summarize(
         options.model,
         found.triggers,
@@ -185,7 +176,8 @@ def main() -> int:
     if options.json:
         print(scan.to_json())
     if scan.verdict == "no valid statistic":
-        other = ", or scan all pairs" if narrowed(options) else ""
+        whole = classes >= verdict.CLASSES  # else a scan of all pairs would not be judged either
+        other = ", or scan all pairs" if narrowed(options) and whole else ""
         raise cli.UserError(
             "No statistic is valid for this scan, so there is no verdict: "
             f"compare with known-clean models (--reference){other}."

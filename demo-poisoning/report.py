@@ -22,7 +22,7 @@ from dataset.files import class_files
 from network.evaluate import Validation
 from page import evidence
 from page.evidence import Model
-from scanner import describe, result
+from scanner import describe, printing, result
 from scanner.result import ScanResult
 
 PAGE = Path(__file__).parent / "page/template.html"
@@ -34,14 +34,15 @@ def verdict(model: Model) -> str:
     scan = model.scan
     if scan.verdict == "no valid statistic":
         return "The scan has no verdict: no statistic is valid for it."
+    close = f" Close call: {printing.near(scan)}" if scan.near_threshold else ""
     if scan.flagged:
-        return f"Backdoor found: {', '.join(pair.name for pair in scan.flagged)}."
+        return f"Backdoor found: {', '.join(pair.name for pair in scan.flagged)}.{close}"
     first = scan.pairs[0]
     if first.anomaly_index is None:
         return "No backdoor found: no trigger was found for any pair."
     return (
         f"No backdoor found. {first.name} stands out most: index {scan.show(first.anomaly_index)}, "
-        f"flagged above {scan.show(scan.threshold)}."
+        f"flagged above {scan.show(scan.threshold)}.{close}"
     )
 
 

@@ -24,7 +24,7 @@ class PatchConv(nn.Conv2d):
         # not a slice for each of the 9 places: the backward pass of index_select takes half the time
         values = x.flatten(1, 2).index_select(1, patches.flatten()).view(len(x), *patches.shape[:2], -1)
         weight = self.weight.permute(0, 2, 3, 1).flatten(1)  # (D, 9 * C), in the order of the patches
-        return functional.linear(values, weight).permute(0, 3, 1, 2)
+        return functional.linear(values, weight, self.bias).permute(0, 3, 1, 2)
 
 
 def build(classes: int) -> nn.Module:

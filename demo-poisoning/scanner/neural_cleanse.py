@@ -26,21 +26,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from network import classifier
+from scanner.starts import GRID, SQUARE, move, probe, squares
 from scanner.statistics import LARGE
 
-# All knobs of the search in one place.
-GRID = 16  # cells per side of mask and pattern
-SQUARE, STRIDE = 4, 3  # cells: size of the solid squares that probe() tries, and the step between places
+# The knobs of the search; those of its start are in starts.py.
 SMALLER, HELPS = (3, 2), 0.75  # cells: sizes to start from instead, if they turn that share of moved images
 BATCH = 4  # images per pair and step
-TRIES, SUCCESS = 16, 15 / 16  # a mask counts if it turns that share of 16 images, half of them moved
+TRIES = ((4, False), (4, False), (8, True))  # images to try each mask on, and whether they are moved
+STILL_TRIES = ((1, False),)
+SUCCESS = 15 / 16  # a mask counts if it turns that share of them
 HELD_OUT = 0.8  # share of new images that a trigger must fool to count as working
 COST, COST_FACTOR, EVERY = 40, 1.5, 5  # price of a mask of norm 1: start, change, steps between two trials
 MASK_RATE, COLOUR_RATE = 0.2, 0.05  # learning rates of Adam; the colour starts from one that helps
-AT_ONCE = 36  # pairs in one pass through the network
-SCREEN, FINALISTS = 60, 8  # steps for all pairs; how many of them, those with the smallest triggers, go on
+PATIENCE = 20  # steps after which a mask that outgrows LARGE without ever working is given up
+ENOUGH, PROMISING = 60, 0.06  # steps for all; only pairs with a trigger of at most that norm get more
 MOMENTS = (40, 50, 60, 70, 80)  # steps at which the size counts: a backdoor is found early, and small
-SCALE, SHIFT = (0.75, 1.3), 0.4  # how far the content moves: size factor, and share of half the image
 
 
 def blend(images: Tensor, mask: Tensor, pattern: Tensor) -> Tensor:
@@ -70,11 +70,17 @@ class Trigger:
     mask: Tensor  # float (S, S), 0 (see-through) to 1 (opaque)
     pattern: Tensor  # float (3, S, S) in 0..1
     success: float = 0.0  # share of new images that mask and pattern send to the target, 0..1
+    large: bool = False  # given up because it needs more than LARGE; its norm is then None, or at least LARGE
 
     @property
     def pair(self) -> tuple[int, int]:
         """The class numbers of victim and target."""
         return self.victim, self.target
+
+    @property
+    def failed(self) -> bool:
+        """Whether the search ended without saying how large the trigger has to be."""
+        return self.norm is None and not self.large
 
     @property
     def area(self) -> float:
@@ -103,97 +109,42 @@ class Candidate:
     success: float | None = None  # share of new images that it turns, 0..1; None: not measured yet
 
 
-def move(pixels: Tensor, rng: torch.Generator) -> Tensor:
-    """Shift and scale each image at random, float (N, 3, S, S); edges are repeated."""
-    count = len(pixels)
-    low, high = SCALE
-    where = torch.zeros(count, 2, 3)
-    where[:, 0, 0] = where[:, 1, 1] = low * (high / low) ** torch.rand(count, generator=rng)
-    where[:, :, 2] = SHIFT * (2 * torch.rand(count, 2, generator=rng) - 1)
-    grid = F.affine_grid(where, list(pixels.shape), align_corners=False)
-    return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
-
-
-@torch.no_grad()
-def surest(model: nn.Module, pixels: Tensor, label: int, rng: torch.Generator) -> Tensor:
-    """Order images by how surely the model sees `label` on them while they move; drop those it gets wrong.
-
-    pixels: float (N, 3, S, S). Unsure images would make every trigger look good.
-    """
-    pixels = pixels[classifier.logits(model, pixels).argmax(1) == label]
-    if not len(pixels):
-        return pixels
-    sure = sum(classifier.logits(model, move(pixels, rng)).log_softmax(1)[:, label] for _ in range(4))
-    return pixels[torch.as_tensor(sure).argsort(descending=True)]
-
-
-@torch.no_grad()
-def probe(model: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Try solid squares of eight colours all over the images of one class: forward passes only.
-
-    pixels: float (N, 3, S, S) of one class. Returns for each target class the square that helps it most:
-    its top left cell (classes, 2), row and column, and its colour (classes, 3) in 0..1.
-    """
-    cell = pixels.shape[-1] // GRID  # pixels
-    colours = torch.tensor([[r, g, b] for r in (0.0, 1.0) for g in (0.0, 1.0) for b in (0.0, 1.0)])
-    corners = range(0, GRID - SQUARE + 1, STRIDE)
-    places = [(top, left) for top in corners for left in corners]
-    scores = []
-    for top, left in places:
-        tried = pixels.repeat(len(colours), 1, 1, 1, 1)
-        rows, columns = (slice(edge * cell, (edge + SQUARE) * cell) for edge in (top, left))
-        tried[..., rows, columns] = colours[:, None, :, None, None]
-        answer = classifier.logits(model, tried.flatten(0, 1)).log_softmax(1)
-        scores.append(answer.view(len(colours), len(pixels), -1).mean(1))
-    best = torch.stack(scores).flatten(0, 1).argmax(0)  # per target: number of place and colour
-    return torch.tensor(places)[best // len(colours)], colours[best % len(colours)]
-
-
-def squares(corners: Tensor, size: int) -> Tensor:
-    """Masks of squares of size x size cells, given their top left cells (P, 2): (P, 1, GRID, GRID).
-
-    Before the sigmoid, that is: it gives 0.88 on the square and 0.0025 elsewhere.
-    """
-    steps = torch.arange(GRID) - corners[:, :, None]  # (P, 2, GRID): rows and columns below and right of it
-    rows, columns = ((steps >= 0) & (steps < size)).unbind(1)
-    return 8.0 * (rows[:, None, :, None] & columns[:, None, None, :]) - 6
-
-
 class Search:
-    """The search for all pairs at once: run(steps) yields after each step, results() gives the triggers."""
+    """The search for the pairs of one victim class: run(steps) yields after each step, then results()."""
 
     def __init__(
         self,
         model: nn.Module,
-        images: dict[int, Tensor],
-        trials: dict[int, Tensor],
-        classes: int,
-        seed: int,
+        images: Tensor,
+        trials: Tensor,
+        pairs: list[tuple[int, int]],
+        rng: torch.Generator,
         *,
-        pairs: list[tuple[int, int]] | None = None,
+        start: tuple[Tensor, Tensor] | None = None,
         still: bool = False,
     ) -> None:
-        """images: for each victim class number those to search with, float (N, 3, S, S); trials: others.
+        """images: of the victim class to search with, float (N, 3, S, S); trials: others of it.
 
         Trying each trigger on other images keeps the search from learning its own ones by heart.
-        pairs: class numbers (victim, target) to search; all pairs of these victims if None.
+        pairs: class numbers (victim, target), all with the same victim.
+        start: what starts.probe() says of these images; asked now if None.
         still: search with one image per pair that does not move.
         """
-        self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        self.images, self.trials = images, trials
-        self.still, self.batch, self.tries = still, 1 if still else BATCH, 1 if still else TRIES
-        self.rng = torch.Generator().manual_seed(seed)
-        every = [(v, t) for v in images for t in range(classes) if t != v]
-        self.pairs = every if pairs is None else pairs
-        starts = {victim: probe(self.model, own[:BATCH]) for victim, own in images.items()}
-        corners = torch.stack([starts[v][0][t] for v, t in self.pairs])
-        colour = torch.stack([starts[v][1][t] for v, t in self.pairs])
-        self.found: list[list[Candidate]] = [[] for _ in self.pairs]
+        self.model, self.images, self.trials, self.pairs, self.rng = model, images, trials, pairs, rng
+        self.still, self.batch = still, 1 if still else BATCH
+        corners, colours = start or probe(model, images)
+        targets = [target for _, target in pairs]
+        self.targets = torch.tensor(targets)
+        self.found: list[list[Candidate]] = [[] for _ in pairs]
+        self.large: set[int] = (
+            set()
+        )  # numbers of the pairs that were given up because they need more than LARGE
+        self.promising: set[tuple[int, int]] = set()  # pairs that a smaller square turns: few ordinary ones
         self.counts: list[list[int]] = []  # how many of them there were at each of the MOMENTS, per pair
-        self.cost = torch.full((len(self.pairs),), float(COST))
-        self.pattern = (4 * colour - 2)[:, :, None, None].repeat(1, 1, GRID, GRID)  # sigmoid: 0.12 or 0.88
-        self.mask = squares(corners, SQUARE)
-        self._shrink(corners)
+        self.cost = torch.full((len(pairs),), float(COST))
+        self.pattern = (4 * colours[targets] - 2)[:, :, None, None].repeat(1, 1, GRID, GRID)  # 0.12 or 0.88
+        self.mask = squares(corners[targets], SQUARE)
+        self._shrink(corners[targets])
         for part in (self.mask, self.pattern):
             part.requires_grad_()
 
@@ -203,50 +154,60 @@ class Search:
 
         Gradients may lose their way from a large trigger to a small one; a backdoor answers to it at once.
         """
-        parts = torch.arange(len(self.pairs)).split(AT_ONCE)
+        every = torch.arange(len(self.pairs))
         start = self.mask
         for size in SMALLER:
-            for part in parts:
-                self._remember(part)
-            best = torch.full((len(self.pairs),), HELPS)
+            self._remember(every)
+            best = torch.full((len(every),), HELPS)
             for offset in itertools.product(range(SQUARE - size + 1), repeat=2):
                 self.mask = squares(corners + torch.tensor(offset), size)
-                success = torch.cat([self._success(part, self.images)[0] for part in parts])
+                success = self._success(every, self.images, best)
                 better = success > best
                 start[better], best[better] = self.mask[better], success[better]
+            self.promising |= {pair for pair, helps in zip(self.pairs, best > HELPS) if helps}
             self.mask = start
 
     def run(self, steps: int) -> Iterator[int]:
         """Optimize the triggers for a number of steps (Adam), adapting the cost of the mask on the way.
 
-        All pairs get SCREEN steps; only the FINALISTS, those with the smallest triggers, go on. After the
-        last of the MOMENTS, further steps only make their drawings crisper: at last, ordinary pairs end in
-        small adversarial flukes, too.
+        Pairs that will have no small trigger are given up on the way. After the last of the MOMENTS, further
+        steps only make the drawings crisper: at last, ordinary pairs end in small adversarial flukes, too.
         """
         groups = [{"params": [self.mask], "lr": MASK_RATE}, {"params": [self.pattern], "lr": COLOUR_RATE}]
         optimizer = torch.optim.Adam(groups, betas=(0.5, 0.9))
-        parts = torch.arange(len(self.pairs)).split(AT_ONCE)
-        for part in parts:
-            self._try(part)
+        left = torch.arange(len(self.pairs))
+        self._try(left)
         for step in range(1, steps + 1):
-            optimizer.zero_grad()
-            for part in parts:
-                self._step(part)
-            optimizer.step()
-            if step % EVERY == 0 or step == steps:
-                for part in parts:
-                    self._try(part)
-            if step == SCREEN:
-                sizes = [min((one.norm for one in found), default=1.0) for found in self.found]
-                parts = (torch.tensor(sizes).argsort(stable=True)[:FINALISTS],)
+            if len(left):
+                optimizer.zero_grad()
+                self._step(left)
+                optimizer.step()
+                if step % EVERY == 0 or step == steps:
+                    self._try(left)
+                    left = left[[self._goes_on(number, step) for number in left.tolist()]]
             if step in MOMENTS:
                 self.counts.append([len(found) for found in self.found])
             yield step
 
+    def _goes_on(self, number: int, step: int) -> bool:
+        """Whether a pair may still have a small trigger; what is larger than LARGE counts as LARGE anyway."""
+        found = self.found[number]
+        if step >= ENOUGH:
+            return any(one.norm <= PROMISING for one in found)
+        if not found and step >= PATIENCE and self._norm(number) > LARGE:
+            self.large.add(number)
+        return number not in self.large
+
+    def _norm(self, number: int) -> float:
+        """Norm of the mask of a pair as it is now, 0..1."""
+        return _full_size(self.mask[number, None], self.pattern[number, None])[0].mean().item()
+
     def _step(self, part: Tensor) -> None:
         """Gradients for some pairs: the trigger should work, and its mask should be small."""
-        logits, targets, norm = self._answers(part, self.images, self.batch, self.batch)
-        loss(logits, targets, norm, self.cost[part]).sum().backward()
+        mask, pattern = _full_size(self.mask[part], self.pattern[part])
+        logits = self._answers(mask, pattern, self.images, self.batch, moved=True)
+        targets = self.targets[part].repeat_interleave(self.batch)
+        loss(logits, targets, mask.mean((1, 2, 3)), self.cost[part]).sum().backward()
 
     @torch.no_grad()
     def _try(self, part: Tensor) -> None:
@@ -261,53 +222,49 @@ class Search:
 
         Larger ones than before, too: a small one may have been lucky, and fail on new images.
         """
-        success, norm = self._success(part, self.trials)
-        works = success >= SUCCESS
-        for offset in works.nonzero().flatten().tolist():
-            number = int(part[offset])
+        works = self._success(part, self.trials, torch.full((len(part),), SUCCESS)) >= SUCCESS
+        for number in part[works].tolist():
             grids = self.mask[number].clone(), self.pattern[number].clone()
-            self.found[number].append(Candidate(norm[offset].item(), *grids))
+            self.found[number].append(Candidate(self._norm(number), *grids))
         return works
 
-    def _success(self, part: Tensor, images: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
-        """Share of images that the trigger of each pair turns now, and its norm: both (P,), 0..1.
+    def _success(self, part: Tensor, images: Tensor, wanted: Tensor) -> Tensor:
+        """Share of the TRIES images that the trigger of each pair turns now, (P,), 0..1.
 
+        It is 0 for those that can no longer reach the wanted share, (P,): they see no more images.
         Half of the images are moved: on those alone, where the model is unsure, too little is enough.
         """
-        logits, targets, norm = self._answers(part, images, self.tries, self.tries // 2)
-        return (logits.argmax(1) == targets).view(-1, self.tries).float().mean(1), norm
+        turned, seen, left = torch.zeros(len(part)), 0, torch.arange(len(part))
+        tries = STILL_TRIES if self.still else TRIES
+        for count, moved in tries:
+            if not len(left):
+                break
+            grids = _full_size(self.mask[part[left]], self.pattern[part[left]])
+            answer = self._answers(*grids, images, count, moved=moved).argmax(1).view(-1, count)
+            turned[left] += (answer == self.targets[part[left], None]).sum(1)
+            seen += count
+            all_tries = sum(number for number, _ in tries)
+            left = left[(turned[left] + all_tries - seen) / all_tries >= wanted[left]]
+        success = torch.zeros(len(part))
+        success[left] = turned[left] / seen
+        return success
 
-    def _answers(
-        self, part: Tensor, images: dict[int, Tensor], count: int, moved: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What the model answers, and what it should answer, on `count` images per pair with their triggers.
-
-        The first `moved` of them are moved before, unless the search is a still one.
-
-        Returns logits (P * count, classes), targets (P * count,) and norms (P,): fractions of the image.
-        """
-        pairs = [self.pairs[number] for number in part.tolist()]
-        content = torch.stack([self._draw(images[victim], count) for victim, _ in pairs])
-        if not self.still:
-            content[:, :moved] = move(content[:, :moved].flatten(0, 1), self.rng).unflatten(0, (-1, moved))
-        mask, pattern = _full_size(self.mask[part], self.pattern[part])
-        shown = blend(content, mask, pattern)
-        targets = torch.tensor([target for _, target in pairs]).repeat_interleave(count)
-        return classifier.logits(self.model, shown.flatten(0, 1)), targets, mask.mean((1, 2, 3))
-
-    def _draw(self, images: Tensor, count: int) -> Tensor:
-        return images[torch.randint(len(images), (count,), generator=self.rng)]
+    def _answers(self, mask: Tensor, pattern: Tensor, images: Tensor, count: int, *, moved: bool) -> Tensor:
+        """What the model answers, (P * count, classes), on `count` images for each trigger."""
+        content = images[torch.randint(len(images), (len(mask) * count,), generator=self.rng)]
+        if moved and not self.still:
+            content = move(content, self.rng)
+        shown = blend(content.unflatten(0, (-1, count)), mask, pattern)
+        return classifier.logits(self.model, shown.flatten(0, 1))
 
     @torch.no_grad()
-    def results(self, check: dict[int, Tensor]) -> list[Trigger]:
-        """The smallest trigger of each pair, smallest first.
+    def results(self, check: Tensor) -> list[Trigger]:
+        """The smallest trigger of each pair, in the order of the pairs.
 
-        check: for each victim images that were neither searched nor tried with, float (N, 3, S, S). A
+        check: images of the victim that were neither searched nor tried with, float (N, 3, S, S). A
         trigger that fails on too many of those does not count, and has no norm.
         """
-        return smallest_first(
-            self._result(number, check[victim]) for number, (victim, _) in enumerate(self.pairs)
-        )
+        return [self._result(number, check) for number in range(len(self.pairs))]
 
     def _result(self, number: int, check: Tensor) -> Trigger:
         """The smallest trigger of a pair, and how small it was on the way."""
@@ -340,7 +297,8 @@ class Search:
 
     def _trigger(self, number: int, one: Candidate, norm: float | None) -> Trigger:
         mask, pattern = _full_size(one.mask[None], one.pattern[None])
-        return Trigger(*self.pairs[number], norm, mask[0, 0], pattern[0], one.success or 0.0)
+        success, large = one.success or 0.0, number in self.large
+        return Trigger(*self.pairs[number], norm, mask[0, 0], pattern[0], success, large)
 
     @torch.no_grad()
     def success_of_smallest(self, number: int, check: Tensor) -> float:

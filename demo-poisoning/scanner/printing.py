@@ -11,7 +11,6 @@ from scanner import describe
 from scanner.neural_cleanse import Trigger
 from scanner.result import PairResult, ScanResult
 from scanner.search import Pair
-from scanner.verdict import TRANSFERABILITY
 
 SHOWN = 10  # pairs printed without --all
 DISPLAYED = 3  # triggers shown in the terminal
@@ -22,16 +21,12 @@ def pair_name(pair: PairResult) -> str:
     return f"class {victim} ({pair.victim}) → class {target} ({pair.target})"
 
 
-def index_name(result: ScanResult) -> str:
-    return "transferability" if result.statistic == TRANSFERABILITY else "anomaly"
-
-
 def line(pair: PairResult, result: ScanResult) -> str:
     """One line about one pair."""
     parts = [f"Scanning {pair_name(pair)} ..."]
     parts += ["no trigger found" if pair.norm is None else f"norm={pair.norm:.3f}"]
     if pair.anomaly_index is not None:
-        parts += [f"{index_name(result)}={result.show(pair.anomaly_index)}"]
+        parts += [f"anomaly={result.show(pair.anomaly_index)}"]
     if pair.norm is not None:
         parts += [f"works on {100 * pair.held_out:.0f} % of new images"]
     return "  ".join(parts + ["<- FLAGGED"] * pair.flagged)
@@ -63,16 +58,25 @@ def verdict(
         )
         out.say(f"Recovered trigger: {pair.description}.")
     if result.verdict == "clean":
-        largest = max(pair.anomaly_index for pair in result.pairs if pair.anomaly_index is not None)
-        out.say(
-            f"Result: no backdoor found (largest {index_name(result)} {result.show(largest)}, "
-            f"flagged above {result.threshold})."
-        )
+        largest = result.largest
+        found = "no small trigger works" if largest is None else f"largest anomaly {result.show(largest)}"
+        out.say(f"Result: no backdoor found ({found}, flagged above {result.threshold}).")
     elif result.verdict != "backdoor":
         out.say("Result: no valid statistic, so this scan says neither yes nor no.")
+    if result.near_threshold:
+        out.say(f"Close call: {near(result)}")
     for pair in (result.flagged or result.drawn[:1])[:DISPLAYED]:
         trigger = triggers[pair.numbers]
         describe.show(trigger.stamp(examples[trigger.victim]), out)
+
+
+def near(result: ScanResult) -> str:
+    """What to do about a verdict that another search might turn, in two sentences."""
+    also = "" if result.references else ", or compare with known-clean models (--reference)"
+    return (
+        f"{result.show(result.largest)} lies near the threshold of {result.threshold}. "
+        f"Scan again with another --seed{also}."
+    )
 
 
 def saved(result: ScanResult, folder: Path, out: cli.Out) -> None:

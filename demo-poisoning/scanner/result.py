@@ -21,7 +21,7 @@ from network import classifier
 from scanner import describe
 from scanner.neural_cleanse import Trigger
 from scanner.search import Pair, Settings
-from scanner.verdict import NO_STATISTIC, Statistic, is_above
+from scanner.verdict import NO_STATISTIC, Statistic, is_above, is_near
 
 NAME, TRIGGERS = "scan.json", "triggers.safetensors"
 LARGEST = 20_000_000  # bytes of scan.json; all 1806 pairs of 43 classes need less than one million
@@ -78,6 +78,7 @@ class ScanResult:
     verdict: Verdict
     seconds: Annotated[float, Field(ge=0)]
     pairs: Annotated[list[PairResult], Field(min_length=1)]
+    near_threshold: bool = False  # another search might decide otherwise
 
     @model_validator(mode="after")
     def _holds_together(self) -> ScanResult:
@@ -95,6 +96,8 @@ class ScanResult:
                 raise ValueError("an image of another name")
         if self.verdict != _verdict(self.statistic, self.pairs):
             raise ValueError("the verdict is not that of the pairs")
+        if self.near_threshold and not is_near(self.largest, self.threshold):
+            raise ValueError("not near the threshold")
         return self
 
     def to_json(self) -> str:
@@ -108,6 +111,11 @@ class ScanResult:
     @property
     def flagged(self) -> list[PairResult]:
         return [pair for pair in self.pairs if pair.flagged]
+
+    @property
+    def largest(self) -> float | None:
+        """The largest anomaly index; None if no pair has one."""
+        return max((one.anomaly_index for one in self.pairs if one.anomaly_index is not None), default=None)
 
     @property
     def drawn(self) -> list[PairResult]:
@@ -125,11 +133,10 @@ class ScanResult:
         return {pair.numbers: pair.norm for pair in self.pairs}
 
     def show(self, index: float | None) -> str:
-        """An anomaly index, or the threshold, for people: a small threshold needs more digits."""
+        """An anomaly index for people."""
         if index is None:
             return "none"
-        digits = 1 if self.threshold >= 2 else 2
-        return f"{round(index, digits) + 0.0:.{digits}f}"  # + 0.0 makes 0.0 of -0.0
+        return f"{round(index, 1) + 0.0:.1f}"  # + 0.0 makes 0.0 of -0.0
 
 
 SCAN_RESULT = TypeAdapter(ScanResult)
@@ -186,6 +193,7 @@ def summarize(
         verdict=_verdict(statistic.name, pairs),
         seconds=round(seconds, 1),
         pairs=pairs,
+        near_threshold=is_near(pairs[0].anomaly_index, statistic.threshold),
     )
 
 

@@ -1,10 +1,16 @@
-"""Search the triggers of one model: choose the clean images, then run the search with progress."""
+"""Search the triggers of one model: choose the clean images, then search all victim classes side by side.
+
+One piece of work is one victim class, computed on one core. It has random numbers of its own, so the result
+depends neither on the number of cores nor on who is done first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import random
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +18,26 @@ from torch import Tensor, nn
 import cli
 from dataset.classes import NAMES
 from dataset.files import class_files
-from network import classifier
-from scanner import neural_cleanse
-from scanner.neural_cleanse import Trigger, smallest_first
+from network import classifier, frozen, workers
+from scanner import starts
+from scanner.neural_cleanse import Search, Trigger, smallest_first
 
 ACCURATE = 0.5  # share of the images that a model must classify correctly
-SMALL, AGAIN = 0.04, 2  # a trigger with a smaller norm is searched that often again: was it luck?
+SMALL, AGAIN = 0.04, 2  # a pair with a smaller norm, or a promising start, is searched that often again
+CLOSE = 0.018, 0.032  # and that often once more if the median lies between these norms, near the threshold
 CONTROL = 30  # images per class to try with, and to check with; at least as many as to search with
 
 Pair = tuple[int, int]  # class numbers: victim, target
-Images = dict[int, Tensor]  # per class number: float (N, 3, S, S) in 0..1
+Result = TypeVar("Result")
+
+
+@dataclass(eq=False)
+class Clean:
+    """Clean images of one class, each with one task: float (N, 3, S, S) in 0..1."""
+
+    search: Tensor
+    trial: Tensor
+    check: Tensor
 
 
 @dataclass
@@ -39,7 +55,7 @@ class Found:
     """The triggers of one model, and the clean images that they were searched with."""
 
     triggers: list[Trigger]
-    images: Images
+    images: dict[int, Tensor]  # of each victim class: float (N, 3, S, S) in 0..1
     missing: list[Pair]  # pairs left out, because the model classifies too few images of the victim correctly
 
 
@@ -48,7 +64,12 @@ def name(pair: Pair) -> str:
     return f"{NAMES[pair[0]]}:{NAMES[pair[1]]}"
 
 
-def images_by_class(
+def generator(*numbers: int) -> torch.Generator:
+    """Random numbers of their own for each piece of work: another seed, class or try gives others."""
+    return torch.Generator().manual_seed(random.Random(str(numbers)).getrandbits(63))
+
+
+def clean_images(
     model: nn.Module,
     folder: Path,
     samples: int,
@@ -56,7 +77,7 @@ def images_by_class(
     *,
     victims: Iterable[int] | None = None,
     out: cli.Out | None = None,
-) -> list[Images]:
+) -> dict[int, Clean]:
     """Clean images per class number: `samples` to search with; at least CONTROL each to try and to
     check with.
 
@@ -69,30 +90,44 @@ def images_by_class(
     """
     wanted = set(range(classifier.class_count(model)) if victims is None else victims)
     files = [(path, label) for path, label in class_files(folder / "val") if label in wanted]
-    rng = torch.Generator().manual_seed(seed)
     most = 10 * max(samples, CONTROL)  # per class: more would only take time
     if not files:
         raise cli.UserError(f"{folder}/val holds no images of the classes to scan: choose other ones.")
-    thirds: list[Images] = [{}, {}, {}]
-    correct = seen = 0
     labels = sorted({label for _, label in files})
-    shown = out.progress(labels, len(labels), "Choosing images") if out and not out.plain else labels
-    for label in shown:
+    fast = frozen.freeze(model)
+
+    def choose(label: int) -> Generator[None, None, tuple[int, Tensor]]:
         own = classifier.load_pixels([path for path, number in files if number == label][:most])
-        right = neural_cleanse.surest(model, own.float() / 255, label, rng)
-        correct, seen = correct + len(right), seen + len(own)
-        if len(right) >= 3:  # a class that the model does not know has no trigger to find
-            for third, share in zip(thirds, split(right, samples)):
-                third[label] = share
-    if not thirds[0] or correct < ACCURATE * seen:
+        right = starts.surest(fast, own.float() / 255, label, generator(seed, label))
+        yield
+        return len(own), right
+
+    pieces = workers.divide([choose(label) for label in labels])
+    chosen = shown(pieces, len(labels), "Choosing images", out if out and not out.plain else None)
+    seen, correct = sum(count for count, _ in chosen), sum(len(right) for _, right in chosen)
+    # a class that the model does not know has no trigger to find
+    found = {label: split(right, samples) for label, (_, right) in zip(labels, chosen) if len(right) >= 3}
+    if not found or correct < ACCURATE * seen:
         raise cli.UserError(
             f"The model classifies {correct} of {seen} images in {folder}/val correctly: "
             f"use the classes and the image size ({classifier.INPUT} pixels) that it was made for."
         )
-    return thirds
+    return found
 
 
-def split(images: Tensor, samples: int) -> tuple[Tensor, Tensor, Tensor]:
+def shown(pieces: Generator[None, None, Result], total: int, doing: str, out: cli.Out | None) -> Result:
+    """Do divided work to its end, with progress if there is an `out`, and return its result."""
+    result: list[Result] = []
+
+    def steps() -> Generator[None, None, None]:
+        result.append((yield from pieces))
+
+    for _ in out.progress(steps(), total, doing) if out else steps():
+        pass
+    return result[0]
+
+
+def split(images: Tensor, samples: int) -> Clean:
     """Images to search, to try and to check with, the sure ones spread evenly over all three.
 
     images: (N, 3, S, S), surest first; at least three.
@@ -101,33 +136,58 @@ def split(images: Tensor, samples: int) -> tuple[Tensor, Tensor, Tensor]:
     every = max(3, len(images) // samples)
     first = torch.arange(len(images)) % every == 0
     others = images[~first]
-    return images[first][:samples], others[::2], others[1::2]
+    return Clean(images[first][:samples], others[::2], others[1::2])
 
 
 def scan(model: nn.Module, pairs: list[Pair], settings: Settings, out: cli.Out, doing: str) -> Found:
     """Search the trigger of each pair in one model, with progress.
 
-    Luck finds small triggers for ordinary pairs, too, but seldom twice. So pairs with a small one are
-    searched again with other random movements, and what counts is the median.
+    One search decides nothing: luck finds small triggers for ordinary pairs, and misses some that are there.
+    So suspicious pairs are searched again with other random movements, and what counts is the median: those
+    with a small trigger, those that answered to a small square at once, those whose search failed, and once
+    more those near the threshold.
     """
     victims = {victim for victim, _ in pairs}
-    search, trials, check = images_by_class(
-        model, settings.data, settings.samples, settings.seed, victims=victims, out=out
-    )
-    able = [pair for pair in pairs if pair[0] in search]
-    classes = classifier.class_count(model)
+    images = clean_images(model, settings.data, settings.samples, settings.seed, victims=victims, out=out)
+    able = [pair for pair in pairs if pair[0] in images]
+    fast = frozen.freeze(model)
+    probed: dict[int, tuple[Tensor, Tensor]] = {}  # the same for each search
+    found: dict[Pair, list[Trigger]] = {pair: [] for pair in able}
+    promising: set[Pair] = set()
 
-    def triggers(pairs: list[Pair], seed: int, doing: str) -> dict[Pair, Trigger]:
-        run = neural_cleanse.Search(model, search, trials, classes, seed, pairs=pairs)
-        for _ in out.progress(run.run(settings.steps), settings.steps, doing):
-            pass
-        return {(found.victim, found.target): found for found in run.results(check)}
+    def search(victim: int, own: list[Pair], rng: torch.Generator) -> Generator[None, None, list[Trigger]]:
+        clean = images[victim]
+        if victim not in probed:
+            probed[victim] = starts.probe(fast, clean.search)
+        run = Search(fast, clean.search, clean.trial, own, rng, start=probed[victim])
+        promising.update(run.promising)
+        for _ in run.run(settings.steps):
+            yield
+        return run.results(clean.check)
 
-    found = triggers(able, settings.seed, doing)
-    small = [pair for pair, trigger in found.items() if trigger.norm is not None and trigger.norm < SMALL]
-    if small:
-        tries = [triggers(small, settings.seed + number, f"{doing} again") for number in range(1, AGAIN + 1)]
-        for pair in small:
-            of_pair = [found[pair], *(again[pair] for again in tries)]
-            found[pair] = smallest_first(of_pair)[len(of_pair) // 2]
-    return Found(smallest_first(found.values()), search, [p for p in pairs if p not in able])
+    def search_all(wanted: list[Pair], times: int, doing: str) -> None:
+        work = [
+            search(victim, own * times, generator(settings.seed, victim, len(found[own[0]])))
+            for victim in images
+            if (own := [pair for pair in wanted if pair[0] == victim])
+        ]
+        for triggers in shown(workers.divide(work), len(work) * settings.steps, doing, out):
+            for trigger in triggers:
+                found[trigger.pair].append(trigger)
+
+    search_all(able, 1, doing)
+    again = [
+        pair for pair, (one,) in found.items() if pair in promising or one.failed or (one.norm or 1) < SMALL
+    ]
+    if again:
+        search_all(again, AGAIN, f"{doing} again")
+    if near := [pair for pair in again if CLOSE[0] < (middle(found[pair]).norm or 1) < CLOSE[1]]:
+        search_all(near, AGAIN, f"{doing} once more")
+    searched = {victim: clean.search for victim, clean in images.items()}
+    missing = [pair for pair in pairs if pair not in able]
+    return Found(smallest_first(map(middle, found.values())), searched, missing)
+
+
+def middle(triggers: list[Trigger]) -> Trigger:
+    """The one with the median norm, those without any counting as the largest."""
+    return smallest_first(triggers)[len(triggers) // 2]

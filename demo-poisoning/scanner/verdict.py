@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 from scanner import statistics
 from scanner.neural_cleanse import Trigger
+from scanner.statistics import LARGE
 
 THRESHOLD = 4.8  # anomaly index above which a pair is flagged; the README says how it was chosen
 REFERENCE_THRESHOLD = 4.0  # the same for the index against clean models (--reference)
-TRANSFER_THRESHOLD = 0.5  # Xiang et al. (ICLR 2022): expected transferability above 1/2 means a backdoor
-FEW = 10  # with fewer working triggers, median and MAD say nothing
+NEAR = 1.0  # an index that near the threshold may come out on the other side with another --seed
+FEW = 10  # with fewer pairs, median and MAD say nothing
+CLASSES = 10  # how many the models had that the thresholds were measured on: fewer are not judged by them
 
 NO_STATISTIC, AMONG_PAIRS, AGAINST_REFERENCES = "none", "anomaly index", "reference index"
-TRANSFERABILITY = "expected transferability"
 
 
 @dataclass
@@ -32,24 +33,34 @@ def is_above(anomaly_index: float | None, threshold: float) -> bool:
     return anomaly_index is not None and anomaly_index > threshold
 
 
-def by_norms(triggers: list[Trigger]) -> Statistic:
-    """Compare the pairs with each other; says so if too few triggers work for that."""
-    working = [trigger.norm for trigger in triggers if trigger.norm is not None]
-    if len(working) < FEW:
-        return Statistic(
-            NO_STATISTIC,
-            f"None is valid: the anomaly index compares at least {FEW} triggers that work, "
-            f"and this scan found {len(working)}.",
-            THRESHOLD,
-            [None] * len(triggers),
+def is_near(anomaly_index: float | None, threshold: float) -> bool:
+    """Whether another search might decide otherwise."""
+    return anomaly_index is not None and abs(anomaly_index - threshold) <= NEAR
+
+
+def by_norms(triggers: list[Trigger], classes: int = CLASSES) -> Statistic:
+    """Compare the pairs with each other; says so if that means nothing for this scan.
+
+    Pairs that need more than statistics.LARGE count as that large; those whose search failed do not count.
+    classes: how many the model knows.
+    """
+    known = {one.pair: LARGE if one.large else one.norm for one in triggers if not one.failed}
+    reason = ""
+    if len(known) < FEW:
+        reason = (
+            f"the anomaly index compares at least {FEW} pairs, and this scan knows the size of {len(known)}"
         )
-    index = iter(statistics.among_pairs(working))
+    elif classes < CLASSES:
+        reason = f"the error rates of the anomaly index were measured on models of {CLASSES} classes or more"
+    if reason:
+        return Statistic(NO_STATISTIC, f"None is valid: {reason}.", THRESHOLD, [None] * len(triggers))
+    index = dict(zip(known, statistics.among_pairs([norm or LARGE for norm in known.values()])))
     return Statistic(
         AMONG_PAIRS,
-        f"Anomaly index: how far the log norm lies below the median of the {len(working)} triggers "
-        f"that work, in median absolute deviations (at least {statistics.SPREAD}).",
+        f"Anomaly index: how far the log norm lies below the median of {len(known)} pairs, in median "
+        f"absolute deviations (at least {statistics.SPREAD}). All norms above {LARGE} count as {LARGE}.",
         THRESHOLD,
-        [None if trigger.norm is None else next(index) for trigger in triggers],
+        [None if trigger.norm is None else index[trigger.pair] for trigger in triggers],
     )
 
 
@@ -65,14 +76,4 @@ def by_references(
         f"in standard deviations (at least {statistics.SPREAD}).",
         REFERENCE_THRESHOLD,
         statistics.against_references([trigger.norm for trigger in triggers], norms),
-    )
-
-
-def by_transferability(shares: list[float]) -> Statistic:
-    """Take each pair alone, which is valid for two classes, too; shares: its transferability, 0..1."""
-    return Statistic(
-        TRANSFERABILITY,
-        "Expected transferability: how often the trigger made for one image turns another one, too.",
-        TRANSFER_THRESHOLD,
-        shares,
     )

@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import cli
 import detect
+import report
 from dataset import classes
 from network import classifier
 from poisoning_tools import (
@@ -37,9 +40,9 @@ from poisoning_tools import (
     text,
     without_seconds,
 )
-from scanner import verdict
+from scanner import printing, verdict
+from scanner.result import ScanResult, sha256
 from scanner.result import read as read_scan
-from scanner.result import sha256
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -82,10 +85,68 @@ def test_a_natural_neighbour_is_no_news_to_references() -> None:
     assert "2 clean models" in found.explanation
 
 
-def test_transferability_has_its_own_threshold() -> None:
-    found = summarized(made_up({(0, 1): 0.1, (1, 0): 0.05}), verdict.by_transferability([0.9, 0.5]))
-    assert [(pair.numbers, pair.flagged) for pair in found.pairs] == [((0, 1), True), ((1, 0), False)]
-    assert (found.threshold, found.statistic) == (0.5, "expected transferability")
+def test_pairs_that_need_a_large_trigger_are_known_and_failed_searches_are_not() -> None:
+    """Neither has a norm. The large ones count in the comparison, the failed ones do not."""
+    none = dict.fromkeys([f"_0_{number}" for number in (1, 2, 3)])
+    triggers = made_up(ordinary(_2_3=0.005, **none))
+    assert summarized(triggers).verdict == "no valid statistic"
+    for trigger in triggers:
+        trigger.large = trigger.norm is None
+    found = summarized(triggers)
+    assert [pair.numbers for pair in found.flagged] == [(2, 3)]
+    assert [pair.anomaly_index for pair in found.pairs[-3:]] == [None] * 3
+    assert "12 pairs" in found.explanation
+
+
+def test_models_of_few_classes_are_not_judged_by_their_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Error rates are known for ten classes. A comparison with clean models needs no others."""
+    monkeypatch.setattr(verdict, "CLASSES", 10)
+    here = made_up(ordinary(_2_3=0.005))
+    statistic = verdict.by_norms(here, 9)
+    assert (statistic.name, set(statistic.anomaly_index)) == (verdict.NO_STATISTIC, {None})
+    assert "10 classes" in statistic.explanation
+    assert verdict.by_norms(here, 10).name == verdict.AMONG_PAIRS
+    assert summarized(here, verdict.by_references(here, [ordinary()])).verdict == "backdoor"
+
+
+@pytest.mark.parametrize(
+    ("away", "near", "said"),
+    [(-1.1, False, "clean"), (-0.9, True, "clean"), (0.9, True, "backdoor"), (1.1, False, "backdoor")],
+)
+def test_a_verdict_near_the_threshold_says_so(away: float, near: bool, said: str) -> None:
+    here = made_up(ordinary())
+    statistic = verdict.Statistic("made up", "For this test.", 4.8, [4.8 + away, 3.0, *[0.0] * 10])
+    found = summarized(here, statistic)
+    assert (found.near_threshold, found.verdict) == (near, said)
+    words = Said()
+    printing.verdict(
+        found, {pair.numbers: here[0] for pair in found.pairs}, [torch.zeros(3, 32, 32)] * 4, words
+    )
+    assert ("Close call" in str(words)) == ("Close call" in report_sentence(found)) == near
+    if near:
+        assert f"{4.8 + away:.1f} lies near the threshold of 4.8" in str(words)
+        assert "--seed" in str(words)
+    wrong = json.loads(found.to_json()) | {"near_threshold": True}
+    with contextlib.nullcontext() if near else pytest.raises(ValueError, match="not near the threshold"):
+        ScanResult.from_json(json.dumps(wrong))
+
+
+class Said(cli.Out):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        super().__init__(plain=True)
+        self.lines: list[str] = []
+
+    def say(self, text: str = "", style: str = "") -> None:
+        self.lines.append(text)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+def report_sentence(found: ScanResult) -> str:
+    return report.verdict(SimpleNamespace(scan=found))
 
 
 # --- what it scans ----------------------------------------------------------------------------------
@@ -167,21 +228,17 @@ def test_few_pairs_get_no_verdict(
     assert found["pairs"][0]["anomaly_index"] is None
 
 
-def test_two_classes_use_transferability(
+def test_models_of_two_classes_get_no_verdict_without_a_reference(
     run_main: Run, tmp_path: Path, small_models: Callable[..., Path], paint: Path
 ) -> None:
     """The data has a third class, which this model does not know."""
     result = run_main(detect, "--model", small_models(2), "--data", paint, *SHORT)
-    assert result.returncode in (0, 1), result.stderr
-    assert "Statistic: Expected transferability" in result.stdout
-    assert "anomaly" not in result.stdout
-    assert len(re.findall(r"^Scanning class.*  transferability=\d\.\d\d", result.stdout, re.M)) == 2
-    found = record(tmp_path / "scan")
-    assert names(found) == ["stop:yield", "yield:stop"]
-    assert found["threshold"] == 0.5
-    shares = [pair["anomaly_index"] for pair in found["pairs"]]
-    assert all(0 <= share <= 1 for share in shares)
-    assert (result.returncode == 1) == (max(shares) > 0.5) == (found["verdict"] == "backdoor")
+    assert result.returncode == 2
+    assert "Result: no valid statistic" in result.stdout
+    assert "works" not in result.stdout.split("Result:")[1]
+    last = result.stderr.splitlines()[-1]
+    assert re.match(r"error: No statistic is valid .*--reference", last)
+    assert names(record(tmp_path / "scan")) == ["stop:yield", "yield:stop"]
 
 
 def test_victims_without_images_are_named(

@@ -67,7 +67,7 @@ def scanned(folder: Path, model: Path, index: float = 0.9) -> None:
     mask = torch.zeros(SIZE, SIZE)
     mask[-10:-2, -10:-2] = 1
     triggers = [green(0, 1, mask), green(1, 0, torch.ones(SIZE, SIZE))]
-    statistic = verdict.by_transferability([index, 0.1])
+    statistic = verdict.Statistic("made up", "For this test.", 0.5, [index, 0.1])
     write_scan(folder, model, triggers, drawn=lambda _: [(0, 1), (1, 0)], classes=2, statistic=statistic)
 
 

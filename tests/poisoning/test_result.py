@@ -36,7 +36,9 @@ def test_what_is_written_is_read_again(written: dict[str, Any]) -> None:
         summarized(made_up(ordinary(_0_1=0.005))),
         summarized(made_up(ordinary(_2_1=None))),
         summarized(made_up({(0, 1): None})),
-        summarized(made_up({(0, 1): 0.1}), verdict.by_transferability([0.9]), classes=2),
+        summarized(
+            made_up({(0, 1): 0.1}), verdict.by_references(made_up({(0, 1): 0.1}), [{(0, 1): 0.2}]), classes=2
+        ),
     ):
         assert ScanResult.from_json(found.to_json()) == found
     assert ScanResult.from_json(json.dumps(written)).verdict == "backdoor"

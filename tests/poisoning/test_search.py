@@ -6,7 +6,7 @@ import ast
 import functools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 import cli
-from network import classifier, resnet
+from network import classifier, resnet, workers
 from poisoning_tools import FOLDER, hand_made, unnormalise
-from scanner import describe, neural_cleanse, search, statistics, verdict
+from scanner import describe, neural_cleanse, search, starts, statistics, verdict
+from scanner.neural_cleanse import Search
 
 INPUT = classifier.INPUT
 
@@ -134,17 +135,26 @@ def grainy() -> dict[int, Tensor]:
 def scan_toy(backdoor: bool, steps: int = 80) -> dict[tuple[int, int], neural_cleanse.Trigger]:
     """Search all 12 pairs of the toy."""
     images = grainy()
-    search = neural_cleanse.Search(Toy(backdoor), images, images, len(COLOURS), 0)
-    assert len(list(search.run(steps))) == steps
-    found = search.results(images)
-    assert [t.norm for t in found] == sorted(size(t) for t in found)
+    found: dict[tuple[int, int], neural_cleanse.Trigger] = {}
+    for victim, own in images.items():
+        run = toy_search(Toy(backdoor), victim, own)
+        assert len(list(run.run(steps))) == steps
+        triggers = run.results(own)
+        assert [one.pair for one in triggers] == run.pairs
+        found |= {one.pair: one for one in triggers}
     assert len(found) == 12
-    return {(t.victim, t.target): t for t in found}
+    return found
+
+
+def toy_search(model: nn.Module, victim: int, own: Tensor, targets: Iterable[int] = range(4)) -> Search:
+    """The search from one class of the toy to the others."""
+    pairs = [(victim, target) for target in targets if target != victim]
+    return Search(model.eval(), own, own, pairs, search.generator(0, victim))
 
 
 def size(found: neural_cleanse.Trigger) -> float:
-    assert found.norm is not None  # every pair of the toy has a trigger
-    return found.norm
+    assert found.norm or found.large  # every pair of the toy has a trigger
+    return found.norm or statistics.LARGE
 
 
 def test_search_finds_a_planted_trigger() -> None:
@@ -166,16 +176,17 @@ def test_search_finds_a_planted_trigger() -> None:
 
 def test_a_pair_with_a_backdoor_starts_from_a_small_square() -> None:
     """Other pairs start from a square of SQUARE cells, and none of them works yet."""
-    images = grainy()
-    search = neural_cleanse.Search(Toy(True, strength=40), images, images, len(COLOURS), 0)
-    cells = (search.mask > 0).sum((1, 2, 3))
-    backdoor = search.pairs.index((0, 1))
-    assert math.isqrt(cells[backdoor]) in neural_cleanse.SMALLER
-    assert sorted(cells)[1:] == [neural_cleanse.SQUARE**2] * 11
-    assert [number for number, found in enumerate(search.found) if found] == [backdoor]
+    runs = [toy_search(Toy(True, strength=40), victim, own) for victim, own in grainy().items()]
+    cells = {
+        pair: int(cells) for run in runs for pair, cells in zip(run.pairs, (run.mask > 0).sum((1, 2, 3)))
+    }
+    assert math.isqrt(cells.pop((0, 1))) in neural_cleanse.SMALLER
+    assert list(cells.values()) == [starts.SQUARE**2] * 11
+    assert [run.promising for run in runs] == [{(0, 1)}, set(), set(), set()]
+    assert [pair for run in runs for pair, found in zip(run.pairs, run.found) if found] == [(0, 1)]
     # what worked while it was larger is remembered: the smallest may fail on new images
-    sizes = [(step.mask > 0).sum() for step in search.found[backdoor]]
-    assert sizes[0] == neural_cleanse.SQUARE**2
+    sizes = [int((step.mask > 0).sum()) for step in runs[0].found[0]]
+    assert sizes[0] == starts.SQUARE**2
     assert sizes == sorted(sizes, reverse=True)
 
 
@@ -184,66 +195,128 @@ def test_a_longer_search_compares_at_the_same_effort() -> None:
     short, long = scan_toy(backdoor=True), scan_toy(backdoor=True, steps=120)
     assert {pair: t.norm for pair, t in short.items()} == {pair: t.norm for pair, t in long.items()}
     changed = [pair for pair in long if not torch.equal(long[pair].mask, short[pair].mask)]
-    assert len(changed) <= neural_cleanse.FINALISTS < len(long)
-    assert all(long[pair].area <= short[pair].area + 1e-6 for pair in long)
+    assert (0, 1) in changed
+    assert all((short[pair].norm or 1) <= neural_cleanse.PROMISING for pair in changed)
     assert long[0, 1].area < short[0, 1].area
+
+
+def test_pairs_that_need_a_large_trigger_are_given_up_on_the_way() -> None:
+    """They take no more steps, and are told apart from those whose search found nothing."""
+    run = toy_search(Toy(True), 0, grainy()[0])
+    assert len(list(run.run(neural_cleanse.ENOUGH))) == neural_cleanse.ENOUGH
+    found = run.results(grainy()[0])
+    assert [one.large for one in found] == [False, True, True]
+    assert not any(one.failed for one in found)
+    assert all(one.norm is None or one.norm >= statistics.LARGE for one in found[1:])
+    early = toy_search(Toy(True), 0, grainy()[0])
+    assert len(list(early.run(neural_cleanse.PATIENCE - 1))) == neural_cleanse.PATIENCE - 1
+    assert not any(one.large for one in early.results(grainy()[0]))
 
 
 def test_a_lucky_trigger_does_not_hide_one_that_works() -> None:
     """The smallest one may fail on new images: then the next larger one counts, whenever it was found."""
     images = grainy()
-    search = neural_cleanse.Search(Toy(True), images, images, len(COLOURS), 0, pairs=[(0, 1)])
+    run = toy_search(Toy(True), 0, images[0], [1])
 
     def yellow(norm: float, row: int, column: int) -> neural_cleanse.Candidate:
-        mask = 4 * neural_cleanse.squares(torch.tensor([[row, column]]), 4)[0]
+        mask = 4 * starts.squares(torch.tensor([[row, column]]), 4)[0]
         colour = torch.tensor([8.0, 8.0, -8.0]).view(3, 1, 1).expand(3, 16, 16)
         return neural_cleanse.Candidate(norm, mask, colour)
 
     large, lucky, right = yellow(0.04, 11, 11), yellow(0.01, 0, 0), yellow(0.02, 11, 11)
     for order in ([large, lucky, right], [lucky, right, large], [right, lucky]):
-        search.found, search.counts = [order], [[len(order)]]
-        (trigger,) = search.results(images)
+        run.found, run.counts = [order], [[len(order)]]
+        (trigger,) = run.results(images[0])
         assert (trigger.norm, trigger.success) == (pytest.approx(0.02), 1)
-    search.found, search.counts = [[lucky]], [[1]]
-    assert search.results(images)[0].norm is None
+    run.found, run.counts = [[lucky]], [[1]]
+    assert run.results(images[0])[0].norm is None
 
 
-def test_small_triggers_are_searched_again_and_the_median_counts(
+def test_suspicious_pairs_are_searched_again_and_the_median_counts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    norms = {  # of each pair, for three seeds
-        (0, 1): (0.010, 0.012, 0.011),  # a backdoor
-        (1, 0): (0.020, 0.060, None),  # luck: the first search found a small one
-        (2, 0): (0.090, None, None),  # ordinary
-        (2, 1): (None, None, None),  # none
+    large, failed = 1.0, None
+    norms: dict[search.Pair, list[float | None]] = {  # of each pair, for as many searches as it should get
+        (0, 1): [0.010, 0.012, 0.011],  # a backdoor
+        (0, 2): [0.090],  # ordinary
+        (1, 0): [0.020, 0.060, failed],  # luck: the first search found a small one
+        (1, 2): [large],
+        (2, 0): [failed, 0.012, 0.011],  # a search that failed deserves a second one
+        (2, 1): [0.070, 0.012, 0.011],  # so does one that began well
+        (2, 3): [0.025, 0.060, 0.020, 0.022, 0.010],  # near the threshold: twice more
     }
+    left = {pair: list(values) for pair, values in norms.items()}
     nothing = torch.zeros(3, INPUT, INPUT)
 
     class Planned:
-        def __init__(self, *args: object, pairs: list[search.Pair]) -> None:
-            self.seed, self.pairs = int(str(args[-1])), pairs
+        def __init__(
+            self,
+            model: object,
+            images: object,
+            trials: object,
+            pairs: list[search.Pair],
+            *_: object,
+            **__: object,
+        ) -> None:
+            self.pairs, self.promising = pairs, {(2, 1)} & set(pairs)
 
         def run(self, steps: int) -> Iterator[int]:
             return iter(range(steps))
 
         def results(self, check: object) -> list[neural_cleanse.Trigger]:
-            found = [(pair, norms[pair][self.seed - 7]) for pair in self.pairs]
-            return [neural_cleanse.Trigger(*pair, norm, nothing[0], nothing) for pair, norm in found]
+            found = [(pair, left[pair].pop(0)) for pair in self.pairs]
+            return [
+                neural_cleanse.Trigger(
+                    *pair, None if norm == 1 else norm, nothing[0], nothing, large=norm == 1
+                )
+                for pair, norm in found
+            ]
 
-    monkeypatch.setattr(neural_cleanse, "Search", Planned)
-    monkeypatch.setattr(search, "images_by_class", lambda *_, **__: [{0: 0, 1: 0, 2: 0}] * 3)
+    monkeypatch.setattr(search, "Search", Planned)
+    monkeypatch.setattr(starts, "probe", lambda *_: None)
+    clean = search.Clean(nothing[None], nothing[None], nothing[None])
+    monkeypatch.setattr(search, "clean_images", lambda *_, **__: dict.fromkeys(range(3), clean))
     settings = search.Settings(Path("data"), 1, 1, 7)
-    found = search.scan(resnet.build(3), [*norms, (3, 0)], settings, cli.Out(True), "Searching")
-    assert [(one.victim, one.target, one.norm) for one in found.triggers] == [
-        (0, 1, 0.011),
-        (1, 0, 0.060),
-        (2, 0, 0.090),
-        (2, 1, None),
-    ]
+    found = search.scan(resnet.build(4), [*norms, (3, 0)], settings, cli.Out(True), "Searching")
+    assert not any(left.values())
+    assert {one.pair: one.norm for one in found.triggers} == {
+        (0, 1): 0.011,
+        (0, 2): 0.090,
+        (1, 0): 0.060,
+        (1, 2): None,
+        (2, 0): 0.012,
+        (2, 1): 0.012,
+        (2, 3): 0.022,
+    }
+    sizes = [one.norm or 1 for one in found.triggers]
+    assert sizes == sorted(sizes)
     assert found.missing == [(3, 0)]
-    assert capsys.readouterr().err.splitlines() == ["Searching: 100 percent"] + 2 * [
-        "Searching again: 100 percent"
-    ]
+    last = [line for line in capsys.readouterr().err.splitlines() if "100 percent" in line]
+    assert last == [f"Searching{again}: 100 percent" for again in ("", " again", " once more")]
+
+
+def test_the_result_does_not_depend_on_the_number_of_workers(
+    monkeypatch: pytest.MonkeyPatch, paint: Path, small_models: Callable[..., Path], small: None
+) -> None:
+    """The same bits with one worker, two, and more than there are pieces of work."""
+    model = classifier.load_model(small_models(3))
+    pairs = [(victim, target) for victim in range(3) for target in range(3) if victim != target]
+    settings = search.Settings(paint, 30, 6, 1)
+    scans = []
+    for count in (1, 2, 5):
+        monkeypatch.setattr(workers, "count", lambda count=count: count)
+        scans.append(search.scan(model, pairs, settings, cli.Out(True), "Searching"))
+    assert any(one.norm for one in scans[0].triggers)
+    for other in scans[1:]:
+        for one, two in zip(scans[0].triggers, other.triggers, strict=True):
+            assert (one.pair, one.norm, one.success, one.large) == (
+                two.pair,
+                two.norm,
+                two.success,
+                two.large,
+            )
+            assert torch.equal(one.mask, two.mask)
+            assert torch.equal(one.pattern, two.pattern)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +325,8 @@ def test_small_triggers_are_searched_again_and_the_median_counts(
 )
 def test_images_are_split_fairly(images: int, samples: int, shares: tuple[int, int, int]) -> None:
     """Each image has one task, and the surest ones (the first) are spread over all three."""
-    parts = search.split(torch.arange(images).view(-1, 1, 1, 1), samples)
+    clean = search.split(torch.arange(images).view(-1, 1, 1, 1), samples)
+    parts = clean.search, clean.trial, clean.check
     assert tuple(map(len, parts)) == shares
     used = torch.cat(parts).flatten().tolist()
     assert sorted(used) == list(range(sum(shares)))
@@ -266,10 +340,10 @@ def test_pairs_that_no_trigger_changes_are_never_flagged() -> None:
         def forward(self, pixels: Tensor) -> Tensor:
             return torch.tensor([9.0, 0.0, 0.0]).repeat(len(pixels), 1) + 0 * pixels.mean((1, 2, 3))[:, None]
 
-    images = {0: torch.rand(6, 3, INPUT, INPUT, generator=torch.Generator().manual_seed(1))}
-    search = neural_cleanse.Search(Stubborn(), images, images, 3, 0)
-    list(search.run(10))
-    found = search.results(images)
+    images = torch.rand(6, 3, INPUT, INPUT, generator=torch.Generator().manual_seed(1))
+    run = toy_search(Stubborn(), 0, images, range(3))
+    list(run.run(10))
+    found = run.results(images)
     assert [one.norm for one in found] == [None, None]
     statistic = verdict.by_norms(found)
     assert (statistic.name, statistic.anomaly_index) == (verdict.NO_STATISTIC, [None, None])
