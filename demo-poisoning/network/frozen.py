@@ -40,10 +40,10 @@ def freeze(model: nn.Module) -> nn.Module:
     """A copy of a ResNet18 that gives the same logits, but for rounding, and has no gradients of its weights.
 
     Batch norms are folded into the convolutions before them, and the weights have the type in which the
-    device is fast. Another kind of network, or one on a GPU, stays what it is.
+    device is fast. Another kind of network stays what it is.
     """
     model = model.eval().requires_grad_(False)
-    if not isinstance(model, ResNet) or device.best() != device.PROCESSOR:
+    if not isinstance(model, ResNet):
         return model.to(memory_format=torch.channels_last)
     model = copy.deepcopy(model)
     model.conv1 = StemConv(_folded(model, "conv1", "bn1"))

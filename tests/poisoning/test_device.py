@@ -57,7 +57,8 @@ def commands(run_main: Run, signs: Path) -> list[str | bytes]:
     said: list[str | bytes] = []
     for module, *options in steps:
         result = run_main(module, *options)
-        assert result.returncode < 2, result.stderr
+        no_verdict = module is detect and "No statistic is valid" in result.stderr  # two classes
+        assert result.returncode < 2 or no_verdict, result.stderr
         said.append(re.sub(r"\d+ seconds|seconds: \d+|/\S+/tmp\w{8}\b", "", result.stdout))
     files = ("m.safetensors", "scan/triggers.safetensors", "models/repaired/finetune.safetensors")
     return said + [Path(file).read_bytes() for file in files]
