@@ -5,8 +5,8 @@
     python benchmarks/busy.py ... --quick        a small part of each, to see that it works
 
 Each command runs alone, then beside two processes that never rest, in turns. One row per run goes to
-busy.jsonl. Where two threads and two other processes want two cores, a fair share is half of the machine: a ratio
-of 2 is what the arithmetic allows, and more is what the command loses by waiting.
+busy.jsonl. Where two threads and two other processes want two cores, a fair share is half of the machine: a
+ratio of 2 is what the arithmetic allows, and more is what the command loses by waiting.
 """
 
 from __future__ import annotations

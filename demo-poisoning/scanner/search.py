@@ -20,7 +20,7 @@ from dataset.classes import NAMES
 from dataset.files import class_files
 from network import classifier, frozen, workers
 from scanner import starts
-from scanner.neural_cleanse import Search, Trigger, smallest_first
+from scanner.neural_cleanse import ENOUGH, Search, Trigger, smallest_first
 
 ACCURATE = 0.5  # share of the images that a model must classify correctly
 SMALL, AGAIN = 0.04, 2  # a pair with a smaller norm, or a promising start, is searched that often again
@@ -176,8 +176,11 @@ def scan(model: nn.Module, pairs: list[Pair], settings: Settings, out: cli.Out, 
                 found[trigger.pair].append(trigger)
 
     search_all(able, 1, doing)
+    whole = settings.steps >= ENOUGH  # shorter searches fail because they are short
     again = [
-        pair for pair, (one,) in found.items() if pair in promising or one.failed or (one.norm or 1) < SMALL
+        pair
+        for pair, (one,) in found.items()
+        if pair in promising or (one.failed and whole) or (one.norm or 1) < SMALL
     ]
     if again:
         search_all(again, AGAIN, f"{doing} again")

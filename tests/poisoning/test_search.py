@@ -276,7 +276,7 @@ def test_suspicious_pairs_are_searched_again_and_the_median_counts(
     monkeypatch.setattr(starts, "probe", lambda *_: None)
     clean = search.Clean(nothing[None], nothing[None], nothing[None])
     monkeypatch.setattr(search, "clean_images", lambda *_, **__: dict.fromkeys(range(3), clean))
-    settings = search.Settings(Path("data"), 1, 1, 7)
+    settings = search.Settings(Path("data"), neural_cleanse.ENOUGH, 1, 7)
     found = search.scan(resnet.build(4), [*norms, (3, 0)], settings, cli.Out(True), "Searching")
     assert not any(left.values())
     assert {one.pair: one.norm for one in found.triggers} == {
