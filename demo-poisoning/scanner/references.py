@@ -77,8 +77,8 @@ def scan(path: Path, model: nn.Module, pairs: list[Pair], settings: Settings, ou
 
 def doubtful(norms: Norms) -> bool:
     """Whether a reference would be flagged itself: with the same backdoor in it, it would hide that one."""
-    working = [norm for norm in norms.values() if norm is not None]
-    return len(working) >= FEW and max(statistics.among_pairs(working)) > THRESHOLD
+    known = [statistics.LARGE if norm is None else norm for norm in norms.values()]
+    return len(known) >= FEW and max(statistics.among_pairs(known)) > THRESHOLD
 
 
 def all_norms(
