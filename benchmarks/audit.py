@@ -333,7 +333,7 @@ def row(spec: Spec, photos: Path, base: Path) -> dict[str, Any]:
     found = Audit([Suspect(name, checks.label_of(name)) for name in files])
     alike = neighbours.compare(pixels, len(files))
     checks.check_duplicates(found, files, alike.pairs)
-    middle, last = audit_data.judge(found, model, (pixels, labels), alike.nearest, cli.Out(plain=True))
+    middle, last = audit_data.examine(found, model, (pixels, labels), alike.nearest, cli.Out(plain=True))
     checks.rank(found)
     seconds = time.process_time() - started
     flagged = {suspect.file for suspect in found.ranking if suspect.flagged}

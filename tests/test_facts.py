@@ -56,7 +56,7 @@ NAMES = (
 # What we cannot have counted ourselves, whoever is named: how many of these there are, very large numbers.
 # "malicious models" and so on: those of the demo stand in code, or are counted in words.
 NOT_OURS = re.compile(
-    r"\b\d[\d,.]*(?:\s?%|\s?[KM]\b|\+| percent| million| billion)?\+? (?:of )?(?:[a-z-]+ ){0,3}"
+    r"\b\d(?:[\d,.]*\d)?(?:\s?%|\s?[KM]\b|\+| percent| million| billion)?\+? (?:of )?(?:[a-z-]+ ){0,3}"
     r"(?:organi[sz]ations|companies|professionals|practitioners|respondents|developers|repositories"
     r"|registries|incidents|breaches|downloads|servers on|popular models|models on"
     r"|malicious (?:[a-z-]+ )?models)\b"
