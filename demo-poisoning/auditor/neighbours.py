@@ -15,6 +15,7 @@ from torch.nn import functional as F
 CELLS = 8  # per side of each quarter of an image
 ALIKE = 0.98  # correlation from which two quarters show the same
 NEAREST = 5  # how many images most alike are looked up
+MOST = 100_000  # near-duplicates that are listed: with more, the dataset is one image over and over
 AT_ONCE = 500  # images that are compared with all others at a time
 
 
@@ -22,7 +23,7 @@ AT_ONCE = 500  # images that are compared with all others at a time
 class Neighbours:
     """What comparing all images with each other gave."""
 
-    pairs: list[tuple[int, int]]  # near-duplicates
+    pairs: list[tuple[int, int]]  # near-duplicates, the first MOST
     nearest: Tensor  # the NEAREST images among the first ones, for each of these: int64 (T, NEAREST)
 
 
@@ -47,9 +48,8 @@ def compare(pixels: Tensor, training: int) -> Neighbours:
     for first in range(0, len(pixels), AT_ONCE):
         rows = slice(first, first + AT_ONCE)
         alike = torch.stack([quarter[rows] @ quarter.T for quarter in all_quarters])
-        for one, two in ((alike > ALIKE).sum(0) >= 3).nonzero().tolist():
-            if first + one < two:
-                pairs.append((first + one, two))
+        same = ((alike > ALIKE).sum(0) >= 3).triu(first + 1).nonzero()[: MOST - len(pairs)]
+        pairs += [(first + one, two) for one, two in same.tolist()]
         inside = (alike.sum(0) - alike.amin(0))[: max(training - first, 0), :training]
         inside.diagonal(first).fill_(-torch.inf)
         nearest.append(inside.topk(min(NEAREST, training - 1), 1).indices)

@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import functional as F
 from torchvision.utils import make_grid
 
 import cli
+from auditor import neighbours
 from auditor.checks import ERROR, MANY, STANDS_OUT, TRIGGER, Audit, Suspect, conflicts
 from dataset.classes import NAMES
 from dataset.files import open_image
@@ -94,8 +95,9 @@ def say_files(audit: Audit, options: argparse.Namespace, out: cli.Out) -> None:
             some = f": {files[0]} to {files[-1]}" if len(files) > 1 else f": {files[0]}" if files else ""
             out.say(f"Files {what} since {options.manifest}: {len(files)}{some}.")
     bad = conflicts(audit.duplicates)
+    more = " or more" if len(audit.duplicates) >= neighbours.MOST else ""
     out.say(
-        f"Near-duplicates: {len(audit.duplicates)} pairs of images, "
+        f"Near-duplicates: {len(audit.duplicates)}{more} pairs of images, "
         f"{len(bad)} of them with two different labels."
     )
     for one, two in bad[: options.top]:

@@ -304,6 +304,17 @@ def test_duplicates_see_through_a_trigger(clean: Path, tmp_path: Path) -> None:
     assert alone.nearest.shape == (40, neighbours.NEAREST) and int(alone.nearest.max()) < 40
 
 
+def test_one_image_over_and_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All pairs of 700 copies, counted right across blocks; a list of millions would fill the memory."""
+    image = torch.randint(0, 256, (1, 3, 48, 48), generator=torch.Generator().manual_seed(0))
+    copies = image.to(torch.uint8).repeat(700, 1, 1, 1)
+    found = neighbours.compare(copies, 700)
+    assert len(found.pairs) == neighbours.MOST == len(set(found.pairs))
+    assert all(one < two for one, two in found.pairs)
+    monkeypatch.setattr(neighbours, "MOST", 10**9)
+    assert len(neighbours.compare(copies, 700).pairs) == 700 * 699 // 2
+
+
 def test_poisoned_data(run_main: Run, poisoned: Path, model: Path, tmp_path: Path) -> None:
     notes = poisoned.with_name("notes.json")
     result = run_main(audit_data, poisoned, "--model", model, "--truth", notes, "--top", 12)
