@@ -176,7 +176,7 @@ def main() -> int:
     if options.json:
         print(scan.to_json())
     if scan.verdict == "no valid statistic":
-        whole = classes >= verdict.CLASSES  # else a scan of all pairs would not be judged either
+        whole = classes >= verdict.CLASSES  # else a scan of all pairs would get no verdict either
         other = ", or scan all pairs" if narrowed(options) and whole else ""
         raise cli.UserError(
             "No statistic is valid for this scan, so there is no verdict: "

@@ -13,7 +13,7 @@ THRESHOLD = 4.8  # anomaly index above which a pair is flagged; the README says 
 REFERENCE_THRESHOLD = 4.0  # the same for the index against clean models (--reference)
 NEAR = 1.0  # an index that near the threshold may come out on the other side with another --seed
 FEW = 10  # with fewer pairs, median and MAD say nothing
-CLASSES = 10  # how many the models had that the thresholds were measured on: fewer are not judged by them
+CLASSES = 10  # how many the models had that the thresholds were measured on: with fewer, no verdict
 
 NO_STATISTIC, AMONG_PAIRS, AGAINST_REFERENCES = "none", "anomaly index", "reference index"
 

@@ -98,7 +98,7 @@ def test_pairs_that_need_a_large_trigger_are_known_and_failed_searches_are_not()
     assert "12 pairs" in found.explanation
 
 
-def test_models_of_few_classes_are_not_judged_by_their_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_of_few_classes_get_no_verdict_from_their_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Error rates are known for ten classes. A comparison with clean models needs no others."""
     monkeypatch.setattr(verdict, "CLASSES", 10)
     here = made_up(ordinary(_2_3=0.005))
