@@ -27,7 +27,7 @@ from dataset.files import class_files
 from network import classifier, device, optimizer
 from network.augment import augment
 from network.evaluate import Validation
-from statements import records, signing
+from statements import records, signing, training
 
 # What makes the recipe: found by measuring accuracy and attack success over several seeds.
 BATCH = 64
@@ -158,10 +158,10 @@ def main() -> int:
     pixels = classifier.load_pixels([path for path, _ in files])
     labels = torch.tensor([label for _, label in files])
     train(model, pixels, labels, validation, out, epochs=options.epochs, peak=options.lr)
-    written = classifier.save_model(model, options.model, records.facts(options))
+    written = classifier.save_model(model, options.model, training.facts(options))
     out.say("Wrote " + " and ".join(str(path) for path in written))
     if options.key:
-        out.say(records.training(options, written, model, validation))
+        out.say(training.statement(options, written, model, validation))
     return cli.OK
 
 

@@ -5,6 +5,7 @@ Whatever an image goes through before the network is defined here once, for trai
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -122,7 +123,24 @@ def save_model(model: nn.Module, path: Path, facts: dict[str, str] | None = None
     with cli.atomic_write(pickled) as first, cli.atomic_write(safe) as second:  # both or none
         torch.save(weights, first)
         save_file(weights, second, metadata={"format": "pt", **(facts or {})})
+        _sort_notes(second)
     return [pickled, safe]
+
+
+def _sort_notes(path: Path) -> None:
+    """Put the notes in a SafeTensors header in order, which the library does not: one seed, one digest.
+
+    The header is JSON behind its length in 8 bytes (https://github.com/huggingface/safetensors, "Format").
+    """
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
+        if len(ordered) != length:  # written in another way than expected: better in no order than broken
+            return
+        file.seek(8)
+        file.write(ordered)
 
 
 # --- Answers ----------------------------------------------------------------------------------------

@@ -27,9 +27,10 @@ import train
 from auditor import features
 from dataset import manifest
 from dataset.classes import DRAWN
+from network import classifier
 from network.evaluate import Validation
 from poisoning_tools import Norms, Refused, Result, Run, contents, fine, run_in
-from statements import attestation, chain, records, signing
+from statements import attestation, chain, signing
 
 CLASSES = len(DRAWN)
 EACH = features.FEWEST + 4  # images of each class
@@ -153,7 +154,7 @@ def test_the_figures_are_those_of_the_model(here: Path) -> None:
     found = said(here, "said/m.safetensors.training.dsse.json", "trainer")
     (products,) = found.predicate["runDetails"]["byproducts"]
     told = {(one["name"], one["slice"]): one["value"] for one in products["annotations"]["metrics"]}
-    model = records.classifier.load_model(here / "m.pt")
+    model = classifier.load_model(here / "m.pt")
     score = Validation(here / "signs", CLASSES, "stop", "yield").score(model)
     assert told["accuracy", "all validation images"] == round(score.clean_acc, 4)
     assert told["attack success rate", "stop with the trigger"] == round(score.attack_success_rate or 0, 4)
