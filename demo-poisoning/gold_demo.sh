@@ -43,7 +43,7 @@ pause
 
 step "Watch the model at work"
 echo "A scan asks the weights, once. The monitor asks each image: does the answer hang on one small patch?"
-show monitor.py --measure --model models/poisoned_model.pt --output outputs/monitor.json
+show monitor.py --measure --model models/poisoned_model.safetensors --output outputs/monitor.json
 pause
 
 step "Put everything on one page"
