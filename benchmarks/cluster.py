@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from distributed import Client, KilledWorker, LocalCluster, as_completed
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "demo-poisoning"))
 
 import cli
 

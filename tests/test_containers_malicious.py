@@ -307,16 +307,19 @@ def test_a_run_leaves_nothing_behind(docker: Any, image: str) -> None:
 def test_the_image_holds_only_what_the_demo_needs(docker: Any, image: str) -> None:
     result = docker.run(image, "-c", "import os; print(*sorted(os.listdir()), sep='\\n')")
     there = [path.name for path in DEMO.iterdir() if path.suffix in (".py", ".toml")]
-    assert result.stdout.split() == sorted([*there, "circle.png", "inspection", "weights"])
+    assert result.stdout.split() == sorted(
+        [*there, "circle.png", "exercises", "inspection", "statements", "weights"]
+    )
 
 
 def test_the_image_stays_small(docker: Any, image: str) -> None:
-    """Two layers on top of the base image, and scanners, signing and the server take less than 100 MB."""
+    """Three layers on top of the base image; scanners, signing and the server take less than 100 MB."""
     history = docker("history", "--no-trunc", "--human=false", "--format", "{{.Size}} {{.CreatedBy}}", image)
     layers = [line for line in history.stdout.splitlines() if not line.startswith("0 ")]
-    own = [line for line in layers if "COPY /opt/site" in line or "COPY /build/app" in line]
-    assert len(own) == 2, history.stdout
-    assert layers[:2] == own
+    ours = ("COPY /opt/site", "COPY /build/app", "COPY /editor/")
+    own = [line for line in layers if any(copied in line for copied in ours)]
+    assert len(own) == 3, history.stdout
+    assert layers[:3] == own
     result = docker.run(image, "-c", SIZES)
     extra, everything = map(int, result.stdout.split())
     assert 0 < extra < 100_000_000

@@ -237,7 +237,10 @@ def test_prepare_with_photographs(tmp_path: Path, copy: Path) -> None:
     lines = [line for line in result.stdout.splitlines() if line.startswith("runs")]
     assert lines[0] == f"runs get_gtsrb.py --photos {copy.resolve()} --out data/traffic-signs"
     assert lines[1].startswith("runs poison_data.py --clean-dir data/traffic-signs ")
-    assert sorted(lines[2:]) == ["runs train.py", "runs train.py --poisoned"]
+    assert sorted(lines[2:]) == [
+        "runs train.py --manifest data/traffic-signs.sha256",
+        "runs train.py --poisoned --manifest data/traffic-signs-poisoned.sha256",
+    ]
 
 
 @pytest.mark.parametrize(
