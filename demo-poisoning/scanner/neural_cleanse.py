@@ -136,9 +136,7 @@ class Search:
         targets = [target for _, target in pairs]
         self.targets = torch.tensor(targets)
         self.found: list[list[Candidate]] = [[] for _ in pairs]
-        self.large: set[int] = (
-            set()
-        )  # numbers of the pairs that were given up because they need more than LARGE
+        self.large: set[int] = set()  # numbers of the pairs that were given up: they need more than LARGE
         self.promising: set[tuple[int, int]] = set()  # pairs that a smaller square turns: few ordinary ones
         self.counts: list[list[int]] = []  # how many of them there were at each of the MOMENTS, per pair
         self.cost = torch.full((len(pairs),), float(COST))
