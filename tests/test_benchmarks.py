@@ -384,7 +384,7 @@ def test_the_page_of_the_monitor(run_script: Run, tmp_path: Path, assert_refused
     assert run_script(*command, "rows.jsonl").returncode == 0
     page = (tmp_path / "page.md").read_text(encoding="utf-8").replace("\u00a0", " ")
     assert "all 3 models: monitor 2.0 % (12 of 600;" in page
-    assert "the 1 models whose backdoor was learned" in page
+    assert "(success rate 0.9 or more; models: 1)" in page
     assert "monitor 95.0 % (57 of 60; 95 % interval 86.3 to 98.3 %); STRIP 0.0 % (0 of 60;" in page
     assert "| backdoor-02 | a kind | 0.40 | 0 of 60 | 0 of 60 | 4 of 200 | 4 of 200 |" in page
     assert_refused(run_script(*command, "none.jsonl"), "clean and of backdoored models")
