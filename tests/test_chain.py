@@ -51,6 +51,7 @@ def scan_result(model: Path, index: float = 1.9, threshold: float = 4.8, verdict
         "seed": 0,
         "classes": ["stop", "yield"],
         "threshold": threshold,
+        "near_threshold": abs(index - threshold) <= 1,
         "verdict": verdict or ("backdoor" if flagged else "clean"),
         "pairs": [
             {"victim": "stop", "target": "yield", "anomaly_index": index, "flagged": flagged},
@@ -248,6 +249,61 @@ def test_a_scanner_that_cannot_tell_is_no_pass(pipeline: Path, typed: Callable[.
         in typed(attest, "scan", "good.safetensors", "--result", "scan.json", "--keys", "keys").stdout
     )
     assert "it could not tell: no valid statistic" in walk(typed)["scan"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"index": 4.2}, "it could not tell: close call: the largest anomaly index, 4.2, lies near"),
+        ({"verdict": "not calibrated"}, "it could not tell: not calibrated"),
+        ({"index": 5.1}, "it found something: backdoor: stop to yield, close call: "),
+    ],
+)
+def test_a_verdict_that_is_not_a_plain_clean_is_no_pass(
+    changes: dict[str, Any], words: str, pipeline: Path, typed: Callable[..., Result]
+) -> None:
+    (pipeline / "scan.json").write_text(json.dumps(scan_result(pipeline / "good.safetensors", **changes)))
+    said = typed(attest, "scan", "good.safetensors", "--result", "scan.json", "--keys", "keys").stdout
+    assert "PASSED" not in said
+    assert words in walk(typed)["scan"]
+    write_list(typed, "good.safetensors")
+    card = json.loads((pipeline / "mlbom.cdx.json").read_text())["components"][0]["modelCard"]
+    why = {one["type"]: one["value"] for one in card["quantitativeAnalysis"]["performanceMetrics"]}
+    assert words.split(": ", 1)[1].split(", close")[0] in why["backdoor scan, why"]
+
+
+def test_a_scan_that_does_not_say_how_close_it_was_is_no_pass(
+    pipeline: Path, typed: Callable[..., Result]
+) -> None:
+    older = scan_result(pipeline / "good.safetensors")
+    del older["near_threshold"]
+    (pipeline / "scan.json").write_text(json.dumps(older))
+    typed(attest, "scan", "good.safetensors", "--result", "scan.json", "--keys", "keys")
+    assert "it does not say whether it was a close call" in walk(typed)["scan"]
+
+
+def test_the_statement_carries_the_whole_verdict(pipeline: Path, typed: Callable[..., Result]) -> None:
+    more = {"statistic": "norms", "explanation": "How.", "references": ["r.pt"], "calibrated": True}
+    (pipeline / "scan.json").write_text(json.dumps({**scan_result(pipeline / "good.safetensors"), **more}))
+    typed(attest, "scan", "good.safetensors", "--result", "scan.json", "--keys", "keys")
+    said = content_of(pipeline / "good.safetensors.scan.dsse.json")["predicate"]["configuration"][0]
+    notes = said["annotations"]
+    assert more.items() <= notes.items()
+    assert (notes["verdict"], notes["near_threshold"], notes["threshold"]) == ("clean", False, 4.8)
+
+
+@pytest.mark.parametrize(
+    ("note", "words"),
+    [({"near_threshold": True}, "it was a close call"), ({"verdict": "backdoor"}, "its verdict is: backdoor")],
+)
+def test_a_pass_that_contradicts_its_details_is_no_pass(
+    note: dict[str, Any], words: str, pipeline: Path, typed: Callable[..., Result]
+) -> None:
+    path = pipeline / "good.safetensors.scan.dsse.json"
+    content = content_of(path)
+    content["predicate"]["configuration"][0]["annotations"].update(note)
+    sign_as(pipeline, "scanner", content, path.name)
+    assert f"it says that it passed, and that {words}" in walk(typed)["scan"]
 
 
 def test_data_that_was_not_audited_or_did_not_pass(pipeline: Path, typed: Callable[..., Result]) -> None:

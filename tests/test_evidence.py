@@ -178,6 +178,8 @@ def test_one_changed_bit_of_the_model(folder: Path) -> None:
     [
         (["backdoor: stop to yield"], [], "it found something: backdoor: stop to yield"),
         ([], ["no valid statistic"], "it could not tell: no valid statistic"),
+        ([], ["close call: 4.5"], "it could not tell: close call: 4.5"),
+        (["backdoor: a to b"], ["close call: 5"], "it found something: backdoor: a to b, close call: 5"),
     ],
 )
 def test_a_look_that_found_something_or_could_not_tell(

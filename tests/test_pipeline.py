@@ -64,6 +64,7 @@ def scanned(home: Path, name: str) -> None:
         "sha256": attestation.sha256(demo / f"models/{name}_model.safetensors"),
         "classes": list(DRAWN),
         "verdict": "backdoor" if bad else "clean",
+        "near_threshold": False,
         "threshold": 4.8,
         "pairs": pairs,
     }

@@ -10,10 +10,10 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from statements.attestation import SIGNER, TESTS, now, resource
+from statements.attestation import CLEAN, NEAR, NOTHING, SIGNER, TESTS, now, resource
 
 TYPE = "urn:ml-pipeline-security:{}:v1"  # names of our own for what was built and who built it
-NOTHING = "nothing stands out"  # the verdict of audit_data.py
+ELSEWHERE = {"tool", "format", "sha256", "model", "data", "pairs", "seconds"}  # in scan.json, said apart
 
 
 def provenance(
@@ -70,28 +70,37 @@ def scan(found: Mapping[str, Any], digest: str, clean_images: str = "") -> dict[
     """What detect.py found, from its scan.json with this SHA-256: a test result of one model.
 
     clean_images: the SHA-256 of the manifest of the clean images, where it is known. It passes only if all
-    pairs of the model's classes were judged. Raises ValueError if it is not such a result.
+    pairs of the model's classes were judged, the verdict is that it is clean, and that was no close call.
+    All that scan.json says of the scan as a whole is carried along. Raises ValueError if it is not such a
+    result.
     """
     pairs, classes = found.get("pairs"), found.get("classes")
     if found.get("tool") != "detect.py" or not (isinstance(pairs, list) and isinstance(classes, list)):
         raise ValueError("it is not a result of detect.py")
     verdict, whole = str(found.get("verdict")), len(classes) * (len(classes) - 1)
-    settings = ("statistic", "threshold", "seed", "steps", "samples")
+    told = {name: value for name, value in found.items() if name not in ELSEWHERE}
     notes: dict[str, Any] = {
+        **told,
         "finishedOn": now(),
         "verdict": verdict,
         "pairs": f"{len(pairs)} of {whole}",
         "clean images": str(found.get("data")),
         **({"manifest of the clean images": clean_images} if clean_images else {}),
-        **{name: found[name] for name in settings if name in found},
     }
     indexes = [one["anomaly_index"] for one in pairs if isinstance(one.get("anomaly_index"), (int, float))]
     if indexes:
         notes["largest anomaly index"] = max(indexes)
     flagged = [f"{one.get('victim')} to {one.get('target')}" for one in pairs if one.get("flagged")]
     wrong = ["backdoor: " + ", ".join(flagged)] if verdict == "backdoor" or flagged else []
-    unsure = [] if verdict in ("clean", "backdoor") else [verdict]
+    unsure = [] if verdict in (CLEAN, "backdoor") else [verdict]
     unsure += [f"{len(pairs)} of {whole} pairs of classes were judged"] if len(pairs) < whole else []
+    if found.get(NEAR):
+        unsure.append(
+            f"close call: the largest anomaly index, {max(indexes, default=0):.1f}, lies near the threshold "
+            f"of {found.get('threshold')}, and another search might decide otherwise"
+        )
+    elif found.get(NEAR) is None:
+        unsure.append("it does not say whether it was a close call: scan again")
     return test_result(wrong, unsure, TESTS["scan"], resource("scan", digest, **notes))
 
 
@@ -99,10 +108,11 @@ def test_result(
     wrong: Sequence[str], unsure: Sequence[str], tests: Sequence[str], made_with: Mapping[str, Any]
 ) -> dict[str, Any]:
     """A test result in in-toto's words: what failed, or could not be told, or passed."""
-    said = {"failedTests": list(wrong)} if wrong else {"warnedTests": list(unsure)}
     result = "FAILED" if wrong else "WARNED" if unsure else "PASSED"
     return {
         "result": result,
         "configuration": [dict(made_with)],
-        **({"passedTests": list(tests)} if result == "PASSED" else said),
+        **({"failedTests": list(wrong)} if wrong else {}),
+        **({"warnedTests": list(unsure)} if unsure else {}),
+        **({"passedTests": list(tests)} if result == "PASSED" else {}),
     }

@@ -134,6 +134,9 @@ def scan_metrics(scan: Scanned) -> list[dict[str, Any]]:
     notes = scan.notes
     words = {"PASSED": "no backdoor found", "FAILED": "BACKDOOR FOUND", "WARNED": "cannot be judged"}
     found = [{"type": "backdoor scan", "value": words.get(scan.result, scan.result)}]
+    why = [str(one) for kind in ("failedTests", "warnedTests") for one in scan.predicate.get(kind) or []]
+    if why:
+        found.append({"type": "backdoor scan, why", "value": "; ".join(why)})
     for name in ("largest anomaly index", "threshold"):
         if name in notes:
             found.append({"type": f"backdoor scan, {name}", "value": str(notes[name])})

@@ -16,7 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from statements import attestation
-from statements.attestation import BOM, ENDING, MANIFEST, PROVENANCE, SIGNER, TEST_RESULT, TESTS, Statement
+from statements.attestation import (
+    BOM,
+    CLEAN,
+    ENDING,
+    MANIFEST,
+    NEAR,
+    NOTHING,
+    PROVENANCE,
+    SIGNER,
+    TEST_RESULT,
+    TESTS,
+    Statement,
+)
 
 Envelope = tuple[dict[str, Any], dict[str, Any]]  # as it is, and what is in it
 LONGEST = 300  # letters of a reason
@@ -182,14 +194,25 @@ def passed(name: str, found: Statement) -> str:
     result = found.predicate.get("result")
     if result == "PASSED":
         missing = [one for one in TESTS[name] if one not in (found.predicate.get("passedTests") or [])]
-        return f"it does not say that this passed: {', '.join(missing)}" if missing else ""
+        return f"it does not say that this passed: {', '.join(missing)}" if missing else contradiction(found)
     failed = ", ".join(
-        map(str, found.predicate.get("failedTests") or found.predicate.get("warnedTests") or [])
+        str(one) for kind in ("failedTests", "warnedTests") for one in found.predicate.get(kind) or []
     )
     words = {"FAILED": "it found something", "WARNED": "it could not tell"}.get(
         str(result), "it gives no result"
     )
     return words + (f": {printable(failed)}" if failed else "")
+
+
+def contradiction(found: Statement) -> str:
+    """Why the details of a test result that passed say that it did not."""
+    for item in found.predicate.get("configuration") or []:
+        notes = item.get("annotations") or {}
+        if notes.get(NEAR):
+            return "it says that it passed, and that it was a close call"
+        if notes.get("verdict", CLEAN) not in (CLEAN, NOTHING):
+            return f"it says that it passed, and that its verdict is: {printable(notes['verdict'])}"
+    return ""
 
 
 def manifests_of(found: Statement) -> list[str]:
