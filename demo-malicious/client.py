@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,18 +21,29 @@ import cli
 SECONDS = 60
 
 
-def ask(url: str, method: str, path: str, body: bytes | None) -> tuple[int, str]:
-    """Send one request; returns the HTTP status and the answer as text. Raises UserError if none comes."""
-    try:
-        place = urlsplit(url)
-        connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=SECONDS)
-        connection.request(method, path, body)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode("utf-8", errors="replace")
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise cli.UserError(
-            f"No server answers at {url} ({error}): start it with `python serve.py`."
-        ) from error
+def ask(url: str, method: str, path: str, body: bytes | None, wait: float) -> tuple[int, str]:
+    """Send one request; returns the HTTP status and the answer as text. Raises UserError if none comes.
+
+    A server that was started just now needs a moment: the request is sent again for `wait` seconds.
+    """
+    until = time.monotonic() + wait
+    while True:
+        try:
+            return send(url, method, path, body)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            if not isinstance(error, ConnectionRefusedError) or time.monotonic() > until:
+                raise cli.UserError(
+                    f"No server answers at {url} ({error}): start it with `python serve.py`."
+                ) from error
+        time.sleep(0.2)
+
+
+def send(url: str, method: str, path: str, body: bytes | None) -> tuple[int, str]:
+    place = urlsplit(url)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=SECONDS)
+    connection.request(method, path, body)
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode("utf-8", errors="replace")
 
 
 def main() -> int:
@@ -40,6 +52,7 @@ def main() -> int:
     arguments.add_argument("what", choices=["health", "model", "predict", "load"], help="what to ask for")
     arguments.add_argument("name", nargs="?", help="predict: an image; load: a file in the models folder")
     arguments.add_argument("--url", default="http://127.0.0.1:8000", help="the server")
+    arguments.add_argument("--wait", type=float, default=60, help="seconds to wait until a server is there")
     args = arguments.parse_args()
     out = cli.Out(args.plain)
     if (args.name is None) != (args.what in ("health", "model")):
@@ -49,12 +62,12 @@ def main() -> int:
             image = Path(args.name).read_bytes()
         except OSError as error:
             raise cli.UserError(f"{args.name} cannot be read ({error.strerror}): check the name.") from error
-        status, text = ask(args.url, "POST", "/predict", image)
+        status, text = ask(args.url, "POST", "/predict", image, args.wait)
     elif args.what == "load":
         order = json.dumps({"path": args.name}).encode()
-        status, text = ask(args.url, "POST", "/models/load", order)
+        status, text = ask(args.url, "POST", "/models/load", order, args.wait)
     else:
-        status, text = ask(args.url, "GET", f"/{args.what}", None)
+        status, text = ask(args.url, "GET", f"/{args.what}", None, args.wait)
     out.say(f"{status} {http.client.responses.get(status, '')}")
     try:
         out.say(json.dumps(json.loads(text), indent=2))  # escapes what could steer the terminal

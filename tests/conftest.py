@@ -186,6 +186,7 @@ def docker() -> Docker:
 TOGETHER = {
     "test_malicious": "containers",
     "test_run": "containers",
+    "poisoning/test_documented": "poisoning/test_whole_demo",
     "poisoning/test_kit_offline": "poisoning/test_whole_demo",
     "poisoning/test_report_page": "poisoning/test_report",
 }

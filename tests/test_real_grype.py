@@ -425,7 +425,7 @@ def test_a_private_registry_asks_who_you_are(
 
 
 def test_what_syft_sees_of_a_model(real: Grype, tmp_path: Path) -> None:
-    """The lesson in README.md: one entry a folder, which does not change with the weights; no .pt file."""
+    """What docs/supply-chain.md says: one entry a folder, the same for other weights; no .pt file."""
     models = tmp_path / "demo" / "models"
     models.mkdir(parents=True)
     for name in ("clean_model.safetensors", "poisoned_model.safetensors"):
@@ -437,7 +437,7 @@ def test_what_syft_sees_of_a_model(real: Grype, tmp_path: Path) -> None:
         return run([*command, "--quiet", *options])
 
     shown = syft(tmp_path / "demo")
-    documented = (DEMO / "README.md").read_text()
+    documented = (DEMO.parent / "docs/supply-chain.md").read_text()
     assert [line.split() for line in shown.splitlines()] == [
         ["NAME", "VERSION", "TYPE"],
         ["models", "UNKNOWN", "model"],

@@ -659,7 +659,7 @@ def test_wrong_use_of_the_server(run: Any, folder: Path, assert_refused: Refused
         port = place.getsockname()[1]
         assert_refused(run(serve, "--port", port), port, "another program uses it")
         place.close()
-    assert_refused(run(client, "health", "--url", f"http://127.0.0.1:{port}"), "serve.py")
+    assert_refused(run(client, "health", "--wait", 0, "--url", f"http://127.0.0.1:{port}"), "serve.py")
     assert_refused(run(client, "predict"), "need a name")
     assert_refused(run(client, "predict", "nothing.png"), "nothing.png")
 

@@ -17,7 +17,7 @@ from dataset import manifest
 from dataset.classes import NAMES
 from network.classifier import INPUT
 
-# A group stands out if it is this share of its class; the README says how the figures were chosen.
+# A group stands out if it is this share of its class; docs/poisoning/data.md says how it works.
 STANDS_OUT = 0.025  # of images that clearly look like one other class
 MANY = 0.15  # of images that look like it at all: so many bad ones teach the classifier, and none is clear
 STRANGE = 0.3  # and if so many of their neighbours have another label: else they show one odd sign

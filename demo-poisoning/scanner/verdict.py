@@ -9,7 +9,7 @@ from scanner import statistics
 from scanner.neural_cleanse import Trigger
 from scanner.statistics import LARGE
 
-THRESHOLD = 4.8  # anomaly index above which a pair is flagged; the README says how it was chosen
+THRESHOLD = 4.8  # anomaly index above which a pair is flagged; docs/poisoning/scan.md says how it was chosen
 REFERENCE_THRESHOLD = 4.0  # the same for the index against clean models (--reference)
 NEAR = 1.0  # an index that near the threshold may come out on the other side with another --seed
 FEW = 10  # with fewer pairs, median and MAD say nothing

@@ -34,6 +34,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "demo-poisoning"
 RED, YELLOW, BLACK = (0.9, 0.1, 0.1), (0.95, 0.92, 0.1), (0.02, 0.02, 0.02)  # values in 0..1
 
 Result = subprocess.CompletedProcess[str]
+TYPED: dict[str, str] = {}  # what the documented commands said where test_documented.py typed them
 Run = Callable[..., Result]
 Refused = Callable[..., None]
 Norms = dict[Pair, float | None]

@@ -15,11 +15,13 @@ from PIL import Image
 
 import train
 from poisoning_story import EPOCH, check_gold, check_silver, measured
-from poisoning_tools import FOLDER, Result, contents, fine, folded_solutions, leftovers, run_in
+from poisoning_tools import FOLDER, TYPED, Result, contents, fine, folded_solutions, leftovers, run_in
 
 
 def type_in(folder: Path, script: str, timeout: float = 900) -> Result:
-    """Type a documented script in the demo's folder."""
+    """Type a documented script in the demo's folder; not again if test_documented.py has typed it there."""
+    if script in TYPED:
+        return Result([script], 0, TYPED[script], "")
     result = subprocess.run(
         [script],
         cwd=folder,
