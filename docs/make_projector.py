@@ -79,7 +79,8 @@ def clock(minutes: int) -> str:
 
 
 def blocks(text: str) -> list[str]:
-    """Paragraphs, lists and fenced blocks."""
+    """Paragraphs, lists and fenced blocks, without the comments before them."""
+    text = re.sub(r"^<!-- .* -->\n", "", text, flags=re.MULTILINE)
     found = re.findall(r"^```.*?^```$|(?:^(?!```).+\n?)+", text, flags=re.MULTILINE | re.DOTALL)
     return [
         part.strip()

@@ -269,7 +269,7 @@ def test_a_verdict_that_is_not_a_plain_clean_is_no_pass(
     write_list(typed, "good.safetensors")
     card = json.loads((pipeline / "mlbom.cdx.json").read_text())["components"][0]["modelCard"]
     why = {one["type"]: one["value"] for one in card["quantitativeAnalysis"]["performanceMetrics"]}
-    assert words.split(": ", 1)[1].split(", close")[0] in why["backdoor scan, why"]
+    assert words.split(": ", 1)[1].split(", close", maxsplit=1)[0] in why["backdoor scan, why"]
 
 
 def test_a_scan_that_does_not_say_how_close_it_was_is_no_pass(
@@ -294,7 +294,10 @@ def test_the_statement_carries_the_whole_verdict(pipeline: Path, typed: Callable
 
 @pytest.mark.parametrize(
     ("note", "words"),
-    [({"near_threshold": True}, "it was a close call"), ({"verdict": "backdoor"}, "its verdict is: backdoor")],
+    [
+        ({"near_threshold": True}, "it was a close call"),
+        ({"verdict": "backdoor"}, "its verdict is: backdoor"),
+    ],
 )
 def test_a_pass_that_contradicts_its_details_is_no_pass(
     note: dict[str, Any], words: str, pipeline: Path, typed: Callable[..., Result]
