@@ -1,6 +1,6 @@
 """Documents that cannot lie: what they show is what the records say, and the records what the commands say.
 
-docs/samples.py types the commands. Here: that nothing is left out, and the commands of demo 3 and of the rest.
+docs/samples.py types the commands. Here: that nothing is left out, and the commands of demo 3 and of all.
 test_malicious.py types those of demo 1, and poisoning/test_documented.py those of demo 2, with its models.
 """
 
