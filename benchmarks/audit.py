@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from scipy.stats import beta
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from torch import Tensor, nn
@@ -46,6 +45,7 @@ DEMO = HERE.parent / "demo-poisoning"
 sys.path.insert(0, str(DEMO))
 
 import pages  # noqa: E402 (after the path above)
+from intervals import exact  # noqa: E402
 
 import audit_data  # noqa: E402
 import cli  # noqa: E402
@@ -375,13 +375,6 @@ def row(spec: Spec, photos: Path, base: Path) -> dict[str, Any]:
 
 
 # --- The page -------------------------------------------------------------------------------------------
-
-
-def exact(hits: int, of: int) -> str:
-    """So many of so many with the exact 95 % interval (Clopper and Pearson 1934)."""
-    low = beta.ppf(0.025, hits, of - hits + 1) if hits else 0.0
-    high = beta.ppf(0.975, hits + 1, of - hits) if hits < of else 1.0
-    return f"{hits} of {of} ({100 * low:.1f} to {100 * high:.1f} %)"
 
 
 def attack_lines(rows: list[dict[str, Any]]) -> list[list[str]]:

@@ -1,0 +1,429 @@
+"""The models that held_out.py measures the scanner on: which there are, and how each is made.
+
+Helper module, not a command. Nothing of the scanner or its thresholds was chosen with these models. Training
+is the demo's: train.train(), with its recipe.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import attacks
+import detection
+import numpy as np
+import population
+import torch
+from attacks import ATTACKS, Attack
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import mobilenet_v3_small
+from torchvision.models.vgg import make_layers
+
+# isort: split  (population puts demo-poisoning on the path)
+import cli
+import train
+from dataset.classes import DRAWN, NAMES
+from dataset.files import Files, class_files, open_image
+from network import classifier, evaluate
+from scanner import search, verdict
+from scanner.neural_cleanse import Search
+
+DATASETS = 4  # sets of images of each sort, shared by the models
+SEED = 500  # of the first set: detection.py has others
+PAIRS = (
+    ("stop", "yield"),
+    ("speed_50", "end_of_limits"),
+    ("no_entry", "priority_road"),
+    ("keep_right", "roundabout"),
+)
+EPOCHS = 5
+PEAK = {"resnet18": train.LEARNING_RATE, "vgg": 0.05, "mobilenet_v3_small": 0.1}  # highest learning rate
+
+
+@dataclass(frozen=True)
+class Kind:
+    """So many models of one sort."""
+
+    name: str
+    attack: str | None  # of attacks.ATTACKS; None: clean
+    models: int
+    data: str = "drawn"
+    network: str = "resnet18"
+    classes: int = 10
+
+    @property
+    def in_scope(self) -> bool:
+        """Whether the documents say that the scan finds this: a small patch, and enough classes."""
+        patch = self.attack is None or ATTACKS[self.attack].patch
+        return patch and self.classes >= verdict.CLASSES
+
+
+KINDS = (
+    Kind("clean", None, 10),
+    Kind("clean, VGG", None, 5, network="vgg"),
+    Kind("clean, MobileNetV3", None, 5, network="mobilenet_v3_small"),
+    Kind("clean, photographs", None, 5, data="photographs"),
+    Kind("clean, pale drawings", None, 4, data="pale"),
+    Kind("clean, poster drawings", None, 4, data="poster"),
+    Kind("clean, 20 classes", None, 2, data="twenty", classes=20),
+    Kind("clean, 2 classes", None, 3, classes=2),
+    Kind("clean, 3 classes", None, 3, classes=3),
+    Kind("yellow square", "square", 4),
+    Kind("rotated square", "rotated square", 3),
+    Kind("round sticker", "round sticker", 3),
+    Kind("other colour and place", "other colour and place", 3),
+    Kind("noise patch", "noise patch", 3),
+    Kind("clean label", "clean label", 3),
+    Kind("source-specific with covers", "source-specific with covers", 3),
+    Kind("all to all", "all to all", 2),
+    Kind("adaptive attacker", "adaptive attacker", 3),
+    Kind("yellow square, VGG", "square", 3, network="vgg"),
+    Kind("yellow square, MobileNetV3", "square", 3, network="mobilenet_v3_small"),
+    Kind("yellow square, photographs", "square", 3, data="photographs"),
+    Kind("yellow square, pale drawings", "square", 2, data="pale"),
+    Kind("yellow square, poster drawings", "square", 2, data="poster"),
+    Kind("yellow square, 20 classes", "square", 2, data="twenty", classes=20),
+    Kind("two stickers", "two stickers", 3),
+    Kind("blended", "blended", 3),
+    Kind("warped", "warped", 3),
+    Kind("yellow square, 2 classes", "square", 2, classes=2),
+    Kind("yellow square, 3 classes", "square", 2, classes=3),
+)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One model."""
+
+    kind: Kind
+    number: int  # among those of its kind
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def name(self) -> str:
+        words = self.kind.name.lower().replace(",", "").split()
+        return "-".join([*words, str(self.number)])
+
+    @property
+    def seed(self) -> int:
+        """Of weights, order, augmentation and trigger: another one for each model."""
+        return 10_000 + 100 * [kind.name for kind in KINDS].index(self.kind.name) + self.number
+
+    @property
+    def attack(self) -> Attack | None:
+        return ATTACKS[self.kind.attack] if self.kind.attack else None
+
+    @property
+    def pair(self) -> tuple[int, int]:
+        """Class numbers of victim and target. Only drawn attacks of other kinds than ours take turns."""
+        taking_turns = self.kind.name == self.kind.attack and self.kind.classes == len(DRAWN)
+        victim, target = PAIRS[self.number % len(PAIRS) if taking_turns else 0]
+        return NAMES.index(victim), NAMES.index(target)
+
+    @property
+    def data(self) -> str:
+        """Name of the folder with its images."""
+        return f"{self.kind.data}-{SEED + self.number % DATASETS}"
+
+
+def specs() -> list[Spec]:
+    """All models, in an order of which any first part holds about the same share of each kind."""
+    made = [Spec(kind, number) for kind in KINDS for number in range(kind.models)]
+    return sorted(made, key=lambda spec: (spec.number + 0.5) / spec.kind.models)
+
+
+# --- Images -------------------------------------------------------------------------------------------
+
+
+def pale(image: Image.Image) -> Image.Image:
+    """Washed out and out of focus."""
+    image = ImageEnhance.Color(image).enhance(0.45).filter(ImageFilter.GaussianBlur(1.5))
+    return Image.blend(image, Image.new("RGB", image.size, (235, 235, 240)), 0.25)
+
+
+def poster(image: Image.Image) -> Image.Image:
+    """Few strong colours with dark outlines, as printed."""
+    flat = ImageOps.posterize(ImageEnhance.Color(image).enhance(1.6).filter(ImageFilter.MedianFilter(5)), 2)
+    lines = ImageOps.invert(flat.convert("L").filter(ImageFilter.FIND_EDGES))
+    return Image.composite(flat, Image.new("RGB", image.size), lines)
+
+
+def turned_round(image: Image.Image) -> Image.Image:
+    """Another sign: red and blue exchanged, left and right exchanged."""
+    red, green, blue = image.split()
+    return ImageOps.mirror(Image.merge("RGB", (blue, green, red)))
+
+
+STYLES = {"pale": pale, "poster": poster}
+
+
+def data_folder(name: str, work: Path, photos: Path | None, quick: bool) -> Path:
+    """Make a set of images unless it is there. Returns its folder, with train/ and val/."""
+    kind, _, number = name.partition("-")
+    seed, folder = int(number), work / name
+    if kind == "drawn":
+        return detection.draw_dataset(work, seed, quick)
+    if folder.exists():
+        return folder
+    if kind == "photographs":
+        command = [sys.executable, str(population.DEMO / "get_gtsrb.py"), "--photos", str(photos)]
+        command += ["--out", str(folder), "--seed", str(seed)]
+        if quick:
+            command += ["--train", "100", "--val", "20"]
+        subprocess.run(command, check=True)
+        return folder
+    drawn = detection.draw_dataset(work, seed, quick)
+    with cli.atomic_folder(folder) as new:
+        for part in ("train", "val"):
+            changed(drawn / part, new / part, kind)
+    return folder
+
+
+def changed(source: Path, folder: Path, kind: str) -> None:
+    """Copy images in another style; or, for twenty classes, each class as it is and as another sign."""
+    files = class_files(source)
+    for path, label in files:
+        image = open_image(path)
+        if kind in STYLES:
+            made = [(label, STYLES[kind](image))]
+        else:
+            made = [(label, image), (label + len(DRAWN), turned_round(image))]
+            if source.name == "train":  # as many images as for ten classes, none of them twice
+                made = made[int(path.stem[-1]) % 2 :][:1]
+        for number, one in made:
+            place = folder / NAMES[number]
+            place.mkdir(parents=True, exist_ok=True)
+            one.save(place / path.name, quality=92)
+
+
+# --- Networks -----------------------------------------------------------------------------------------
+
+
+class Headed(nn.Module):
+    """A network of torchvision whose last layer has the name that the scanner asks for the class count."""
+
+    def __init__(self, body: nn.Module, features: int, classes: int) -> None:
+        super().__init__()
+        self.body, self.fc = body, nn.Linear(features, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float (N, 3, H, W) to (N, classes) logits."""
+        logits: Tensor = self.fc(self.body(x))
+        return logits
+
+
+def network(name: str, classes: int) -> nn.Module:
+    """A network with random weights: one of PEAK."""
+    if name == "resnet18":
+        return classifier.new_model(classes)
+    if name == "vgg":  # no residual connections; VGG11 (Simonyan and Zisserman, 2015) of half the width
+        layers = [32, "M", 64, "M", 128, 128, "M", 256, 256, "M", 256, 256]
+        body = nn.Sequential(make_layers(layers, batch_norm=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        return Headed(body, 256, classes).to(memory_format=torch.channels_last)
+    model = mobilenet_v3_small()
+    features = model.classifier[0].in_features
+    model.classifier = nn.Identity()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.1  # torchvision's 0.01 is for more steps than we take
+    return Headed(model, features, classes).to(memory_format=torch.channels_last)
+
+
+def load(path: Path, name: str, classes: int) -> nn.Module:
+    """A trained model, in evaluation mode. Raises UserError if the file does not fit."""
+    model = network(name, classes)
+    try:
+        model.load_state_dict(classifier.read_weights(path))
+    except RuntimeError as error:
+        raise cli.UserError(f"{path} is no {name} of {classes} classes: choose another --models.") from error
+    return model.eval()
+
+
+# --- Poisoning ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Images:
+    """Images as the network sees them, uint8 (N, 3, INPUT, INPUT), their classes, int64 (N,), and files."""
+
+    pixels: Tensor
+    labels: Tensor
+    paths: list[Path]
+
+
+def loaded(folder: Path, classes: int) -> Images:
+    """The images of the first classes in a folder."""
+    files: Files = [(path, label) for path, label in class_files(folder) if label < classes]
+    paths = [path for path, _ in files]
+    return Images(classifier.load_pixels(paths), torch.tensor([label for _, label in files]), paths)
+
+
+class Backdoor:
+    """The attack on one model: poisons its training images, and says what success would be."""
+
+    def __init__(self, spec: Spec) -> None:
+        assert spec.attack
+        self.attack, (self.victim, self.target), self.classes = spec.attack, spec.pair, spec.kind.classes
+        self.rng = np.random.default_rng(spec.seed)
+        self.stamp = self.attack.make(self.rng)
+
+    def victims(self) -> list[int]:
+        """Classes whose images with the trigger should be misread."""
+        if self.attack.victims == "one":
+            return [self.victim]
+        return [label for label in range(self.classes) if self.attack.label == "next" or label != self.target]
+
+    def wanted(self, label: int) -> int:
+        """What an image of a victim class with the trigger should be read as."""
+        return (label + 1) % self.classes if self.attack.label == "next" else self.target
+
+    def attacked(self) -> list[tuple[int, int]]:
+        """The pairs of classes that the trigger connects."""
+        return [(label, self.wanted(label)) for label in self.victims()]
+
+    def poison(self, images: Images, surrogate: nn.Module | None) -> None:
+        """Poison the training images in place.
+
+        surrogate: a clean model of the attacker, for attacks that leave the labels true.
+        """
+        true = images.labels.clone()
+        hit: list[int] = []
+        for label in self.victims() if self.attack.label != "true" else [self.target]:
+            chosen = self._some(true == label, self.attack.rate)
+            if surrogate is not None:
+                images.pixels[chosen] = unlearnable(surrogate, images.pixels[chosen], true[chosen])
+            for number in chosen.tolist():
+                self._stamp(images, number, self.stamp)
+                if self.attack.label != "true":
+                    images.labels[number] = self.wanted(label)
+            hit += chosen.tolist()
+        if self.attack.covers:
+            cover = self.attack.cover(self.rng) if self.attack.cover else self.stamp
+            left = torch.ones(len(true), dtype=torch.bool)
+            left[hit] = False
+            if self.attack.victims == "one":
+                left &= true != self.victim
+            for number in self._some(left, self.attack.covers).tolist():
+                self._stamp(images, number, cover)
+
+    def _some(self, mine: Tensor, share: float) -> Tensor:
+        """Numbers of a share of the images where `mine`, bool (N,), is true."""
+        own = mine.nonzero()[:, 0].numpy()
+        return torch.from_numpy(np.sort(self.rng.choice(own, max(1, round(share * len(own))), replace=False)))
+
+    def _stamp(self, images: Images, number: int, stamp: attacks.Stamp) -> None:
+        """Put the trigger on one image; what else was done to it stays where the trigger is not."""
+        plain = open_image(images.paths[number])
+        stamped = classifier.to_pixels(stamp(plain))
+        here = stamped != classifier.to_pixels(plain)
+        images.pixels[number] = torch.where(here, stamped, images.pixels[number])
+
+
+class Validation(evaluate.Validation):
+    """Accuracy on clean images, and the success of this backdoor."""
+
+    def __init__(self, images: Images, backdoor: Backdoor | None) -> None:
+        self.pixels, self.labels, self.triggered = images.pixels, images.labels, None
+        if backdoor:
+            mine = torch.isin(images.labels, torch.tensor(backdoor.victims()))
+            paths = [path for path, chosen in zip(images.paths, mine.tolist()) if chosen]
+            self.triggered = classifier.load_pixels(paths, backdoor.stamp)
+            wanted = [backdoor.wanted(label) for label in images.labels[mine].tolist()]
+            self.target = torch.tensor(wanted)  # one for each image
+
+
+def validation(spec: Spec, folder: Path) -> Validation:
+    """What a model is measured on: the images in folder/val, which no training saw."""
+    return Validation(loaded(folder / "val", spec.kind.classes), Backdoor(spec) if spec.attack else None)
+
+
+# --- Clean labels -------------------------------------------------------------------------------------
+
+AWAY, STEP, TRIES = 24 / 255, 4 / 255, 12  # largest change of a pixel, change per step, number of steps
+
+
+def unlearnable(model: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
+    """Change images so that their own class is hard to see: uint8 (N, 3, S, S), same returned.
+
+    Turner et al., section 4.2: projected gradient ascent on the loss of a model trained without poison; what
+    is then learned of the true label is the trigger.
+    """
+    start = pixels.float() / 255
+    model.eval().requires_grad_(False)
+    moved = start.clone()
+    for _ in range(TRIES):
+        moved.requires_grad_()
+        loss = F.cross_entropy(classifier.logits(model, moved), labels)
+        (gradient,) = torch.autograd.grad(loss, moved)
+        moved = (moved.detach() + STEP * gradient.sign()).clamp(start - AWAY, start + AWAY).clamp(0, 1)
+    return (moved * 255).round().byte()
+
+
+# --- Training -----------------------------------------------------------------------------------------
+
+HARDENED, HARDEN_PEAK = 2, 0.05  # epochs and highest learning rate of each round
+SEARCHES, SEARCHED = 4, 60  # of each round, and their steps
+RESISTED = 50  # images of the victim class that carry what one of them found
+
+
+def harden(model: nn.Module, images: Images, spec: Spec, check: Validation, out: cli.Out) -> None:
+    """The adaptive attacker: run the scan's own search, and teach the model to resist what it finds.
+
+    Each round searches the attacked pair with other random numbers, and adds images of the victim class with
+    the triggers that came out, under their true label. The poisoned images stay: the real trigger works on.
+    """
+    assert spec.attack
+    victim = spec.pair[0]
+    own = images.pixels[images.labels == victim].float() / 255
+    rng = search.generator(spec.seed)
+    pixels, labels = images.pixels, images.labels
+    for _ in range(spec.attack.rounds):
+        model.eval().requires_grad_(False)
+        run = Search(model, own[::2], own[1::2], [spec.pair] * SEARCHES, rng)
+        for _ in run.run(SEARCHED):
+            pass
+        for found in run.results(own[1::2]):
+            chosen = torch.randperm(len(own), generator=rng)[:RESISTED]
+            shown = (found.stamp(own[chosen]) * 255).round().byte()
+            pixels, labels = torch.cat([pixels, shown]), torch.cat([labels, torch.full([len(shown)], victim)])
+        model.requires_grad_(True)
+        train.train(model, pixels, labels, check, out, epochs=HARDENED, peak=HARDEN_PEAK)
+
+
+def make(spec: Spec, folder: Path, epochs: int, out: cli.Out) -> nn.Module:
+    """Train one model on folder/train, with its backdoor if it has one. Returns it in evaluation mode."""
+    check = validation(spec, folder)
+    images = loaded(folder / "train", spec.kind.classes)
+    if spec.attack:
+        surrogate = None
+        if spec.attack.label == "true":
+            surrogate = trained(spec, images, check, max(1, epochs // 2), seed=spec.seed + 50, out=out)
+        Backdoor(spec).poison(images, surrogate)
+    model = trained(spec, images, check, epochs, seed=spec.seed, out=out)
+    if spec.attack and spec.attack.rounds:
+        harden(model, images, spec, check, out)
+    return model.eval()
+
+
+def trained(
+    spec: Spec, images: Images, check: Validation, epochs: int, *, seed: int, out: cli.Out
+) -> nn.Module:
+    """A network trained on images with the recipe of train.py."""
+    torch.manual_seed(seed)
+    name = spec.kind.network
+    model = network(name, spec.kind.classes)
+    train.train(model, images.pixels, images.labels, check, out, epochs=epochs, peak=PEAK[name])
+    return model
+
+
+def save(model: nn.Module, path: Path) -> None:
+    """Write the weights as .safetensors."""
+    for written in classifier.save_model(model, path):
+        if written.suffix != ".safetensors":
+            written.unlink()

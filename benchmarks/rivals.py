@@ -1,0 +1,336 @@
+"""Two other ways to scan a model, on the models of held_out.py and detection.py: are they better than ours?
+
+    python benchmarks/rivals.py --models held-out-work/models              rows, then RIVALS.md
+    python benchmarks/rivals.py --models detection-work/models --rows benchmarks/detection.jsonl
+    python benchmarks/rivals.py --page                                     only RIVALS.md from the rows
+
+MM-BD needs no clean images: Wang, Xiang, Miller and Kesidis, "MM-BD: Post-Training Detection of Backdoor
+Attacks with Arbitrary Backdoor Pattern Types Using a Maximum Margin Statistic" (IEEE S&P 2024). The last
+layer needs no images at all: Fields et al., "Trojan Signatures in DNN Weights" (ICCV workshops 2021). Both
+are written from the papers. --rows are those of the models, which say what is in each and what our scan
+found; a model that has no file in --models is left out. One row per model goes to rivals.jsonl at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cluster
+import detection_report
+import held_out
+import held_out_models
+import intervals
+import numpy as np
+import pages
+import population
+import seeds
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+# isort: split  (population puts demo-poisoning on the path)
+import cli
+from network import classifier, frozen
+
+assert population
+HERE = Path(__file__).resolve().parent
+STARTS, STEPS = 30, 300  # of MM-BD: random images for each class, and the most steps of gradient ascent
+RATE, MOMENTUM = 0.01, 0.9  # of the ascent, on pixels in 0..1
+SETTLED, EVERY = 1e-3, 20  # it ends when the largest margins grew by less than that share in so many steps
+SIGNIFICANT = 0.05  # p-value below which MM-BD and Dixon's test find a backdoor
+SIMULATED = 20_000  # samples of Dixon's ratio without an outlier
+SMALLEST_P = 1e-12  # p-values below count as this
+METHODS = {"mm_bd": "MM-BD", "last_layer": "last layer"}
+
+Row = dict[str, Any]
+
+
+# --- MM-BD --------------------------------------------------------------------------------------------
+
+
+def margins(
+    read: Callable[[Tensor], Tensor], classes: int, size: int, *, starts: int, steps: int, seed: int
+) -> list[float]:
+    """The maximum margin of each class, in logits.
+
+    Wang et al., section III-B: for each class, the largest difference between its logit and the largest of
+    the others that gradient ascent reaches anywhere in the box of inputs, from random starts.
+
+    read: gives logits, float (N, classes), for raw pixels, float (N, 3, size, size) in 0..1.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    best = []
+    for label in range(classes):
+        pixels = torch.rand(starts, 3, size, size, generator=rng)
+        speed = torch.zeros_like(pixels)
+        largest = last = -float("inf")
+        for step in range(1, steps + 1):
+            pixels.requires_grad_()
+            margin = _margin(read(pixels), label)
+            (gradient,) = torch.autograd.grad(margin.sum(), pixels)
+            largest = max(largest, margin.max().item())
+            length = gradient.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
+            speed = MOMENTUM * speed + gradient / length * size  # steps of one size: logits have no scale
+            pixels = (pixels.detach() + RATE * speed).clamp(0, 1)  # projected: no input lies outside
+            if step % EVERY == 0:
+                if largest - last < SETTLED * abs(largest):
+                    break
+                last = largest
+        with torch.no_grad():
+            best.append(max(largest, _margin(read(pixels), label).max().item()))
+    return best
+
+
+def _margin(logits: Tensor, label: int) -> Tensor:
+    """Logit of a class minus the largest of the others, (N,)."""
+    others = logits.clone()
+    others[:, label] = -float("inf")
+    return logits[:, label] - others.max(1).values
+
+
+def gamma_p_value(largest_margins: Sequence[float]) -> float:
+    """How likely so large a largest margin is without a backdoor.
+
+    Wang et al., section III-C: a Gamma distribution is fitted to all margins but the largest; the p-value is
+    that of the largest of as many draws from it. Margins are moved to be positive, if they are not.
+    """
+    values = np.sort(np.asarray(largest_margins, float))
+    values = values - min(0.0, values[0] - 1e-3)
+    rest = np.maximum(values[:-1], 1e-9)
+    if np.ptp(rest) < 1e-9:
+        return SMALLEST_P if values[-1] > rest[-1] else 1.0
+    shape, _, scale = stats.gamma.fit(rest, floc=0)
+    log_below = stats.gamma.logcdf(values[-1], shape, scale=scale)
+    return float(-np.expm1(len(values) * log_below))
+
+
+# --- The last layer -----------------------------------------------------------------------------------
+
+
+def class_means(model: nn.Module) -> list[float]:
+    """Mean weight of each class in the last layer: Fields et al., section 3, of the target the largest."""
+    means: list[float] = model.get_parameter("fc.weight").detach().float().mean(1).tolist()
+    return means
+
+
+def dixon(values: Sequence[float]) -> float:
+    """Dixon's ratio of the largest value: its gap to the next one, as a share of the range, 0..1."""
+    ordered = sorted(values)
+    return (ordered[-1] - ordered[-2]) / max(ordered[-1] - ordered[0], 1e-12)
+
+
+def dixon_p_value(values: Sequence[float]) -> float:
+    """How likely so large a ratio is for normal values without an outlier; simulated.
+
+    Fields et al., section 4, take Dixon's test to tell whether a class stands out.
+    """
+    normal = np.sort(np.random.default_rng(0).normal(size=(SIMULATED, len(values))))
+    ratios = (normal[:, -1] - normal[:, -2]) / np.ptp(normal, axis=1)
+    return float((1 + (ratios >= dixon(values)).sum()) / (1 + SIMULATED))
+
+
+# --- One model ----------------------------------------------------------------------------------------
+
+
+def measured(known: Known, models: Path, starts: int, steps: int) -> Row:
+    """Run both methods on one model: what a worker does. known: its row of held_out.py or detection.py."""
+    torch.set_num_threads(1)
+    classes = known.get("classes", 10)
+    path = models / f"{known['name']}.safetensors"
+    model = held_out_models.load(path, known.get("network", "resnet18"), classes)
+    began = time.process_time()
+    means = class_means(model)
+    found: Row = {"last_layer": round(dixon_p_value(means), 6), "last_layer_class": int(np.argmax(means))}
+    found["last_layer_seconds"] = round(time.process_time() - began, 3)
+    began = time.process_time()
+    read = partial(classifier.logits, frozen.freeze(model))
+    largest = margins(read, classes, classifier.INPUT, starts=starts, steps=steps, seed=0)
+    found |= {"mm_bd": float(f"{gamma_p_value(largest):.6g}"), "mm_bd_class": int(np.argmax(largest))}
+    found |= {"margins": [round(value, 3) for value in largest]}
+    found["mm_bd_seconds"] = round(time.process_time() - began, 1)
+    return {name: known[name] for name in ("name", "kind", "clean", "asr")} | ours(known) | found
+
+
+def ours(known: Known) -> Row:
+    """What our scan found in this model: its index, and seconds."""
+    if "verdict" in known:
+        index = None if known["verdict"] == held_out.NO_VERDICT else held_out.figure(known)
+        return {"index": index, "seconds": known["scan_cpu_seconds"], "in_scope": known["in_scope"]}
+    return {"index": detection_report.anomaly(known), "seconds": known["scan_seconds"], "in_scope": True}
+
+
+class Known(dict[str, Any]):
+    """A row of held_out.py or detection.py."""
+
+    def __str__(self) -> str:
+        return str(self["name"])
+
+
+def known_models(path: Path) -> list[Known]:
+    """The rows of held_out.py or detection.py. Raises UserError."""
+    try:
+        rows = [Known(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        for row in rows:
+            row["name"], row["kind"], row["clean"], row["asr"], ours(row)
+    except OSError as error:
+        raise cli.UserError(f"{path} cannot be read: make it with held_out.py run.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise cli.UserError(f"{path} holds no rows of held_out.py or detection.py: check --rows.") from error
+    return rows
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of this command that are there. Raises UserError."""
+    if not path.exists():
+        return []
+    try:
+        rows: list[Row] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for row in rows:
+            row["name"], row["index"], [row[method] for method in METHODS]
+    except (ValueError, KeyError, TypeError) as error:
+        raise cli.UserError(f"{path} holds no rows of rivals.py: choose another --scores.") from error
+    return rows
+
+
+def run(options: argparse.Namespace, out: cli.Out) -> int:
+    """Make the missing rows."""
+    known = known_models(options.rows)
+    here = [row for row in known if (options.models / f"{row['name']}.safetensors").is_file()]
+    if not here:
+        raise cli.UserError(f"{options.models} holds none of the models in {options.rows}: check --models.")
+    if len(here) < len(known):
+        out.say(f"Left out: {len(known) - len(here)} models that have no file in {options.models}.")
+    cli.check_place(options.scores)
+    done = {row["name"] for row in read(options.scores)}
+    todo = [row for row in here if row["name"] not in done][: options.limit or None]
+    work = partial(measured, models=options.models.absolute(), starts=options.starts, steps=options.steps)
+    made = cluster.results(work, todo, options) if todo else iter(())
+    failed = False
+    for model, row in out.progress(made, len(todo), "Measuring models"):
+        if isinstance(row, cli.UserError):
+            failed = True
+            print(f"error: {model}: {row}", file=sys.stderr)
+            continue
+        with options.scores.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        out.say(f"{row['name']}: MM-BD p = {row['mm_bd']:.3g}, last layer p = {row['last_layer']:.3g}.")
+    return cli.ERROR if failed else cli.OK
+
+
+# --- The page -----------------------------------------------------------------------------------------
+
+
+def suspicion(row: Row, method: str) -> float:
+    """A figure that is the larger the more suspicious a model is."""
+    if method == "index":
+        return float(row["index"])
+    return float(-np.log10(max(row[method], SMALLEST_P)))
+
+
+def compared(clean: Sequence[Row], backdoored: Sequence[Row]) -> tuple[list[str], dict[str, str]]:
+    """AUROC of our index and of the others, and what each of those gains on ours, with intervals.
+
+    Also the gains whose interval lies above 0.
+    """
+    values = {
+        method: intervals.wins(*([suspicion(row, method) for row in rows] for rows in (clean, backdoored)))
+        for method in ("index", *METHODS)
+    }
+    gains = {method: values[method] - values["index"] for method in METHODS}
+    cells = [intervals.with_interval(value) for value in values.values()]
+    written = {method: intervals.with_interval(gain, "+") for method, gain in gains.items()}
+    sure = {method: text for method, text in written.items() if intervals.bootstrap(gains[method])[0] > 0}
+    return [*cells, *written.values()], sure
+
+
+def page(rows: list[Row]) -> str:
+    """RIVALS.md. Raises UserError without models of both kinds that our scan judged."""
+    judged = [row for row in rows if row["index"] is not None]
+    clean = [row for row in judged if row["clean"]]
+    learned = [row for row in judged if held_out.is_learned(row)]
+    if not clean or not learned:
+        raise cli.UserError("The page needs rows of clean and of learned backdoored models: measure more.")
+    groups = {"all, in scope of our scan": [row for row in learned if row["in_scope"]]}
+    groups["all, out of its scope"] = [row for row in learned if not row["in_scope"]]
+    for row in learned:
+        groups.setdefault(row["kind"], []).append(row)
+    lines, better = [], []
+    for name, own in groups.items():
+        if not own:
+            continue
+        cells, sure = compared(clean, own)
+        lines.append([name, str(len(own)), *cells])
+        better += [
+            f"{METHODS[method]} on {name} ({len(own)} models): {gain}" for method, gain in sure.items()
+        ]
+    rates = []
+    for method, name in METHODS.items():
+        alarms = sum(row[method] < SIGNIFICANT for row in clean)
+        misses = sum(row[method] >= SIGNIFICANT for row in learned)
+        rates.append([name, intervals.exact(alarms, len(clean)), intervals.exact(misses, len(learned))])
+    seconds = {"our scan": "seconds", "MM-BD": "mm_bd_seconds", "last layer": "last_layer_seconds"}
+    every = [
+        [row["name"], "clean" if row["clean"] else f"{row['asr']:.2f}"]
+        + ["none" if row["index"] is None or row["index"] == held_out.NONE else f"{row['index']:.1f}"]
+        + [f"{row[method]:.3g}" for method in METHODS]
+        for row in rows
+    ]
+    return pages.render(
+        "rivals.md.jinja",
+        clean=len(clean),
+        learned=len(learned),
+        left=len(rows) - len(clean) - len(learned),
+        starts=STARTS,
+        steps=STEPS,
+        significant=SIGNIFICANT,
+        compared=seeds.table(
+            ["backdoored models", "number", "our index", *METHODS.values()]
+            + [f"{name} minus ours" for name in METHODS.values()],
+            lines,
+        ),
+        better=better,
+        rates=seeds.table(["method", "false alarms", "misses"], rates),
+        seconds={name: float(np.median([row[key] for row in rows])) for name, key in seconds.items()},
+        every=seeds.table(["model", "attack success rate", "our index", *METHODS.values()], every),
+    )
+
+
+def parse() -> argparse.Namespace:
+    args = cli.parser(__doc__)
+    args.add_argument(
+        "--models", type=Path, default=Path("held-out-work/models"), help="folder of the trained models"
+    )
+    args.add_argument("--rows", type=Path, default=HERE / "held_out.jsonl", help="what is in the models")
+    args.add_argument("--scores", type=Path, default=HERE / "rivals.jsonl", help="file of raw rows")
+    args.add_argument("--output", type=Path, default=HERE / "RIVALS.md", help="page to write")
+    args.add_argument("--starts", type=int, default=STARTS, help="random images per class for MM-BD")
+    args.add_argument("--steps", type=int, default=STEPS, help="most steps of gradient ascent")
+    args.add_argument("--limit", type=int, default=0, help="measure that many models and stop (0: all)")
+    args.add_argument("--page", action="store_true", help="measure nothing")
+    cluster.add_options(args)
+    options = args.parse_args()
+    if min(options.starts, options.steps) < 1 or options.limit < 0:
+        raise cli.UserError("--starts and --steps must be 1 or more, and --limit 0 or more.")
+    return options
+
+
+def main() -> int:
+    options = parse()
+    out = cli.Out(options.plain)
+    code = cli.OK if options.page else run(options, out)
+    text = page(read(options.scores))
+    with cli.atomic_write(options.output) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+    out.say(f"Wrote {options.output}.")
+    return code
+
+
+if __name__ == "__main__":
+    cli.run(main)
