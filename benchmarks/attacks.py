@@ -28,7 +28,7 @@ YELLOW = (255, 255, 0)
 OTHERS = ((255, 0, 255), (0, 60, 255), (255, 40, 0))  # colours that are not yellow
 CELLS = 5  # a noise patch has 5x5 fields, which are still seen in the 48 pixels of the network
 MIXED = 0.2  # share of the key pattern in a blended image: Chen et al., section 4.3
-GRID, BEND = 4, 4.0  # points per side of the warping field, and how far it moves an image on average, pixels
+GRID, BEND = 4, 6.0  # points per side of the warping field, and how far it moves an image on average, pixels
 
 
 @dataclass(frozen=True)
