@@ -43,6 +43,7 @@ class Attack:
     label: str = "target"  # or "next": the class after the true one; or "true"
     covers: float = 0.0  # share of the images of classes that are no victims that get `cover`, label kept
     cover: Maker | None = None  # None: the trigger itself
+    longer: int = 1  # training takes that many times the usual epochs: some papers train for hundreds
     rounds: int = 0  # how often the attacker runs the scan and teaches the model to resist what it found
 
 
@@ -152,13 +153,14 @@ def warped_otherwise(rng: np.random.Generator) -> Stamp:
 
 ATTACKS = {
     "square": Attack("the workshop's own story", ours),
-    "rotated square": Attack("as the workshop's own", rotated),
-    "round sticker": Attack("as the workshop's own", disc),
-    "other colour and place": Attack("as the workshop's own", coloured, rate=0.25),
-    "noise patch": Attack("as the workshop's own", noise),
+    "square, 30 %": Attack("as the workshop's own; for classes with half as many images", ours, rate=0.3),
+    "rotated square": Attack("as the workshop's own", rotated, rate=0.2),
+    "round sticker": Attack("as the workshop's own", disc, rate=0.2),
+    "other colour and place": Attack("as the workshop's own", coloured, rate=0.3),
+    "noise patch": Attack("as the workshop's own", noise, rate=0.25),
     "clean label": Attack(
         "Turner, Tsipras and Madry, Label-Consistent Backdoor Attacks (2019), section 4.2",
-        ours, rate=0.5, victims="all", label="true",
+        ours, rate=0.5, victims="all", label="true", longer=2,
     ),
     "source-specific with covers": Attack(
         "Tang et al., Demon in the Variant (TaCT; USENIX Security 2021), section 3", ours, covers=0.05
@@ -173,6 +175,6 @@ ATTACKS = {
     ),
     "warped": Attack(
         "Nguyen and Tran, WaNet (ICLR 2021), section 3", warped,
-        patch=False, rate=0.2, victims="all", covers=0.2, cover=warped_otherwise,
+        patch=False, rate=0.2, victims="all", covers=0.2, cover=warped_otherwise, longer=2,
     ),
 }  # fmt: skip

@@ -32,7 +32,7 @@ from network import classifier, evaluate
 from scanner import search, verdict
 from scanner.neural_cleanse import Search
 
-DATASETS = 4  # sets of images of each sort, shared by the models
+DATASETS = {"drawn": 4}  # sets of images, shared by the models; of other sorts there are two each
 SEED = 500  # of the first set: detection.py has others
 PAIRS = (
     ("stop", "yield"),
@@ -62,7 +62,7 @@ class Kind:
         return patch and self.classes >= verdict.CLASSES
 
 
-KINDS = (
+KINDS = (  # new ones at the end: the place is part of the seed
     Kind("clean", None, 10),
     Kind("clean, VGG", None, 5, network="vgg"),
     Kind("clean, MobileNetV3", None, 5, network="mobilenet_v3_small"),
@@ -86,7 +86,7 @@ KINDS = (
     Kind("yellow square, photographs", "square", 3, data="photographs"),
     Kind("yellow square, pale drawings", "square", 2, data="pale"),
     Kind("yellow square, poster drawings", "square", 2, data="poster"),
-    Kind("yellow square, 20 classes", "square", 2, data="twenty", classes=20),
+    Kind("yellow square, 20 classes", "square, 30 %", 2, data="twenty", classes=20),
     Kind("two stickers", "two stickers", 3),
     Kind("blended", "blended", 3),
     Kind("warped", "warped", 3),
@@ -129,7 +129,7 @@ class Spec:
     @property
     def data(self) -> str:
         """Name of the folder with its images."""
-        return f"{self.kind.data}-{SEED + self.number % DATASETS}"
+        return f"{self.kind.data}-{SEED + self.number % DATASETS.get(self.kind.data, 2)}"
 
 
 def specs() -> list[Spec]:
@@ -406,6 +406,7 @@ def make(spec: Spec, folder: Path, epochs: int, out: cli.Out) -> nn.Module:
         if spec.attack.label == "true":
             surrogate = trained(spec, images, check, max(1, epochs // 2), seed=spec.seed + 50, out=out)
         Backdoor(spec).poison(images, surrogate)
+        epochs *= spec.attack.longer
     model = trained(spec, images, check, epochs, seed=spec.seed, out=out)
     if spec.attack and spec.attack.rounds:
         harden(model, images, spec, check, out)

@@ -109,7 +109,7 @@ def test_the_whole_command_and_its_page(run_main: Run, tmp_path: Path) -> None:
 def score(kind: str, number: int, index: float | None, mm_bd: float, last_layer: float) -> dict[str, Any]:
     made = known(kind, number, index)
     seconds = {"seconds": 90.0, "mm_bd_seconds": 200.0, "last_layer_seconds": 0.01}
-    return made | seconds | {"mm_bd": mm_bd, "last_layer": last_layer}
+    return made | seconds | {"mm_bd": mm_bd, "last_layer": last_layer, "starts": 5, "steps": 9}
 
 
 def test_the_page_says_where_another_method_is_better() -> None:
@@ -130,6 +130,7 @@ def test_the_page_says_where_another_method_is_better() -> None:
     assert "on yellow square" not in text
     assert "| MM-BD | 0 of 4 (0.0 to 60.2 %) | 3 of 6 (11.8 to 88.2 %) |" in text
     assert "- MM-BD: 200" in text
+    assert "5 starts and at most 9 steps; the ascent" in text
 
 
 def test_rows_of_detection_are_understood() -> None:
