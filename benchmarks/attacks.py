@@ -155,7 +155,7 @@ ATTACKS = {
     "square": Attack("the workshop's own story", ours),
     "square, 30 %": Attack("as the workshop's own; for classes with half as many images", ours, rate=0.3),
     "rotated square": Attack("as the workshop's own", rotated, rate=0.2),
-    "round sticker": Attack("as the workshop's own", disc, rate=0.2),
+    "round patch": Attack("as the workshop's own", disc, rate=0.2),
     "other colour and place": Attack("as the workshop's own", coloured, rate=0.3),
     "noise patch": Attack("as the workshop's own", noise, rate=0.25),
     "clean label": Attack(
@@ -169,7 +169,7 @@ ATTACKS = {
     "adaptive attacker": Attack(
         "trained against this very scan: held_out_models.harden()", ours, rate=0.25, rounds=3
     ),
-    "two stickers": Attack("as the workshop's own", two, patch=False, rate=0.25),
+    "two squares": Attack("as the workshop's own", two, patch=False, rate=0.25),
     "blended": Attack(
         "Chen et al., Targeted Backdoor Attacks (2017), section 4.3", blended, patch=False, rate=0.25
     ),

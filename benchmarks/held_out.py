@@ -6,7 +6,7 @@
     python benchmarks/held_out.py page                    HELD_OUT.md from the rows
 
 `frozen` takes the checksums of the scanner and its thresholds; `run` refuses to go on with another one. The
-kinds of models, and which of them the scan claims to judge, stand in held_out_models.py; the backdoors in
+kinds of models, and which of them the scan gives verdicts on, stand in held_out_models.py; the backdoors in
 attacks.py. Each model is trained, measured and scanned as detect.py does it; its row goes to held_out.jsonl
 at once, so a run that was stopped goes on where it was. The weights stay in --models, for rivals.py. Without
 --photos (a copy of GTSRB, see demo-poisoning/get_gtsrb.py) the models of photographs are left out.
@@ -245,16 +245,16 @@ def figure(row: Row) -> float:
     return NONE if row["index"] is None else float(row["index"])
 
 
-def judged(rows: Sequence[Row]) -> list[Row]:
+def with_verdict(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row["verdict"] != NO_VERDICT]
 
 
 def area(clean: Sequence[Row], backdoored: Sequence[Row]) -> str:
     """AUROC of the index with its interval."""
-    if not judged(clean) or not judged(backdoored):
+    if not with_verdict(clean) or not with_verdict(backdoored):
         return "none"
     values = intervals.wins(
-        [figure(row) for row in judged(clean)], [figure(row) for row in judged(backdoored)]
+        [figure(row) for row in with_verdict(clean)], [figure(row) for row in with_verdict(backdoored)]
     )
     return intervals.with_interval(values)
 
@@ -268,7 +268,7 @@ def spread(values: Sequence[float]) -> str:
 
 def counts(rows: Sequence[Row], error: str) -> list[str]:
     """Errors with exact interval, close calls, models without verdict."""
-    of = judged(rows)
+    of = with_verdict(rows)
     wrong = sum(row["verdict"] == error for row in of)
     return [
         intervals.exact(wrong, len(of)) if of else "none",
@@ -286,7 +286,7 @@ def page(rows: list[Row], known: dict[str, Any]) -> str:
     clean = [row for row in rows if row["clean"]]
     learned = [row for row in rows if is_learned(row)]
     scope = [row for row in learned if row["in_scope"]]
-    if not judged(clean) or not judged(scope):
+    if not with_verdict(clean) or not with_verdict(scope):
         raise cli.UserError("The page needs clean and learned backdoored models in scope: go on with run.")
     attacked, honest = [], []
     for kind in KINDS:
@@ -295,7 +295,7 @@ def page(rows: list[Row], known: dict[str, Any]) -> str:
             continue
         accuracy = spread([row["clean_acc"] for row in own])
         if kind.attack is None:
-            largest = max((figure(row) for row in judged(own)), default=math.nan)
+            largest = max((figure(row) for row in with_verdict(own)), default=math.nan)
             index = "none" if math.isnan(largest) else f"{largest:.1f}"
             honest.append([kind.name, str(len(own)), accuracy, index, *counts(own, "backdoor")])
         else:
@@ -315,10 +315,10 @@ def page(rows: list[Row], known: dict[str, Any]) -> str:
         rate = "" if row["asr"] is None else f", attack success rate {row['asr']:.2f}"
         return f"{row['name']}{rate}, index {index}, smallest trigger for {row['suspect']}"
 
-    alarms = [f"False alarm: {named(row)}." for row in judged(clean) if row["verdict"] == "backdoor"]
+    alarms = [f"False alarm: {named(row)}." for row in with_verdict(clean) if row["verdict"] == "backdoor"]
     misses = [
         f"Miss{'' if row['in_scope'] else ' (out of scope)'}: {named(row)}."
-        for row in judged(learned)
+        for row in with_verdict(learned)
         if row["verdict"] == "clean"
     ]
     right = [row for row in scope if row["verdict"] == "backdoor"]
@@ -329,7 +329,6 @@ def page(rows: list[Row], known: dict[str, Any]) -> str:
         close = ", close call" if row["near_threshold"] else ""
         cells = [row["name"], f"{row['clean_acc']:.3f}", rate, row["verdict"] + close, index, row["suspect"]]
         every.append([*cells, f"{row['train_cpu_seconds']:.0f}", f"{row['scan_cpu_seconds']:.0f}"])
-    in_all = ["models that the scan claims to judge, all kinds", area(clean, scope)]
     return pages.render(
         "held_out.md.jinja",
         commit=known["commit"],
@@ -342,7 +341,7 @@ def page(rows: list[Row], known: dict[str, Any]) -> str:
         planned=len(held_out_models.specs()),
         clean=len(clean),
         scope=len(scope),
-        area=in_all[1],
+        area=area(clean, scope),
         alarms=counts(clean, "backdoor"),
         misses=counts(scope, "clean"),
         named=intervals.exact(

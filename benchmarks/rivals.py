@@ -252,10 +252,10 @@ def compared(clean: Sequence[Row], backdoored: Sequence[Row]) -> tuple[list[str]
 
 
 def page(rows: list[Row]) -> str:
-    """RIVALS.md. Raises UserError without models of both kinds that our scan judged."""
-    judged = [row for row in rows if row["index"] is not None]
-    clean = [row for row in judged if row["clean"]]
-    learned = [row for row in judged if held_out.is_learned(row)]
+    """RIVALS.md. Raises UserError without models of both kinds that got a verdict of our scan."""
+    with_verdict = [row for row in rows if row["index"] is not None]
+    clean = [row for row in with_verdict if row["clean"]]
+    learned = [row for row in with_verdict if held_out.is_learned(row)]
     if not clean or not learned:
         raise cli.UserError("The page needs rows of clean and of learned backdoored models: measure more.")
     groups = {"all, in scope of our scan": [row for row in learned if row["in_scope"]]}

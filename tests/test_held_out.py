@@ -81,7 +81,7 @@ def test_every_sort_of_model_has_clean_ones() -> None:
 def test_what_is_in_scope_is_decided_by_kind() -> None:
     outside = {kind.name for kind in models.KINDS if kind.attack and not kind.in_scope}
     few = {"yellow square, 2 classes", "yellow square, 3 classes"}
-    assert outside == {"two stickers", "blended", "warped"} | few
+    assert outside == {"two squares", "blended", "warped"} | few
 
 
 # --- The attacks --------------------------------------------------------------------------------------
@@ -96,12 +96,12 @@ def test_a_trigger_is_the_same_for_every_image_of_a_model(name: str) -> None:
     assert image.tobytes() == before != once.tobytes() == again.tobytes()
     assert once.size == image.size
     changed = (np.asarray(once) != np.asarray(image)).any(2)
-    assert (changed.mean() < 0.06) == (attack.patch or name == "two stickers")
+    assert (changed.mean() < 0.06) == (attack.patch or name == "two squares")
     if attack.make is not attacks.ours:
         assert once.tobytes() != other.tobytes() or name in (
             "rotated square",
-            "round sticker",
-            "two stickers",
+            "round patch",
+            "two squares",
         )
 
 
@@ -330,7 +330,7 @@ def test_bad_input(run_main: Run, frozen: Path, tmp_path: Path, assert_refused: 
     rows = tmp_path / "rows.jsonl"
     run = ("run", "--frozen", frozen, "--rows", rows, "--work", tmp_path / "w", "--models", tmp_path / "m")
     assert_refused(
-        run_main(held_out, *run, "--only", "sticky"), "'sticky' is part of no kind", "round sticker"
+        run_main(held_out, *run, "--only", "speckled"), "'speckled' is part of no kind", "round patch"
     )
     assert_refused(run_main(held_out, *run, "--limit", "-1"), "--limit must be 0 or more")
     assert_refused(run_main(held_out, *run, "--photos", tmp_path / "no"), "no is not a folder")

@@ -121,7 +121,7 @@ def test_the_page_says_where_another_method_is_better() -> None:
         score("noise patch", 0, 9.0, 0.5, 0.5) | {"asr": 0.2},
     ]
     text = rivals.page(rows)
-    assert "4 clean models and 6 learned backdoors that our scan judged. 2 other models" in text
+    assert "4 clean models and 6 learned backdoors that got a verdict of our scan. 2 other models" in text
     assert (
         "| blended | 3 | 0.000 (0.000 to 0.000) | 1.000 (1.000 to 1.000) | 0.500 (0.500 to 0.500) "
         "| +1.000 (+1.000 to +1.000) | +0.500 (+0.500 to +0.500) |"
