@@ -20,7 +20,8 @@ before a block say what is special about it:
     <!-- from: WORDS --> <!-- to: WORDS -->   ... from the line that begins so, to the one that does
     <!-- only: REGEX --> <!-- without: REGEX -->   ... of that, the lines that match, or do not
     <!-- not from a run: REASON -->   the block is no output, or one that depends on the machine
-    <!-- figures: COMMAND -->         before a paragraph: its figures are in the record of this command
+    <!-- figures: COMMAND -->         before a paragraph, or at the end of a line: its figures are in the record
+                                      of this command; or FILE: in this file; several with "; "
 
 Exit code 0: as it should be. 1: something differs; each difference is one sentence. 2: wrong usage.
 """
@@ -41,8 +42,12 @@ from documented.records import Record, read_record, record_path, same_as, writte
 from documented.shell import fresh_copy
 from documented.typed import type_all
 
+# a paragraph below such a comment, or a line that ends with one
 PARAGRAPH = re.compile(r"^<!-- figures: (.*) -->\n((?:(?!```)\S.*\n)+)", re.MULTILINE)
-FIGURE = re.compile(r"\d+(?:[.,]\d+)*")
+LINE = re.compile(r"^()(.*\S) <!-- figures: (.*?) -->$", re.MULTILINE)
+# a figure, but not a part of a name, or the number of a step
+FIGURE = re.compile(r"(?<![\w.-])\d+x\d+|(?<![\w.-])\d+(?:[.,]\d+)*(?![\w-])(?!\. )")
+NOT_PROSE = re.compile(r"`[^`]*`|\]\([^)]*\)|[Ss]teps? \d+(\.\d+)?( (and|or|to) \d+(\.\d+)?)?")
 
 
 def sample(block: Block, before: Block | None, record: Record) -> str | None:
@@ -89,15 +94,24 @@ def spliced(document: str, records: dict[str, Record], root: Path = ROOT) -> tup
 
 
 def figures_without_record(document: str, records: dict[str, Record], root: Path = ROOT) -> list[str]:
-    """A sentence for each figure that a paragraph takes from a record which does not have it."""
+    """A sentence for each figure that does not stand where its comment says: in a record, or in a file."""
     text = (root / document).read_text(encoding="utf-8")
-    everything = {command: said for record in records.values() for command, said in record.items()}
+    commands = {command: said.output for record in records.values() for command, said in record.items()}
+    marked = [*PARAGRAPH.findall(text), *((source, prose) for _, prose, source in LINE.findall(text))]
     wrong = []
-    for command, paragraph in PARAGRAPH.findall(text):
-        known = set(FIGURE.findall(everything[command].output)) if command in everything else set()
+    for sources, prose in marked:
+        there = ""
+        for source in sources.split("; "):
+            if source in commands:
+                there += f"{commands[source]}\n"
+            elif (root / source).is_file():
+                there += (root / source).read_text(encoding="utf-8")
+            else:
+                wrong.append(f"{document}: figures: {source} is no command of a record and no file")
+        known = set(FIGURE.findall(there))
         wrong += [
-            f"{document}: {figure} is not in the record of {command}"
-            for figure in FIGURE.findall(re.sub(r"`[^`]*`|\]\([^)]*\)", "", paragraph))
+            f"{document}: {figure} is not in {sources}: {prose.strip()[:60]}..."
+            for figure in FIGURE.findall(NOT_PROSE.sub("", prose))
             if figure not in known
         ]
     return wrong

@@ -156,6 +156,20 @@ def test_a_broken_document_is_noticed(tmp_path: Path, document: str, old: str, n
     assert sentence.startswith(document)
 
 
+def test_a_figure_in_prose_that_no_record_has_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "made.md").write_text("| 23 of 76 |")
+    (tmp_path / "page.md").write_text(
+        "<!-- figures: made.md -->\nIn step 3 it calls 23 of 76 clean.\n\nAnd 24 of 76. <!-- figures: made.md -->\n"
+    )
+    (sentence,) = samples.figures_without_record("page.md", {}, tmp_path)
+    assert sentence.startswith("page.md: 24 is not in made.md")
+
+
+def test_the_documents_say_where_their_figures_come_from() -> None:
+    marked = [name for name in DOCUMENTS if "figures: " in (ROOT / name).read_text(encoding="utf-8")]
+    assert {"WORKSHOP.md", "docs/poisoning/scan.md", "docs/poisoning/data.md"} <= set(marked)
+
+
 def test_a_command_that_fails_or_says_something_else_is_noticed(tmp_path: Path) -> None:
     """The other half: a document that is what its record says, and a program that is not."""
     (tmp_path / "said.txt").write_text("as recorded\n")
