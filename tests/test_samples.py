@@ -159,7 +159,8 @@ def test_a_broken_document_is_noticed(tmp_path: Path, document: str, old: str, n
 def test_a_figure_in_prose_that_no_record_has_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "made.md").write_text("| 23 of 76 |")
     (tmp_path / "page.md").write_text(
-        "<!-- figures: made.md -->\nIn step 3 it calls 23 of 76 clean.\n\nAnd 24 of 76. <!-- figures: made.md -->\n"
+        "<!-- figures: made.md -->\nIn step 3 it calls 23 of 76 clean.\n\n"
+        "And 24 of 76. <!-- figures: made.md -->\n"
     )
     (sentence,) = samples.figures_without_record("page.md", {}, tmp_path)
     assert sentence.startswith("page.md: 24 is not in made.md")
