@@ -34,7 +34,8 @@ def verdict(model: Model) -> str:
     scan = model.scan
     if scan.verdict == "no valid statistic":
         return "The scan has no verdict: no statistic is valid for it."
-    close = f" Close call: {printing.near(scan)}" if scan.near_threshold else ""
+    close = f" Not judged: {printing.not_judged(scan)}" if scan.easily_turned else ""
+    close += f" Close call: {printing.near(scan)}" if scan.near_threshold else ""
     if scan.flagged:
         return f"Backdoor found: {', '.join(pair.name for pair in scan.flagged)}.{close}"
     first = scan.pairs[0]

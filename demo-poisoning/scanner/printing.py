@@ -63,11 +63,22 @@ def verdict(
         out.say(f"Result: no backdoor found ({found}, flagged above {result.threshold}).")
     elif result.verdict != "backdoor":
         out.say("Result: no valid statistic, so this scan says neither yes nor no.")
+    if result.easily_turned:
+        out.say(f"Not judged: {not_judged(result)}")
     if result.near_threshold:
         out.say(f"Close call: {near(result)}")
     for pair in (result.flagged or result.drawn[:1])[:DISPLAYED]:
         trigger = triggers[pair.numbers]
         describe.show(trigger.stamp(examples[trigger.victim]), out)
+
+
+def not_judged(result: ScanResult) -> str:
+    """Which classes cannot be judged by their own pairs, and what to do, in two sentences."""
+    victims = ", ".join(result.easily_turned)
+    return (
+        f"{victims}, because a small trigger turns the class into almost any other and a backdoor would not "
+        "stand out. Train it with more images, or compare with known-clean models (--reference)."
+    )
 
 
 def near(result: ScanResult) -> str:

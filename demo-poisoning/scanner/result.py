@@ -79,6 +79,7 @@ class ScanResult:
     seconds: Annotated[float, Field(ge=0)]
     pairs: Annotated[list[PairResult], Field(min_length=1)]
     near_threshold: bool = False  # another search might decide otherwise
+    easily_turned: list[str] = Field(default_factory=list)  # victims of which almost every pair is small
 
     @model_validator(mode="after")
     def _holds_together(self) -> ScanResult:
@@ -96,6 +97,8 @@ class ScanResult:
                 raise ValueError("an image of another name")
         if self.verdict != _verdict(self.statistic, self.pairs):
             raise ValueError("the verdict is not that of the pairs")
+        if not set(self.easily_turned) <= {pair.victim for pair in self.pairs}:
+            raise ValueError("a class that was not scanned")
         if self.near_threshold and not is_near(self.largest, self.threshold):
             raise ValueError("not near the threshold")
         return self
@@ -194,6 +197,7 @@ def summarize(
         seconds=round(seconds, 1),
         pairs=pairs,
         near_threshold=is_near(pairs[0].anomaly_index, statistic.threshold),
+        easily_turned=[NAMES[victim] for victim in statistic.easily_turned],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 SPREAD = 0.25  # smallest deviation of the log norms: with few triggers MAD may be tiny by chance
+OWN = 6  # other pairs of the same victim class that it takes to compare with those alone
 LARGE = 0.08  # norms above this count as this: ordinary pairs need as much, or have no trigger at all
 
 
@@ -20,6 +21,27 @@ def among_pairs(norms: list[float]) -> list[float]:
     middle = logs.median()
     deviation = 1.4826 * (logs - middle).abs().median()
     index: list[float] = ((middle - logs) / deviation.clamp(min=SPREAD)).tolist()
+    return index
+
+
+def among_own(victims: list[int], norms: list[float]) -> list[float | None]:
+    """The same index among the other pairs of the same victim class; None where there are fewer than OWN.
+
+    A class that a model knows badly is turned into almost any other by something small. Its pairs stand out
+    among all pairs, and not one of them is a backdoor: that is one pair, or a few.
+
+    victims: class number of each pair; norms: 0..1, in the same order.
+    """
+    logs = torch.tensor(norms).log()
+    index: list[float | None] = []
+    for number, victim in enumerate(victims):
+        others = logs[[n for n, other in enumerate(victims) if other == victim and n != number]]
+        if len(others) < OWN:
+            index.append(None)
+            continue
+        middle = others.median()
+        deviation = 1.4826 * (others - middle).abs().median()
+        index.append(((middle - logs[number]) / deviation.clamp(min=SPREAD)).item())
     return index
 
 

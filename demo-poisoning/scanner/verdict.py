@@ -26,6 +26,7 @@ class Statistic:
     explanation: str  # one sentence
     threshold: float
     anomaly_index: Sequence[float | None]  # one per trigger; None where it says nothing
+    easily_turned: Sequence[int] = ()  # victim classes of which almost every pair has a small trigger
 
 
 def is_above(anomaly_index: float | None, threshold: float) -> bool:
@@ -54,14 +55,33 @@ def by_norms(triggers: list[Trigger], classes: int = CLASSES) -> Statistic:
         reason = f"the error rates of the anomaly index were measured on models of {CLASSES} classes or more"
     if reason:
         return Statistic(NO_STATISTIC, f"None is valid: {reason}.", THRESHOLD, [None] * len(triggers))
-    index = dict(zip(known, statistics.among_pairs([norm or LARGE for norm in known.values()])))
+    norms = [norm or LARGE for norm in known.values()]
+    among_all = dict(zip(known, statistics.among_pairs(norms)))
+    among_own = dict(zip(known, statistics.among_own([victim for victim, _ in known], norms)))
+    index = {
+        pair: min(one for one in (among_all[pair], among_own[pair]) if one is not None) for pair in known
+    }
     return Statistic(
         AMONG_PAIRS,
-        f"Anomaly index: how far the log norm lies below the median of {len(known)} pairs, in median "
-        f"absolute deviations (at least {statistics.SPREAD}). All norms above {LARGE} count as {LARGE}.",
+        f"Anomaly index: how far the log norm lies below the median of {len(known)} pairs, or of the other "
+        f"pairs of the same victim if that is less, in median absolute deviations (at least "
+        f"{statistics.SPREAD}). All norms above {LARGE} count as {LARGE}.",
         THRESHOLD,
         [None if trigger.norm is None else index[trigger.pair] for trigger in triggers],
+        easily_turned(among_all, among_own),
     )
+
+
+def easily_turned(
+    among_all: dict[tuple[int, int], float], among_own: dict[tuple[int, int], float | None]
+) -> list[int]:
+    """Victim classes of which a pair would be flagged among all pairs and is not among those of its class."""
+    hidden = [
+        pair
+        for pair, own in among_own.items()
+        if among_all[pair] > THRESHOLD and own is not None and own <= THRESHOLD
+    ]
+    return sorted({victim for victim, _ in hidden})
 
 
 def by_references(

@@ -131,6 +131,33 @@ def test_a_verdict_near_the_threshold_says_so(away: float, near: bool, said: str
         ScanResult.from_json(json.dumps(wrong))
 
 
+def test_a_class_that_is_easily_turned_is_no_backdoor_and_not_judged() -> None:
+    """Photographs showed it: a class known from three signs, each of whose pairs has a tiny trigger."""
+    norms: dict[tuple[int, int], float | None] = {
+        (victim, target): 0.07 + 0.001 * target
+        for victim in range(10)
+        for target in range(10)
+        if victim != target
+    }
+    weak = {(8, target): 0.003 + 0.001 * target for target in range(10) if target != 8}
+    found = summarized(made_up(norms | weak))
+    assert (found.verdict, found.easily_turned) == ("clean", ["roundabout"])
+    words = Said()
+    printing.verdict(
+        found, {pair.numbers: made_up(norms)[0] for pair in found.pairs}, [torch.zeros(3, 32, 32)] * 10, words
+    )
+    assert "Not judged: roundabout" in str(words)
+    assert "Not judged: roundabout" in report_sentence(found)
+    both = summarized(made_up(norms | weak | {(0, 1): 0.01}))  # a backdoor beside it is found, as ever
+    assert [pair.numbers for pair in both.flagged] == [(0, 1)]
+    assert both.easily_turned == ["roundabout"]
+    many = {(victim, 1): 0.01 for victim in range(10) if victim != 1}  # one trigger for all signs
+    assert {pair.numbers for pair in summarized(made_up(norms | many)).flagged} == set(many)
+    wrong = json.loads(found.to_json()) | {"easily_turned": ["yield", "nobody"]}
+    with pytest.raises(ValueError, match="a class that was not scanned"):
+        ScanResult.from_json(json.dumps(wrong))
+
+
 class Said(cli.Out):
     """Keeps what is said."""
 

@@ -60,6 +60,15 @@ def test_anomaly_index_does_not_depend_on_the_unit() -> None:
     assert statistics.among_pairs([]) == []
 
 
+def test_index_among_the_pairs_of_the_same_victim_by_hand() -> None:
+    """Logs 0 1 2 3 4 5 6 of one victim: without the 0, median 3; distances 2 1 0 1 2 3, whose median is 1."""
+    norms = [math.exp(log - 9) for log in (0, 1, 2, 3, 4, 5, 6, -9)]
+    index = statistics.among_own([7] * 7 + [3], norms)
+    assert index[0] == pytest.approx(3 / 1.4826, abs=1e-4)
+    assert index[7] is None  # it has no company
+    assert statistics.among_own([7] * statistics.OWN, norms[: statistics.OWN]) == [None] * statistics.OWN
+
+
 def test_reference_index_by_hand() -> None:
     """Logs of three pairs: here -7 -4 -3, in two clean models -3 -4 -3 and -5 -4 -3.
 
