@@ -112,7 +112,7 @@ def test_the_same_seed_trains_the_same_model(
         again = run_in(
             tmp_path, train, "--data", data, "--epochs", 1, "--seed", seed, "--model", "models/m.pt"
         )
-        assert (fine(again).stdout == first.stdout) == (seed == 1)
+        assert fine(again).stdout == first.stdout or seed == 2  # few images: another model may score the same
         for suffix in (".pt", ".safetensors"):
             same = (tmp_path / "models/m").with_suffix(suffix).read_bytes() == (
                 path.with_suffix(suffix).read_bytes()
