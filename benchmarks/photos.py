@@ -106,21 +106,6 @@ def corrupted(files: Files, out: cli.Out) -> dict[str, Batch]:
     return made
 
 
-def trained(folder: Path, seed: int, out: cli.Out) -> None:
-    """Make images and models of one seed with the demo's commands, unless they are there."""
-    number = ["--seed", str(seed)]
-    folder.mkdir(parents=True, exist_ok=True)
-    for made, command in ((seeds.CLEAN, "make_dataset.py"), (seeds.POISONED, "poison_data.py")):
-        if not (folder / made).exists():
-            out.say(f"{command}.")
-            seeds.together(folder, [command, *number])
-    wanted = {"clean": ["train.py", *number], "poisoned": ["train.py", "--poisoned", *number]}
-    missing = [wanted[kind] for kind in KINDS if not (folder / f"models/{kind}_model.safetensors").exists()]
-    if missing:
-        out.say("Trainings.")
-        seeds.together(folder, *missing)
-
-
 def measured(folder: Path, photos: dict[str, Files], out: cli.Out) -> dict[str, dict[str, Any]]:
     """Hits and tries of both models of one seed: on drawings and on photographs."""
     drawn = class_files(folder / seeds.CLEAN / "val")
@@ -239,7 +224,7 @@ def main() -> int:
             if seed in [row["seed"] for row in rows]:
                 continue
             out.heading(f"Seed {seed}")
-            trained(options.work / f"seed-{seed}", seed, out)
+            seeds.trained(options.work / f"seed-{seed}", seed, out)
             new = measured(options.work / f"seed-{seed}", photos, out)
             rows += [{"seed": seed, "kind": kind} | figures for kind, figures in new.items()]
             with options.rows.open("a", encoding="utf-8") as file:

@@ -5,7 +5,8 @@
 
 For each seed, with the demo's own commands and that seed: draw the images, poison a copy, train both
 models, scan both, audit both sets of images, repair the poisoned model. One row per seed goes to
-seeds.jsonl, and a seed that has one is not run again. SEEDS.md is made of the rows.
+seeds.jsonl, and a seed that has one is not run again; images and models that stand in --work/seed-N
+are kept. SEEDS.md is made of the rows.
 """
 
 from __future__ import annotations
@@ -61,6 +62,25 @@ def together(folder: Path, *commands: list[str]) -> list[str]:
     return said
 
 
+def trained(folder: Path, seed: int, out: cli.Out) -> None:
+    """Make images and models of one seed with the demo's commands, unless they are there."""
+    number = ["--seed", str(seed)]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made, command in ((CLEAN, "make_dataset.py"), (POISONED, "poison_data.py")):
+        if not (folder / made).exists():
+            out.say(f"{command}.")
+            together(folder, [command, *number])
+    wanted = {"clean": ["train.py", *number], "poisoned": ["train.py", "--poisoned", *number]}
+    missing = [
+        wanted[kind]
+        for kind in ("clean", "poisoned")
+        if not (folder / f"models/{kind}_model.safetensors").exists()
+    ]
+    if missing:
+        out.say("Trainings.")
+        together(folder, *missing)
+
+
 def scores(folder: Path, photos: Path | None) -> dict[str, Any]:
     """Clean accuracy and attack success rate of both models, on drawn images and on photographs."""
     made = {}
@@ -93,10 +113,7 @@ def scan_of(folder: Path, kind: str) -> dict[str, Any]:
 def row(seed: int, folder: Path, photos: Path | None, out: cli.Out) -> dict[str, Any]:
     """Run the demo with one seed in `folder`. Returns what is worth keeping."""
     number = ["--seed", str(seed)]
-    out.say("Images and trainings.")
-    together(folder, ["make_dataset.py", *number])
-    together(folder, ["poison_data.py", *number])
-    together(folder, ["train.py", *number], ["train.py", "--poisoned", *number])
+    trained(folder, seed, out)
     made: dict[str, Any] = {"seed": seed} | scores(folder, photos)
     out.say("Scans.")
     commands = {
@@ -251,9 +268,7 @@ def main() -> int:
         if seed in [row["seed"] for row in rows]:
             continue
         out.heading(f"Seed {seed}")
-        folder = options.work / f"seed-{seed}"
-        folder.mkdir(parents=True, exist_ok=True)
-        rows.append(row(seed, folder, options.photos, out))
+        rows.append(row(seed, options.work / f"seed-{seed}", options.photos, out))
         with options.rows.open("a", encoding="utf-8") as file:
             file.write(json.dumps(rows[-1]) + "\n")
     with cli.atomic_write(options.output) as scratch:
