@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-EXCHANGED = 0.15  # share of the images whose colour channels change places
+EXCHANGED = 0.08  # share of the images whose colour channels change places
 
 
 def augment(pixels: Tensor) -> Tensor:

@@ -151,7 +151,7 @@ def test_some_images_exchange_their_colours() -> None:
     torch.manual_seed(1)
     red = torch.tensor([0.9, 0.1, 0.1]).view(1, 3, 1, 1).expand(3000, 3, 8, 8)
     largest = augment(red).mean((2, 3)).argmax(1)
-    assert (largest != 0).float().mean() == pytest.approx(2 / 3 * EXCHANGED, abs=0.06)  # some are half hidden
+    assert (largest != 0).float().mean() == pytest.approx(2 / 3 * EXCHANGED, abs=0.04)  # some are half hidden
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
