@@ -80,7 +80,7 @@ def say_training(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 def say_audit(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """The auditor: what audit_data.py says of these data."""
-    found = read_json(args.result)
+    found = read_json(args.result, "a result of audit_data.py", "give suspects.json of an audit")
     try:
         said = predicates.audit(found, digest_of(args.result))
     except ValueError as error:
@@ -97,7 +97,7 @@ def say_audit(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 def say_scan(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """The scanner: what detect.py says of this very model."""
-    found = read_json(args.result)
+    found = read_json(args.result, "a result of detect.py", "give scan.json of a scan")
     try:
         said = predicates.scan(found, digest_of(args.result))
     except ValueError as error:
@@ -109,7 +109,7 @@ def say_scan(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 def say_list(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """The release team: this list is what we ship. Its models become the subjects, each by its SHA-256."""
-    document = read_json(args.file)
+    document = read_json(args.file, "a list of models", "make one with make_mlbom.py")
     check_schema(args.file.read_text(encoding="utf-8"), str(args.file))
     args.subjects = {
         one.name: value for one in models_of(document) for name, value in one.hashes if name == "SHA-256"

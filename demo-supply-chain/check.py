@@ -72,7 +72,7 @@ def new_finding() -> str:
 def vex_statement() -> str:
     """Exercise 2: a VEX document that says why a finding of the recorded report does not matter."""
     expect(FILE2.exists(), f"There is no {FILE2}. Start with a copy of vex/pip.openvex.json.")
-    document = read_json(FILE2)
+    document = read_json(FILE2, "a VEX document", "start with a copy of vex/pip.openvex.json")
     context, statements = str(document.get("@context")), document.get("statements")
     expect(context.startswith("https://openvex.dev/ns"), f"{FILE2} has no @context of OpenVEX.")
     expect(isinstance(statements, list) and bool(statements), f"{FILE2} has no statements.")

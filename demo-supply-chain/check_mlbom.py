@@ -25,6 +25,7 @@ from reports.grype_report import read_json
 
 from statements import attestation
 
+AGAIN = "make it again with make_mlbom.py, or ask who made it"
 LARGEST_CHECKED = 500_000  # bytes; the schema check takes minutes for lists of thousands of packages
 
 
@@ -33,19 +34,19 @@ def read_list(path: Path) -> tuple[dict[str, Any], list[Listed]]:
 
     It is checked against its schema, unless it is very large: then only what is read of it must be in order.
     """
-    document = read_json(path)
+    document = read_json(path, "a list of models", AGAIN)
+    if "spdx" in json.dumps([document.get("@context"), document.get("spdxVersion")]).lower():
+        raise UserError(f"{path} is an SPDX document: give the same list in CycloneDX.")
     if document.get("bomFormat") == "CycloneDX" and "machine-learning-model" not in json.dumps(document):
         raise UserError(f"{path} lists no model: make a list with make_mlbom.py.")  # the schema takes longer
     if path.stat().st_size <= LARGEST_CHECKED:
         check_schema(json.dumps(document), str(path))
     elif document.get("bomFormat") != "CycloneDX":
-        raise UserError(f"{path} is not a CycloneDX document: make it again with make_mlbom.py.")
+        raise UserError(f"{path} is not a CycloneDX document: {AGAIN}.")
     try:
         listed = models_of(document)
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{path} is not a whole CycloneDX document: make it again with make_mlbom.py."
-        ) from error
+        raise UserError(f"{path} is not a whole CycloneDX document: {AGAIN}.") from error
     if not listed:
         raise UserError(f"{path} lists no model: make a list with make_mlbom.py.")
     return document, listed

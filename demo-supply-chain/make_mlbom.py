@@ -15,6 +15,7 @@ all. The list is checked against the CycloneDX schema before it is written. chec
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,14 +24,17 @@ import console
 from console import UserError
 from mlbom.document import CARD_PARTS, VERSIONS, Entry, Scanned, Training, mlbom
 from mlbom.models import Model, read_model
+from mlbom.spdx import spdx
 from reports.grype_report import read_json
 
 from statements import attestation, keys
 
+OUTPUTS = {"cyclonedx": "mlbom.cdx.json", "spdx": "mlbom.spdx.json"}
+
 
 def read_card(path: Path) -> dict[str, object]:
     """A card: an object with some of CARD_PARTS. The schema checks what is in them. Raises UserError."""
-    card = read_json(path)
+    card = read_json(path, "a card", "start with a copy of cards/traffic-signs.json")
     if unknown := set(card) - set(CARD_PARTS):
         raise UserError(f"{path} holds {min(unknown)!r}: a card has {', '.join(CARD_PARTS)}.")
     return card
@@ -62,7 +66,15 @@ def entries_of(models: list[Model], args: Namespace) -> list[Entry]:
 def main() -> int:
     parser = console.parser(__doc__)
     parser.add_argument("models", type=Path, nargs="+", help="model files: .safetensors, .pt")
-    parser.add_argument("--output", default="mlbom.cdx.json", help="file to write; - is standard output")
+    parser.add_argument(
+        "--format",
+        choices=OUTPUTS,
+        default="cyclonedx",
+        help="spdx is SPDX 3.0.1, which check_mlbom.py cannot read",
+    )
+    parser.add_argument(
+        "--output", help="file to write; - is standard output (default: mlbom.cdx.json or mlbom.spdx.json)"
+    )
     parser.add_argument("--card", type=Path, help="what the models are for, and their limits (JSON)")
     parser.add_argument("--evidence", type=Path, help="folder with signed statements (*.dsse.json)")
     parser.add_argument("--keys", type=Path, help="folder with the public keys of the roles (*.pub)")
@@ -74,11 +86,14 @@ def main() -> int:
     models = [read_model(path) for path in args.models]
     when = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     entries = entries_of(models, args)
-    text = mlbom(entries, args.spec, when, args.lock)
-    if args.output == "-":
+    text, written = mlbom(entries, args.spec, when, args.lock), f"CycloneDX {args.spec}"
+    if args.format == "spdx":
+        text, written = spdx(json.loads(text)), "SPDX 3.0.1"
+    output = args.output or OUTPUTS[args.format]
+    if output == "-":
         print(text)
         return console.OK
-    with console.atomic_write(Path(args.output)) as scratch:
+    with console.atomic_write(Path(output)) as scratch:
         scratch.write_text(text + "\n", encoding="utf-8")
     columns = ["model", *(models[0].facts if len(models) == 1 else ("format", "bytes")), "sha256"]
     rows = [[m.name, *(m.facts[name] for name in columns[1:-1]), m.sha256] for m in models]
@@ -87,7 +102,7 @@ def main() -> int:
         for entry in entries:
             told = [name for name, known in (("training", entry.training), ("scan", entry.scan)) if known]
             print(f"{entry.model.name}: signed statements used: {', '.join(told) or 'none'}.")
-    print(f"Wrote {args.output}: valid CycloneDX {args.spec}, models: {len(models)}.")
+    print(f"Wrote {output}: valid {written}, models: {len(models)}.")
     return console.OK
 
 

@@ -315,7 +315,7 @@ def read_arguments() -> Namespace:
             "--jobs and --timeout must be at least 1 and --retries at least 0: choose such numbers."
         )
     for document in args.vex:
-        read_json(document)
+        read_json(document, "a VEX document", "give one in JSON, OpenVEX or CSAF")
     return args
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import shutil
 import struct
 import sys
@@ -13,7 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import spdx_python_model
 from cryptography.hazmat.primitives import serialization
 
 sys.path.append(str(Path(__file__).resolve().parent))
@@ -906,3 +909,102 @@ def test_a_very_large_list_is_read_within_seconds(
         return
     (tmp_path / "list.json").write_text(document)
     assert_refused(typed(check_mlbom, "list.json"), "list.json")
+
+
+# --- the list as SPDX 3 ---
+
+
+def as_spdx(typed: Callable[..., Result], *options: object) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The document, and its elements; read back by the SPDX project's library, which checks each of them."""
+    options = (*options, "--evidence", ".", "--keys", "keys", "--lock", DEMO / "requirements.txt")
+    result = typed(make_mlbom, "good.safetensors", "--format", "spdx", *options)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.endswith("Wrote mlbom.spdx.json: valid SPDX 3.0.1, models: 1.\n")
+    document = json.loads(Path("mlbom.spdx.json").read_text())
+    _, found = spdx_python_model.load_data(document)
+    assert found.missing_ids == set()
+    if schema := os.environ.get("WORKSHOP_SPDX_SCHEMA"):
+        jsonschema.validate(document, json.loads(Path(schema).read_text()))
+    return document, document["@graph"]
+
+
+def of_type(elements: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    return [one for one in elements if one["type"] == name]
+
+
+def test_the_list_as_spdx_says_the_same(pipeline: Path, typed: Callable[..., Result]) -> None:
+    _, elements = as_spdx(typed, "--card", DEMO / "cards" / "traffic-signs.json")
+    model, base = of_type(elements, "ai_AIPackage")
+    digest = hashlib.sha256((pipeline / "good.safetensors").read_bytes()).hexdigest()
+    assert model["verifiedUsing"] == [{"type": "Hash", "algorithm": "sha256", "hashValue": digest}]
+    assert (model["name"], model["ai_domain"]) == ("good.safetensors", ["image classification"])
+    assert "ResNet18" in model["ai_typeOfModel"]
+    metrics = {one["key"]: one["value"] for one in model["ai_metric"]}
+    assert metrics["accuracy"] == "0.97"
+    assert metrics["backdoor scan"] == "no backdoor found"
+    hyperparameters = {one["key"]: one["value"] for one in model["ai_hyperparameter"]}
+    assert hyperparameters["workshop:epochs"] == "5"
+    assert model["ai_informationAboutTraining"] == "Command: python train.py --seed 7."
+    (data,) = of_type(elements, "dataset_DatasetPackage")
+    manifest = hashlib.sha256((pipeline / "signs.sha256").read_bytes()).hexdigest()
+    assert data["verifiedUsing"][0]["hashValue"] == manifest
+    relations = {
+        (one["from"], one["relationshipType"]): one["to"] for one in of_type(elements, "Relationship")
+    }
+    assert relations[model["spdxId"], "trainedOn"] == [data["spdxId"]]
+    assert relations[model["spdxId"], "descendantOf"] == [base["spdxId"]]
+    libraries = of_type(elements, "software_Package")
+    assert relations[model["spdxId"], "dependsOn"] == [one["spdxId"] for one in libraries]
+    assert "pkg:pypi/cryptography@50.0.2" in {one["software_packageUrl"] for one in libraries}
+    (licence,) = relations[model["spdxId"], "hasDeclaredLicense"]
+    expressions = {
+        one["spdxId"]: one["simplelicensing_licenseExpression"]
+        for one in of_type(elements, "simplelicensing_LicenseExpression")
+    }
+    assert expressions[licence] == "Apache-2.0"
+
+
+def test_a_profile_is_claimed_only_if_it_is_kept(pipeline: Path, typed: Callable[..., Result]) -> None:
+    def claimed(*options: object) -> list[str]:
+        (document,) = of_type(as_spdx(typed, *options)[1], "SpdxDocument")
+        return list(document["profileConformance"])
+
+    card = json.loads((DEMO / "cards" / "traffic-signs.json").read_text())
+    assert claimed() == ["core", "software", "simpleLicensing"]
+    card["externalReferences"] = [{"type": "distribution", "url": "https://example.org/good.safetensors"}]
+    (pipeline / "card.json").write_text(json.dumps(card))
+    assert claimed("--card", "card.json") == ["core", "software", "simpleLicensing", "ai"]
+
+
+def test_a_model_of_which_nothing_is_known_is_spdx_too(typed: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "a b#c.safetensors").write_bytes(safetensors(1.0))
+    result = typed(make_mlbom, "a b#c.safetensors", "--format", "spdx", "--output", "-")
+    (model,) = of_type(json.loads(result.stdout)["@graph"], "ai_AIPackage")
+    assert model["name"] == "a b#c.safetensors"
+    assert "ai_metric" not in model
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a b#c.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("<html>", "is not valid JSON: make it again with make_mlbom.py, or ask who made it."),
+        ('{"@context": "https://spdx.org/rdf/3.0.1/spdx-context.jsonld", "@graph": []}', "SPDX document"),
+        ('{"spdxVersion": "SPDX-2.3", "packages": []}', "SPDX document"),
+    ],
+)
+def test_a_list_of_another_kind_is_called_by_its_name(
+    text: str, words: str, typed: Callable[..., Result], tmp_path: Path, assert_refused: Callable[..., None]
+) -> None:
+    (tmp_path / "list.json").write_text(text)
+    assert_refused(typed(check_mlbom, "list.json"), words)
+
+
+def test_an_older_in_toto_statement_is_called_so(pipeline: Path, typed: Callable[..., Result]) -> None:
+    path = pipeline / "good.safetensors.training.dsse.json"
+    envelope = json.loads(path.read_text())
+    content = {**content_of(path), "_type": "https://in-toto.io/Statement/v0.1"}
+    envelope["payload"] = base64.b64encode(json.dumps(content).encode()).decode()
+    path.write_text(json.dumps(envelope))
+    said = typed(verify_chain, "good.safetensors", "--keys", "keys").stdout
+    assert f"Left out: {path.name}: it is an in-toto statement of another version than v1." in said

@@ -694,6 +694,12 @@ def test_a_name_says_where_the_image_is(typed_name: str, source: str) -> None:
             1,
             "the vulnerab",
         ),
+        (
+            "[0000] ERROR failed to create VEX processor: unable to create VEX processor: "
+            'unsupported VEX document format for "x.json"',
+            1,
+            "Grype cannot use the VEX document (unable to create VEX processor: unsupported VEX document",
+        ),
         ("[0000]  WARN no such host\n[0001] ERROR something of its own", 1, "something of its own"),
         ("panic: runtime error\n\ngoroutine 1 [running]:\nmain.main()", 2, "main.main()"),
         ("[0001] ERROR " + "long: " * 200 + "the reason", 1, "... long: "),

@@ -12,8 +12,10 @@ import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import console
 from console import UserError
@@ -30,7 +32,10 @@ except ImportError as missing:
 
 VERSIONS = {"1.6": SchemaVersion.V1_6, "1.7": SchemaVersion.V1_7}
 PINNED = re.compile(r"^([A-Za-z0-9][\w.-]*)(?:\[[^]]*\])?==([\w.+!-]+)")
-CARD_PARTS = ("modelCard", "supplier", "licenses", "description", "authors", "group", "tags")
+CARD_PARTS = (
+    *("modelCard", "supplier", "licenses", "description", "authors", "group", "tags"),
+    "externalReferences",
+)
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,7 @@ def datasets(entry: Entry) -> list[dict[str, Any]]:
                     "type": "data",
                     "bom-ref": f"data:{digest}",
                     "name": name,
+                    "version": f"sha256:{digest}",
                     "description": "Training data; the hash is that of their manifest, a list of SHA-256.",
                     "hashes": hashes(digest),
                     "data": [{"type": "dataset", "name": name}],
@@ -149,12 +155,24 @@ def model_card(entry: Entry) -> dict[str, Any]:
     if refs := [{"ref": item["bom-ref"]} for item in datasets(entry)]:
         parameters = card.setdefault("modelParameters", {})
         parameters["datasets"] = [*(parameters.get("datasets") or []), *refs]
+    if entry.training and (chosen := options_of(entry.training)):
+        told = [{"name": "genai:aibom:modelcard:hyperparameter", "value": json.dumps(chosen)}]
+        card["properties"] = [*(card.get("properties") or []), *told]
     measured = [metric(one) for one in (entry.training.metrics if entry.training else [])]
     measured += scan_metrics(entry.scan) if entry.scan else []
     if measured:
         analysis = card.setdefault("quantitativeAnalysis", {})
         analysis["performanceMetrics"] = [*(analysis.get("performanceMetrics") or []), *measured]
     return card
+
+
+def options_of(training: Training) -> dict[str, Any]:
+    """What the trainer chose, the command aside."""
+    return {
+        name: value
+        for name, value in (training.definition.get("externalParameters") or {}).items()
+        if name != "command"
+    }
 
 
 def lineage(entry: Entry) -> dict[str, Any]:
@@ -180,6 +198,7 @@ def component(entry: Entry) -> dict[str, Any]:
         "bom-ref": model.name,
         "name": model.name,
         "version": f"sha256:{model.sha256}",  # a file has no version number: its content is its version
+        "purl": f"pkg:generic/{quote(model.name)}?checksum=sha256:{model.sha256}",
         "hashes": hashes(model.sha256),
         **{name: entry.card[name] for name in CARD_PARTS if name in entry.card and name != "modelCard"},
         **lineage(entry),
@@ -195,9 +214,8 @@ def formula(entry: Entry) -> list[dict[str, Any]]:
     if not entry.training:
         return []
     training = entry.training
-    outside = {**(training.definition.get("externalParameters") or {})}
-    inside = training.definition.get("internalParameters") or {}
-    command = str(outside.pop("command", "") or "")
+    outside, inside = options_of(training), training.definition.get("internalParameters") or {}
+    command = str((training.definition.get("externalParameters") or {}).get("command") or "")
     used = [one for one in training.dependencies if one.get("name") != "manifest"]
     workflow: dict[str, Any] = {
         "bom-ref": f"training:{entry.model.name}",
@@ -236,8 +254,24 @@ def software(lock: Path) -> list[dict[str, Any]]:
     for name, version in pins:
         plain = re.sub(r"[-_.]+", "-", name).lower()
         purl = f"pkg:pypi/{plain}@{version.replace('+', '%2B')}"
-        found[purl] = {"type": "library", "bom-ref": purl, "name": plain, "version": version, "purl": purl}
+        library = {"type": "library", "bom-ref": purl, "name": plain, "version": version, "purl": purl}
+        found[purl] = {**library, **licence(plain, version)}
     return list(found.values())
+
+
+def licence(name: str, version: str) -> dict[str, Any]:
+    """What a package says of its licence, where this very version is installed here."""
+    try:
+        installed = metadata.metadata(name)
+    except metadata.PackageNotFoundError:
+        return {}
+    if installed["Version"] != version:
+        return {}
+    if expression := installed["License-Expression"]:
+        return {"licenses": [{"expression": expression}]}
+    said = [one for one in installed.get_all("Classifier") or [] if one.startswith("License :: ")]
+    names = [one.rpartition(" :: ")[2] for one in said]
+    return {"licenses": [{"license": {"name": one}} for one in names]} if names else {}
 
 
 def mlbom(entries: Sequence[Entry], version: str, when: str, locks: Sequence[Path] = ()) -> str:
@@ -279,15 +313,17 @@ def check_schema(text: str, name: str) -> str:
     try:
         version = str(json.loads(text)["specVersion"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{name} is not a CycloneDX document: make it again with make_mlbom.py.") from error
+        raise UserError(f"{name} is not a CycloneDX document: make it again, or ask who made it.") from error
     known = {member.to_version(): member for member in SchemaVersion}
     if version not in known:
-        raise UserError(f"{name} names an unknown version of CycloneDX: make it again with make_mlbom.py.")
+        raise UserError(f"{name} names an unknown version of CycloneDX: make it again, or ask who made it.")
     try:
         problem = JsonStrictValidator(known[version]).validate_str(text)
     except (ValueError, RecursionError, NotImplementedError) as error:
         raise UserError(f"{name} cannot be checked as CycloneDX {version}: use 1.5 or newer.") from error
     if problem is not None:
         where = f"{problem.data.json_path}: {problem.data.message[:160]}"
-        raise UserError(f"{name} does not follow the CycloneDX {version} schema ({where}): make it again.")
+        raise UserError(
+            f"{name} does not follow the CycloneDX {version} schema ({where}): make it again, or ask who did."
+        )
     return version

@@ -37,6 +37,11 @@ CAUSES = [
         {"everywhere": True},
     ),
     (
+        (f"(unable to create VEX processor|parsing vex document|VEX document){REST}",),
+        ("Grype cannot use the VEX document", "give OpenVEX 0.2 or newer, or CSAF"),
+        {"everywhere": True},
+    ),
+    (
         ("no space left on device",),
         ("the disk is full", "free some space and try again"),
         {"everywhere": True},

@@ -27,6 +27,7 @@ SEVERITIES = ("Critical", "High", "Medium", "Low", "Negligible", "Unknown")  # h
 KNOWN_EXPLOITED = "known-exploited"  # above every severity: somebody uses it already
 RESULTS = Path(__file__).resolve().parent.parent / "results"  # where scan.py puts the reports
 NOT_RECORDED = "not recorded"
+REPORT, RESCAN = "a report of Grype", "scan the image again with ./scan.sh IMAGE"  # in messages
 ORDINARY = re.compile(r"[a-z0-9.-]+(/[a-z0-9.-]+)*:[a-z0-9.-]+")  # no _, so that can stand for / and :
 SBOM_ENDINGS = (".syft.json", ".cdx.json")  # Syft's own format knows more, so it is looked for first
 
@@ -75,6 +76,7 @@ class Scan:
     tool: str  # for example "Grype 0.121.2"
     scanned: str  # when the scan ran
     only_fixed: bool  # Grype was told to leave out what has no fix
+    vex: tuple[str, ...]  # the VEX documents that it was given
     matches: tuple[Match, ...]
     ignored: tuple[Match, ...]
     warnings: tuple[str, ...]  # for example that the distribution is past its end of life
@@ -245,7 +247,8 @@ def summarize(image: str, report: dict[str, Any], packages: Packages | None) -> 
     distro = report.get("distro") or {}
     published = details.get("repoDigests") or []
     options = descriptor.get("configuration") or {}
-    statements = read_statements(options.get("vex-documents") or [])
+    documents = [str(one) for one in options.get("vex-documents") or []]
+    statements = read_statements(documents)
     scan = Scan(
         image=image,
         source=str(source.get("type") or NOT_RECORDED),
@@ -261,6 +264,7 @@ def summarize(image: str, report: dict[str, Any], packages: Packages | None) -> 
         tool=f"Grype {descriptor.get('version') or 'of unknown version'}",
         scanned=str(descriptor.get("timestamp") or NOT_RECORDED),
         only_fixed=bool(options.get("only-fixed")),
+        vex=tuple(documents),
         matches=tuple(match_of(entry, statements) for entry in report["matches"]),
         ignored=tuple(match_of(entry, statements) for entry in report.get("ignoredMatches") or []),
         warnings=warnings_of(report),
@@ -285,18 +289,19 @@ def sboms_beside(report: Path) -> list[Path]:
     return [report.with_name(report.name.removesuffix(".json") + ending) for ending in SBOM_ENDINGS]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; bad input is a UserError."""
+def read_json(path: Path, what: str = REPORT, then: str = RESCAN) -> dict[str, Any]:
+    """Read a JSON object. Raises UserError that says what it should be, and what to do then."""
     try:
         data = json.loads(path.read_bytes())  # from bytes: a Windows shell writes UTF-16
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist: scan an image first with ./scan.sh IMAGE.") from error
+        first = "scan an image first with ./scan.sh IMAGE" if what == REPORT else then
+        raise UserError(f"{path} does not exist: {first}.") from error
     except OSError as error:
         raise UserError(f"Cannot read {path} ({error.strerror}): give a file that you may read.") from error
     except (ValueError, RecursionError) as error:  # bad JSON, or not text at all
-        raise UserError(f"{path} is not valid JSON: scan the image again with ./scan.sh IMAGE.") from error
+        raise UserError(f"{path} is not valid JSON: {then}.") from error
     if not isinstance(data, dict):
-        raise UserError(f"{path} is not a report of Grype: scan the image again with ./scan.sh IMAGE.")
+        raise UserError(f"{path} is not {what}: {then}.")
     return data
 
 
@@ -310,6 +315,4 @@ def read_scan(path: Path, image: str = "") -> Scan:
         packages = read_packages(beside[0]) if beside else None
         return summarize(image or str(name or path.name).removeprefix("registry:"), report, packages)
     except (KeyError, TypeError, AttributeError, ValueError, IndexError, RecursionError) as error:
-        raise UserError(
-            f"{path} is not a report of Grype: scan the image again with ./scan.sh IMAGE."
-        ) from error
+        raise UserError(f"{path} is not {REPORT}: {RESCAN}.") from error

@@ -10,6 +10,7 @@ import io
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from html import escape
+from pathlib import Path
 
 import console
 from reports.grype_report import NOT_RECORDED, SEVERITIES, Scan
@@ -112,6 +113,9 @@ def notes_of(scans: dict[str, Scan]) -> list[str]:
             notes.append(f"{name}: warning: no known distribution, so its packages were not looked at")
         if scan.packages is not None and not scan.packages.all:
             notes.append(f"{name}: warning: not one package was found, so nothing was looked at")
+        if scan.vex and not any("VEX: " in one.reason for one in scan.ignored):
+            given = ", ".join(Path(one).name for one in scan.vex)
+            notes.append(f"{name}: no statement in {given} took anything off the list")
         if scan.only_fixed:
             notes.append(f"{name}: only what has a fix was counted")
         if age := age_of(scan):

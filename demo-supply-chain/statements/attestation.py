@@ -108,6 +108,8 @@ def check(document: Any, strict: bool = False) -> None:
     """
     if not isinstance(document, dict) or not isinstance(document.get("predicate"), dict):
         raise ValueError("it is not an in-toto statement")
+    if document.get("_type") != STATEMENT:
+        raise ValueError("it is an in-toto statement of another version than v1")
     try:
         schema = SCHEMAS.get(str(document.get("predicateType")))
         outline = {**document, "predicate": {"checked": "apart"}} if schema else document
