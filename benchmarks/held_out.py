@@ -19,7 +19,6 @@ import json
 import math
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -27,24 +26,22 @@ from typing import Any
 
 import cluster
 import held_out_models
+import held_out_scan
 import intervals
 import pages
 import population
 import seeds
-import torch
 from attacks import ATTACKS
 from held_out_models import KINDS, Spec
 
 # isort: split  (population puts demo-poisoning on the path)
 import cli
 import get_gtsrb
-from network import classifier
-from scanner import result, search, verdict
+from scanner import result, verdict
 
 HERE = Path(__file__).resolve().parent
 DEMO = population.DEMO
 FROZEN = ("detect.py", "scanner/*.py", "network/*.py")  # what decides about a model
-STEPS, SAMPLES = 100, 30  # of the scan: detect.py's defaults
 WORKING_ASR = 0.9  # a backdoor that works less often was not learned: there is little to find
 NONE = -100.0  # stands for "no trigger works for any pair": below every index that there is
 NO_VERDICT = "no valid statistic"
@@ -105,69 +102,6 @@ def check_frozen(path: Path, changed: bool) -> None:
         )
 
 
-# --- One model ----------------------------------------------------------------------------------------
-
-
-def make_row(spec: Spec, work: Path, models: Path, photos: Path | None, quick: bool) -> Row:
-    """Train one model, unless it is there, then measure and scan it: what a worker does."""
-    torch.set_num_threads(1)
-    out, kind = cluster.Silent(plain=True), spec.kind
-    folder = held_out_models.data_folder(spec.data, work, photos, quick)
-    path = models / f"{spec.name}.safetensors"
-    started = time.process_time()
-    if not path.exists():
-        epochs = 1 if quick else held_out_models.EPOCHS
-        held_out_models.save(held_out_models.make(spec, folder, epochs, out), path)
-    trained = time.process_time()
-    model = held_out_models.load(path, kind.network, kind.classes)
-    score = held_out_models.validation(spec, folder).score(model)
-    scan = scanned(path, model, folder, 5 if quick else STEPS, out)
-    return {
-        "name": spec.name,
-        "kind": kind.name,
-        "clean": spec.attack is None,
-        "in_scope": kind.in_scope,
-        "seed": spec.seed,
-        "data": spec.data,
-        "network": kind.network,
-        "classes": kind.classes,
-        "attacked": [search.name(pair) for pair in held_out_models.Backdoor(spec).attacked()]
-        if spec.attack
-        else [],
-        "clean_acc": round(score.clean_acc, 4),
-        "asr": None if score.attack_success_rate is None else round(score.attack_success_rate, 4),
-        "sha256": scan.sha256,
-        "verdict": scan.verdict,
-        "near_threshold": scan.near_threshold,
-        "index": None if scan.largest is None else round(scan.largest, 4),
-        "flagged": [search.name(pair.numbers) for pair in scan.flagged],
-        "suspect": search.name(scan.pairs[0].numbers),
-        "description": scan.pairs[0].description,
-        "norms": {search.name(pair): norm and round(norm, 5) for pair, norm in scan.norms.items()},
-        "train_cpu_seconds": round(trained - started, 1),
-        "scan_cpu_seconds": scan.seconds,
-    }
-
-
-def scanned(path: Path, model: torch.nn.Module, folder: Path, steps: int, out: cli.Out) -> result.ScanResult:
-    """The default scan of detect.py: all pairs, and its verdict. Seconds are those of the processor."""
-    classes = classifier.class_count(model)
-    pairs = [(v, t) for v in range(classes) for t in range(classes) if v != t]
-    settings = search.Settings(folder, steps, SAMPLES, 0)
-    started = time.process_time()
-    found = search.scan(model, pairs, settings, out, "Searching triggers")
-    return result.summarize(
-        path,
-        found.triggers,
-        verdict.by_norms(found.triggers, classes),
-        settings,
-        sha256=result.sha256(path),
-        classes=classes,
-        references=[],
-        seconds=time.process_time() - started,
-    )
-
-
 # --- All models ---------------------------------------------------------------------------------------
 
 
@@ -216,7 +150,7 @@ def run(options: argparse.Namespace, out: cli.Out) -> int:
     photos = options.photos and options.photos.absolute()
     for name in sorted({spec.data for spec in todo}):  # before the workers want the same one
         held_out_models.data_folder(name, work, photos, options.quick)
-    job = partial(make_row, work=work, models=models, photos=photos, quick=options.quick)
+    job = partial(held_out_scan.make_row, work=work, models=models, photos=photos, quick=options.quick)
     made = cluster.results(job, todo, options) if todo else iter(())
     failed = False
     for spec, row in out.progress(made, len(todo), "Training and scanning models"):
