@@ -20,8 +20,8 @@ before a block say what is special about it:
     <!-- from: WORDS --> <!-- to: WORDS -->   ... from the line that begins so, to the one that does
     <!-- only: REGEX --> <!-- without: REGEX -->   ... of that, the lines that match, or do not
     <!-- not from a run: REASON -->   the block is no output, or one that depends on the machine
-    <!-- figures: COMMAND -->         before a paragraph, or at the end of a line: its figures are in the record
-                                      of this command; or FILE: in this file; several with "; "
+    <!-- figures: COMMAND -->         before a paragraph, or at the end of a line: its figures are in the
+                                      record of this command; or FILE: in this file; several with "; "
 
 Exit code 0: as it should be. 1: something differs; each difference is one sentence. 2: wrong usage.
 """

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +187,17 @@ def test_without_kubectl_it_is_one_sentence(tmp_path: Path) -> None:
         words = [] if script == "tools.sh" else [tmp_path / "files"]
         result = typed(script, *words, PATH=str(tmp_path))
         assert result.returncode == 2 and "kubectl is not installed" in result.stderr
+
+
+def test_the_load_of_a_class_is_measured() -> None:
+    """benchmarks/class_load.py on four people: every answer came, and everybody is on the page."""
+    result = subprocess.run(
+        [sys.executable, ROOT / "benchmarks/class_load.py", "--quick"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    rows = re.findall(r"^\| (\w+) \| (\d+) \| (\d+) \|", result.stdout, re.M)
+    assert rows == [(name, "4", "0") for name in ("next", "hint", "status", "share")]
