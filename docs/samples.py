@@ -70,7 +70,6 @@ def sample(block: Block, before: Block | None, record: Record) -> str | None:
         lines = [line for line in lines if re.search(only, line)]
     if without := block.notes.get("without"):
         lines = [line for line in lines if not re.search(without, line)]
-    lines = [re.sub(r"(in this order: \S+, \S+), .*", r"\1, ...", line) for line in lines]
     text = "\n".join(lines).strip("\n")
     return f"{text}\n" if text else None
 

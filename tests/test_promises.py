@@ -1,4 +1,4 @@
-"""docs/promises.md: each promise of the workshop has a page and a heading, and the minutes are as promised."""
+"""docs/promises.md: each promise of the workshop has a page and a heading; the minutes are as promised."""
 
 from __future__ import annotations
 

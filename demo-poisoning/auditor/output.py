@@ -20,6 +20,7 @@ from dataset.classes import NAMES
 from dataset.files import open_image
 
 COLUMNS, TILE = 10, 96  # of the contact sheet: images per row, pixels per image
+NAMED = 3  # suspects that are named aloud; thirty paths cannot be followed by those who listen
 
 
 # --- In files ---------------------------------------------------------------------------------------
@@ -178,10 +179,9 @@ def say(audit: Audit, options: argparse.Namespace, top: list[Suspect], out: cli.
     if audit.measured:
         say_measured(audit, options.truth, out)
     if top:
-        listed = ", ".join(suspect.file for suspect in top)
-        out.say(
-            f"Top suspects in {options.output}/contact_sheet.png, {COLUMNS} per row, in this order: {listed}."
-        )
+        first = ", ".join(suspect.file for suspect in top[:NAMED])
+        more = f", and {len(top) - NAMED} more, named in suspects.json" if len(top) > NAMED else ""
+        out.say(f"Top suspects in {options.output}/contact_sheet.png, {COLUMNS} per row: {first}{more}.")
     out.say(f"Wrote {options.output}/suspects.json and {options.output}/suspects.csv.")
     if audit.findings():
         flagged = sum(suspect.flagged for suspect in audit.ranking)

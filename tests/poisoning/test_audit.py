@@ -338,7 +338,9 @@ def test_poisoned_data(run_main: Run, poisoned: Path, model: Path, tmp_path: Pat
     assert [row["file"] for row in rows[:12]] == facts["contact_sheet"]
     with Image.open(tmp_path / "audit_results/contact_sheet.png") as sheet:
         assert sheet.size == (960, 192)
-    assert f"in this order: {', '.join(facts['contact_sheet'])}." in result.stdout
+    shown = facts["contact_sheet"]  # thirty names in a row cannot be followed by those who listen
+    assert f"per row: {', '.join(shown[:3])}" in result.stdout
+    assert (f", and {len(shown) - 3} more, named in suspects.json." in result.stdout) is (len(shown) > 3)
 
 
 def test_clean_data(run_main: Run, clean: Path, model: Path, tmp_path: Path) -> None:
