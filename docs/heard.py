@@ -19,12 +19,12 @@ import tempfile
 import wave
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "demo-malicious"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "demo-malicious"))
 from documented.records import read_record
 
 import cli
 
+ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/instructor/room.md"
 START, END = "<!-- made by docs/heard.py -->", "<!-- end of what heard.py made -->"
 

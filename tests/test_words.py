@@ -18,6 +18,7 @@ STORY = (  # where somebody puts a sticker on a real sign
     "README.md",
     "WORKSHOP.md",
     "docs/instructor/clock.md",
+    "docs/instructor/room.md",
     "docs/records/demo-poisoning.txt",
     *(f"demo-poisoning/{name}" for name in ("README.md", "trigger.py", "workshop_demo.sh")),
 )
