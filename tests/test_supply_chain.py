@@ -393,7 +393,8 @@ def test_stopping_leaves_nothing_half_written(demo: Path, tools: Path, grype: Ca
         ["./scan.sh", "x"], cwd=demo, env={"PATH": str(tools)}, stderr=subprocess.PIPE, text=True
     )
     until = time.monotonic() + 30
-    while not list(demo.glob("results/.unfinished.*/x.json")) and time.monotonic() < until:
+    while not list(demo.glob("results/.unfinished.*/x*.json")):
+        assert time.monotonic() < until, "the scan never began"
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 143

@@ -1,11 +1,13 @@
 """Demo 2 in its container: the models are trained while the image is built, and both paths run locked up.
 
 One image is built here, because training takes minutes. That the Dockerfile's pattern also works on a
-base without a shell is what the tests of demo 1's image show.
+base without a shell is what the tests of demo 1's image show. Most tests share one container: each new one
+gets a copy of 10,000 images and four models, which takes longer than what they do in it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from container_checks import check_no_network, check_nothing_stays, check_rights
 from poisoning_story import ANSWER, EPOCH, check_gold, check_silver, measured
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
+Run = Callable[..., Any]
+InShell = Callable[..., str]
 
 IMAGE = "poisoning-demo-test"
 
@@ -60,76 +65,37 @@ def image(docker: Any) -> str:
     return docker.build("demo-poisoning", IMAGE, timeout=3000)
 
 
-def in_shell(docker: Any, image: str, script: str, timeout: float = 600) -> str:
-    """Type a script after `docker run --entrypoint /bin/sh` in a hardened container; gives its output."""
-    result = docker.run(image, "-c", script, flags=("--entrypoint", "/bin/sh"), timeout=timeout)
-    assert result.returncode == 0, result.stdout[-4000:] + result.stderr
-    assert "Traceback" not in result.stderr
-    return result.stdout
+@pytest.fixture(scope="module")
+def run(docker: Any, image: str) -> Iterator[Run]:
+    """run("demo.py", "a.jpg") is `python demo.py a.jpg` in the locked-up container that these tests share."""
+    flags = (*docker.HARDENED, *docker.ONE_THREAD, "--detach", "--entrypoint", "sleep")
+    started = docker("run", *flags, image, "infinity")
+    assert started.returncode == 0, started.stderr
+    name = started.stdout.strip()
+
+    def give(*words: str, program: str = "python", timeout: float = 600) -> Any:
+        return docker("exec", name, program, *words, timeout=timeout)
+
+    yield give
+    docker("rm", "--force", "--volumes", name)
 
 
-def test_silver_path(docker: Any, image: str) -> None:
-    said = in_shell(docker, image, "./workshop_demo.sh && ls outputs")
-    check_silver(said)
-    assert said.splitlines()[-1] == "stop_without_and_with_trigger.png"
+@pytest.fixture(scope="module")
+def in_shell(run: Run) -> InShell:
+    """in_shell(script) types it in a shell in that container; gives its output."""
+
+    def give(script: str, timeout: float = 600) -> str:
+        result = run("-c", script, program="/bin/sh", timeout=timeout)
+        assert result.returncode == 0, result.stdout[-4000:] + result.stderr
+        assert "Traceback" not in result.stderr
+        said: str = result.stdout
+        return said
+
+    return give
 
 
-def test_gold_path(docker: Any, image: str) -> None:
-    """Both scans, in one container; the recovered triggers are on its disk afterwards."""
-    said = in_shell(docker, image, GOLD, timeout=2400)
-    check_gold(said)
-    assert said.splitlines()[-2:] == [
-        "image: scan_results/clean/trigger_0_to_1.png",
-        "image: scan_results/poisoned/trigger_0_to_1.png",
-    ]
-
-
-def test_single_commands_of_the_documents(docker: Any, image: str) -> None:
-    said = in_shell(docker, image, DOCUMENTED, timeout=900)
-    lines = said.splitlines()
-    assert "Poisoned 60 stop images" in said
-    accuracy, success = measured(said, "poisoned")
-    assert accuracy >= 0.97
-    assert success >= 0.95
-    answers = [match.groups()[:2] for match in map(ANSWER.fullmatch, lines) if match]
-    assert answers == [("clean", "stop"), ("clean", "stop"), ("trigger", "yield")]
-    assert "Same image, both models (4 rows)" in lines
-    assert "Wrote a.png: left the image as it is" in said
-    assert [match.groups()[:2] for match in map(EPOCH.fullmatch, lines) if match] == [("1", "1")]
-    assert "Wrote models/poisoned_model.pt and models/poisoned_model.safetensors" in lines
-    assert "detect ended with 0" in lines or "detect ended with 1" in lines
-    assert "Result: " in said
-    assert "Statistic: Reference index: " in said
-    assert "a.png" in lines
-    assert any(line.startswith("scan_results/quick/trigger_") for line in lines)
-
-
-def test_without_arguments_the_first_script_runs(docker: Any, image: str) -> None:
-    result = docker.run(image)
-    assert result.returncode == 0, result.stderr
-    answers = [match.groups()[:2] for match in map(ANSWER.fullmatch, result.stdout.splitlines()) if match]
-    assert answers == [("clean", "stop"), ("trigger", "yield")]
-
-
-def test_errors_come_out_of_the_container(docker: Any, image: str) -> None:
-    result = docker.run(image, "demo.py", "missing.jpg")
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert result.stderr.strip() == "error: missing.jpg does not exist: check the path."
-
-
-def test_runs_as_an_unprivileged_user_who_can_write_only_in_app_and_tmp(docker: Any, image: str) -> None:
-    check_rights(docker, image)
-
-
-def test_no_network(docker: Any, image: str) -> None:
-    check_no_network(docker, image)
-
-
-def test_the_image_holds_models_and_data_but_nothing_of_the_training(
-    docker: Any, image: str, root: Path
-) -> None:
-    result = docker.run(image, "-c", INVENTORY)
+def test_the_image_holds_models_and_data_but_nothing_of_the_training(run: Run, root: Path) -> None:
+    result = run("-c", INVENTORY)
     assert result.returncode == 0, result.stderr
     models, data, *counts, app, build, compiled = result.stdout.splitlines()
     kinds = ("clean_model", "poisoned_model")
@@ -146,8 +112,24 @@ def test_the_image_holds_models_and_data_but_nothing_of_the_training(
     assert (build, compiled) == ("[]", "[]")
 
 
-def test_the_exercises_can_be_checked(docker: Any, image: str) -> None:
-    result = docker.run(image, "check.py", "3")
+def test_silver_path(in_shell: InShell) -> None:
+    said = in_shell("./workshop_demo.sh && ls outputs")
+    check_silver(said)
+    assert said.splitlines()[-1] == "stop_without_and_with_trigger.png"
+
+
+def test_gold_path(in_shell: InShell) -> None:
+    """Both scans; the recovered triggers are on the container's disk afterwards."""
+    said = in_shell(GOLD, timeout=2400)
+    check_gold(said)
+    assert said.splitlines()[-2:] == [
+        "image: scan_results/clean/trigger_0_to_1.png",
+        "image: scan_results/poisoned/trigger_0_to_1.png",
+    ]
+
+
+def test_the_exercises_can_be_checked(run: Run) -> None:
+    result = run("check.py", "3")
     assert result.returncode == 1, result.stderr
     assert result.stdout.startswith("Exercise 3: not yet. Hint: There is no exercise3.txt. ")
     made = """
@@ -157,10 +139,47 @@ notes = json.loads(Path("data/traffic-signs-poisoned-attacker-notes.json").read_
 Path("exercise3.txt").write_text("\\n".join(notes["poisoned"]))
 os.execv(sys.executable, ["python", "check.py", "3"])
 """
-    result = docker.run(image, "-c", made)
+    result = run("-c", made)
     assert result.returncode == 0, result.stderr
     assert "Recall 1.00: 60 of the 60 poisoned ones" in result.stdout
 
 
-def test_a_run_leaves_nothing_behind(docker: Any, image: str) -> None:
-    check_nothing_stays(docker, image)
+def test_without_arguments_the_first_script_runs_and_nothing_is_left_behind(docker: Any, image: str) -> None:
+    said = check_nothing_stays(docker, image)
+    answers = [match.groups()[:2] for match in map(ANSWER.fullmatch, said.splitlines()) if match]
+    assert answers == [("clean", "stop"), ("trigger", "yield")]
+
+
+def test_errors_come_out_of_the_container(run: Run) -> None:
+    result = run("demo.py", "missing.jpg")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.strip() == "error: missing.jpg does not exist: check the path."
+
+
+def test_runs_as_an_unprivileged_user_who_can_write_only_in_app_and_tmp(docker: Any, image: str) -> None:
+    check_rights(docker, image)
+
+
+def test_no_network(run: Run) -> None:
+    check_no_network(run)
+
+
+def test_single_commands_of_the_documents(in_shell: InShell) -> None:
+    said = in_shell(DOCUMENTED, timeout=900)
+    lines = said.splitlines()
+    assert "Poisoned 60 stop images" in said
+    accuracy, success = measured(said, "poisoned")
+    assert accuracy >= 0.97
+    assert success >= 0.95
+    answers = [match.groups()[:2] for match in map(ANSWER.fullmatch, lines) if match]
+    assert answers == [("clean", "stop"), ("clean", "stop"), ("trigger", "yield")]
+    assert "Same image, both models (4 rows)" in lines
+    assert "Wrote a.png: left the image as it is" in said
+    assert [match.groups()[:2] for match in map(EPOCH.fullmatch, lines) if match] == [("1", "1")]
+    assert "Wrote models/poisoned_model.pt and models/poisoned_model.safetensors" in lines
+    assert "detect ended with 0" in lines or "detect ended with 1" in lines
+    assert "Result: " in said
+    assert "Statistic: Reference index: " in said
+    assert "a.png" in lines
+    assert any(line.startswith("scan_results/quick/trigger_") for line in lines)
