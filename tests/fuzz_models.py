@@ -57,6 +57,7 @@ TARGETS = {
     "verify": ("sign_model", ["verify", "FILE"]),
     "check": ("policy", ["check", "FILE", "--policy", "lax.toml"]),
     "serve": ("serve", ["--model", "FILE", "--policy", "lax.toml", "--port", "0"]),
+    "http": ("fuzz_http", ["FILE"]),
 }
 # only for the test of the fuzzer itself
 FAULTY = {"naive": ("naive_command", ["FILE"])}
@@ -120,7 +121,7 @@ def work(box: Path, targets: Iterable[str]) -> None:
             stream.seek(0)
         said = [stream.read().decode(errors="backslashreplace") for stream in streams]
         answer = {"code": code, "stdout": said[0], "stderr": said[1], "events": list(events)}
-        if code == 0 and request["target"] in ("inspect", "check", "serve"):
+        if code == 0 and request["target"] in ("inspect", "check", "serve", "http"):
             with limits.memory_limit(300_000_000):  # of the check, not of the command
                 answer["disallowed"] = disallowed_names(Path(request["file"]))
         print(json.dumps(answer), file=answers, flush=True)
@@ -164,6 +165,8 @@ def watch(box: Path) -> list[str]:
             if details[1][0] != sys.executable:  # a scanner may work in a Python process of its own
                 seen.append(f"started {details[1]}")
             return
+        elif event == "socket.connect" and details[1][0] == "127.0.0.1" and "fuzz_http" in sys.modules:
+            return  # to our own server, which cannot be told from others on this machine
         elif event in ("os.system", "os.exec", "os.posix_spawn", "socket.connect"):
             seen.append(f"{event} {details}"[:200])
             return
@@ -193,9 +196,14 @@ def disallowed_names(path: Path) -> list[str]:
     allowed = _get_allowed_globals()
     noted: set[str] = set()
 
+    def found_name(module: str, name: str) -> str:
+        if "\0" in module:  # no file has such a name, so every loader stops here
+            raise ModuleNotFoundError(module)
+        return fuzz_files.full_name(module, name)
+
     class Noting(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
-            full = fuzz_files.full_name(module, name)
+            full = found_name(module, name)
             if full in allowed and full != "builtins.bytearray":
                 return super().find_class(module, name)
             noted.add(full)
@@ -205,7 +213,7 @@ def disallowed_names(path: Path) -> list[str]:
         """The same, but nothing at all is really imported, so that nothing keeps it from reading on."""
 
         def find_class(self, module: str, name: str) -> Any:
-            noted.add(fuzz_files.full_name(module, name))
+            noted.add(found_name(module, name))
             return fuzz_files.Nothing
 
         def persistent_load(self, _: Any) -> Any:
@@ -215,7 +223,7 @@ def disallowed_names(path: Path) -> list[str]:
         """joblib's own reader, which goes on behind the numbers of an array; only arrays are made."""
 
         def find_class(self, module: str, name: str) -> Any:
-            noted.add(full := fuzz_files.full_name(module, name))
+            noted.add(full := found_name(module, name))
             arrays = (JOBLIB_ARRAY, "numpy.dtype", "numpy.ndarray")
             return super().find_class(module, name) if full in arrays else fuzz_files.Nothing
 

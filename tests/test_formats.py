@@ -373,6 +373,37 @@ def test_two_formats_at_once_are_never_free_of_code(honest: model_files.Files) -
 
 
 @pytest.mark.parametrize(
+    "program",
+    [
+        b"\x80\x04cos\n" + b"path.os." * 30 + b"system\n(S'true'\ntR",  # a name that is longer than any
+        b"\x80\x02cmy-model\nx\n",  # a file beside the model can have such a name
+        b"\x80\x02(S'a'\nimy model\nx\n",
+    ],
+)
+def test_a_pickle_that_breaks_off_behind_an_odd_import_is_one(program: bytes) -> None:
+    """Loading has imported, and may have called, by the time it fails; no scanner is needed to see it."""
+    both = model_files.two_formats(program)
+    with pytest.raises(Exception, match=r"my.model|Ran out of input"):
+        pickle.loads(both)
+    assert verdict(both).overall == UNKNOWN
+    assert "at once" in verdict(both).reason
+    nowhere = b"\x80\x02cmy\0model\nx\n"  # no file has such a name: numbers that look like an import
+    assert verdict(model_files.two_formats(nowhere)).overall == SAFE
+
+
+def test_subclasses_of_arrays_only_hold_data() -> None:
+    """joblib's own test files hold a numpy.matrix, and tables are often a numpy.recarray."""
+    table = numpy.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f4")])
+    for value in (numpy.eye(2).view(numpy.matrix), table.view(numpy.recarray), table[0]):
+        for protocol in (2, 4):
+            report = verdict(pickle.dumps(value, protocol))
+            assert report.overall == SAFE, report.reason
+    for old in (b"numpy.matrixlib.defmatrix\nmatrix", b"numpy.core.records\nrecarray"):
+        assert verdict(b"\x80\x02c" + old + b"\n.").overall == SAFE
+    assert verdict(b"\x80\x02cnumpy\nmemmap\n.").overall == UNSAFE  # it opens a file
+
+
+@pytest.mark.parametrize(
     ("data", "word"),
     [
         (b"7z\xbc\xaf\x27\x1c" + bytes(50), "7z archive"),
@@ -707,6 +738,34 @@ def test_content_decides_and_not_the_ending(hub: Path, marker: Path) -> None:
         ("tokenizer_config.json", json.dumps({"chat_template": model_files.ESCAPE}), UNSAFE),
         ("config.yaml", "a: !!python/object/apply:os.system ['true']\n", UNSAFE),
         ("config.yaml", "_target_: my.Class\n", UNKNOWN),
+        ("hparams.yaml", "a: !<tag:yaml.org,2002:python/object/apply:os.getcwd> []\n", UNSAFE),
+        ("hparams.yaml", "%TAG !p! tag:yaml.org,2002:python/\n---\na: !p!name:os.getcwd\n", UNSAFE),
+        ("hparams", "a: !!python/name:os.getcwd\n", UNSAFE),  # what counts is the content, not the ending
+        ("README.md", "A file with !!python/name or _target_: in it can run code.\n", SAFE),
+        ("config.json", '{"custom_pipelines": {"pair": {"impl": "pair.P", "pt": ["AutoModel"]}}}', UNSAFE),
+        ("config.json", '{"_attn_implementation": "somebody/kernel"}', UNSAFE),
+        ("config.json", '{"_attn_implementation": "flash_attention_2"}', SAFE),
+        ("config.json", '{"activation_function": "os.getcwd"}', UNSAFE),  # sentence-transformers, Dense
+        ("config.json", '{"activation_function": "torch.nn.modules.activation.Tanh"}', SAFE),
+        ("config.json", '{"activation_function": "gelu_new"}', SAFE),
+        ("config.json", '{"sentence_transformers": {"activation_fn": "own.act"}}', UNSAFE),
+        ("router_config.json", '{"types": {"query_0": "own.Module"}, "structure": {}}', UNSAFE),
+        (
+            "router_config.json",
+            '{"types": {"a": "sentence_transformers.models.Dense"}, "structure": {}}',
+            SAFE,
+        ),
+        ("MODULES.JSON", '[{"idx": 0, "type": "custom_st.Transformer"}]', UNSAFE),
+        ("adapter_config.json", '{"peft_type": "LORA", "megatron_core": "own.core"}', UNKNOWN),
+        ("inference.json", '{"net": {"_target_": "os.system", "command": "true"}}', UNKNOWN),
+        ("inference.json", '{"imports": ["$import os"]}', UNKNOWN),
+        ("inference.json", '{"run": ["$__import__(\'os\').getcwd()"]}', UNKNOWN),
+        ("prices.json", '{"price": "$5 (net)", "home": "$HOME"}', SAFE),
+        ("tokenizer.json", '{"model": {"merges": ["$ (x[", "$_ ["]}}', SAFE),
+        ("MLmodel", "flavors:\n  python_function:\n    loader_module: own_loader\n", UNKNOWN),
+        ("MLmodel", "flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n", SAFE),
+        ("demo.ipynb", '{"cells": [], "nbformat": 4}', UNKNOWN),
+        ("kernel.cu", "__global__ void add() {}\n", UNKNOWN),
         ("modeling.py", "import os\n", UNKNOWN),
         ("install.sh", "echo\n", UNKNOWN),
         ("setup.sh", "#!/bin/sh\necho\n", UNKNOWN),

@@ -46,7 +46,7 @@ def test_every_trick(trying: Fuzzer) -> None:
     """Each through the commands that have to understand it and one of the others; the long run tries all."""
     problems = {}
     for number, file in enumerate(trying.tricks()):
-        targets = ["inspect", "convert", ("serve", "load", "verify", "sign", "check")[number % 5]]
+        targets = ["inspect", "convert", ("serve", "load", "verify", "sign", "check", "http")[number % 6]]
         if file in trying.signatures:
             targets = ["verify"]
         elif file.name in FOUND:
@@ -56,7 +56,16 @@ def test_every_trick(trying: Fuzzer) -> None:
     assert problems == {}
     codes = trying.summary.codes
     # the files are not refused for some reason that has nothing to do with them
-    for name in ("inspect 0", "inspect 1", "inspect 2", "convert 0", "convert 1", "convert 2", "serve 1"):
+    for name in (
+        "inspect 0",
+        "inspect 1",
+        "inspect 2",
+        "convert 0",
+        "convert 1",
+        "convert 2",
+        "serve 1",
+        "http 1",
+    ):
         assert codes[name] > 0, codes
     assert codes["verify 0"] == len(trying.signatures), "only the genuine signatures hold"
     assert trying.summary.files > 150

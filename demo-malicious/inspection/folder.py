@@ -19,7 +19,7 @@ from inspection.names import few
 from inspection.onnx_graph import ALL_OF_IT, is_onnx, onnx_parts
 from inspection.plain_texts import check_text, is_text
 from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge, Finding, Report
-from inspection.texts import dictionaries
+from inspection.settings import check_settings
 from inspection.verdict import inspect_file
 
 TEXT, IMAGE, SKIPPED, LINK, WEIGHTS = "text", "image", "skipped", "link", "weights of an ONNX model"
@@ -28,7 +28,6 @@ HARMLESS = (TEXT, IMAGE, WEIGHTS)  # formats that are no models, summed up in on
 IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"%PDF-", b"RIFF")
 SCRIPTS = ("it is Python code", "it is a script, which is not judged here")
 LARGEST_JSON = 64 * 2**20
-SENTENCES = "sentence_transformers."
 
 
 def inspect_folder(folder: Path) -> list[Report]:
@@ -90,7 +89,7 @@ def inspect_entry(path: Path, folder: Path) -> Report:
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as Windows writes text
         raw = raw.decode("utf-16", "replace").encode("utf-8", "replace")
     if raw and is_text(raw):
-        findings = [*check_text(path.name, raw), *check_settings(path, folder, raw)]
+        findings = [*check_text(path.name, raw), *check_json(path, raw)]
         worst = min(findings, key=lambda one: (UNSAFE, UNKNOWN, SAFE).index(one.answer))
         # no loader runs a script by itself; where settings name it, the settings are not safe
         kind = SKIPPED if worst.reason.startswith(SCRIPTS) else TEXT
@@ -131,10 +130,10 @@ def leads_away(path: Path, folder: Path) -> str:
     return f"it is a link that leads out of the folder, to {target}"
 
 
-# --- settings that a loader acts on --------------------------------------------------------------------
+# --- JSON ------------------------------------------------------------------------------------------------
 
 
-def check_settings(path: Path, folder: Path, raw: bytes) -> list[Finding]:
+def check_json(path: Path, raw: bytes) -> list[Finding]:
     """JSON files whose content makes a loader import code or read other files."""
     if path.suffix.lower() != ".json":
         return []
@@ -144,66 +143,7 @@ def check_settings(path: Path, folder: Path, raw: bytes) -> list[Finding]:
         return [Finding(UNKNOWN, "it is JSON that cannot be read")]
     if path.name.lower().endswith(".index.json"):
         return shards(tree, path)
-    found: list[Finding] = []
-    if isinstance(tree, dict):
-        found += code_of(tree, path.parent)
-    if path.name == "modules.json" and isinstance(tree, list):  # sentence-transformers
-        types = {str(part.get("type", SENTENCES)) for part in tree if isinstance(part, dict)}
-        if own := sorted(name for name in types if not name.startswith(SENTENCES)):
-            found.append(
-                Finding(
-                    UNSAFE, f"it names code ({few(own)}) that sentence-transformers imports from the folder"
-                )
-            )
-    return found
-
-
-def code_of(tree: dict[str, Any], here: Path) -> list[Finding]:
-    """What settings of transformers, diffusers or peft import."""
-    named: list[str] = []
-    for part in dictionaries(tree):
-        for key in ("auto_map", "custom_pipelines"):
-            if part.get(key):
-                value = part[key]
-                values = list(value.values()) if isinstance(value, dict) else [value]
-                named += [one for value in values for one in texts_in(value)]
-    if named:
-        scripts = sorted(script.name for script in here.glob("*.py"))
-        beside = f"; beside it: {few(scripts)}" if scripts else ""
-        return [
-            Finding(
-                UNSAFE,
-                f"it names Python code ({few(sorted(set(named)))}) that transformers imports with "
-                f"trust_remote_code=True{beside}",
-            )
-        ]
-    if tree.get("trust_remote_code") is True:
-        return [Finding(UNSAFE, "it asks for trust_remote_code=True")]
-    mapping = tree.get("auto_mapping")
-    if isinstance(mapping, dict) and mapping.get("parent_library"):
-        library = str(mapping["parent_library"])
-        if library.split(".", maxsplit=1)[0] not in ("transformers", "diffusers", "peft"):
-            return [Finding(UNKNOWN, f"it is an adapter whose base model is code of {library[:100]!r}")]
-    if "_class_name" in tree and "_diffusers_version" in tree:
-        pairs = [value for value in tree.values() if isinstance(value, list) and len(value) == 2]
-        libraries = {str(value[0]) for value in pairs} - {"transformers", "diffusers", "None"}
-        if own := sorted(name for name in libraries if has_code(here, name)):
-            return [
-                Finding(UNSAFE, f"it names Python code of this folder ({few(own)}) that diffusers imports")
-            ]
-    return []
-
-
-def has_code(here: Path, name: str) -> bool:
-    """Whether a pipeline's part is Python code of this folder."""
-    return not leaves_folder(name) and ((here / f"{name}.py").exists() or any((here / name).glob("*.py")))
-
-
-def texts_in(value: object) -> list[str]:
-    """The texts in a text or a list."""
-    if isinstance(value, list):
-        return [text for part in value for text in texts_in(part)]
-    return [value] if isinstance(value, str) else []
+    return check_settings(path.name.lower(), tree, path.parent)
 
 
 def shards(tree: Any, path: Path) -> list[Finding]:

@@ -33,6 +33,8 @@ DATA = frozenset(
     pathlib._local.PurePosixPath pathlib._local.PureWindowsPath
     numpy.dtype numpy.ndarray numpy._core.multiarray.scalar numpy._core.multiarray._reconstruct
     numpy._core.numeric._frombuffer
+    numpy.matrix numpy.matrixlib.defmatrix.matrix numpy.recarray numpy.rec.recarray numpy.record
+    numpy.rec.record numpy._core.records.recarray numpy._core.records.record
     numpy.bool_ numpy.bool numpy.int8 numpy.int16 numpy.int32 numpy.int64 numpy.uint8 numpy.uint16
     numpy.uint32 numpy.uint64 numpy.float16 numpy.float32 numpy.float64 numpy.longdouble numpy.complex64
     numpy.complex128 numpy.str_ numpy.bytes_ numpy.datetime64 numpy.timedelta64

@@ -41,6 +41,7 @@ class Walk:
     complete: bool = False  # it ends with STOP and gives back a value
     hides: bool = False  # it imports a name that it puts together in a way we do not follow
     odd: bool = False  # it imports something that is not a valid name
+    odd_module: bool = False  # ... from a module that a loader may find nevertheless: my-model, or very long
     changes: bool = False  # it changes what it imports, not only what it makes of it
     codes: bool = False  # it imports by a number of the extension registry
     calls: bool = False  # it calls or fills something that it imported or made
@@ -49,7 +50,7 @@ class Walk:
     @property
     def accepted(self) -> bool:
         """Whether a loader would read this as a pickle, or at least import something before it gives up."""
-        return self.complete or bool(self.names) or self.hides or self.codes
+        return self.complete or bool(self.names) or self.hides or self.codes or self.odd_module
 
 
 # --- the table of instructions -----------------------------------------------------------------------------
@@ -298,4 +299,5 @@ def _import(found: Walk, stack: list[object], module: bytes, attribute: bytes) -
         found.names.add(name)
     else:
         found.odd = True
+        found.odd_module |= b"\0" not in module  # no file has such a name
     stack.append(Imported(name))

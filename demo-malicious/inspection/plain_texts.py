@@ -14,7 +14,13 @@ from inspection.report import SAFE, UNKNOWN, UNSAFE, Finding
 from inspection.texts import chat_template, dictionaries
 
 MB = 1024 * 1024
-SCRIPTS = (".sh", ".bat", ".ps1", ".cmd", ".js", ".mjs", ".ts")
+SCRIPTS = (
+    ".sh", ".bash", ".bat", ".ps1", ".cmd", ".js", ".mjs", ".ts", ".ipynb", ".lua", ".r", ".jl", ".rb",
+    ".pl", ".php", ".java", ".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".h", ".hpp", ".rs", ".go",
+)  # fmt: skip
+PROSE = (".md", ".rst", ".txt", ".html", ".json", ".jsonl", ".csv", ".tsv")  # no loader reads them as YAML
+PYTHON_TAG = re.compile(r"!!?python/|tag:yaml\.org,2002:python/")  # the second: spelled out, or as a prefix
+MLFLOW = re.compile(r"^\s*loader_module:\s*[\"']?(?!mlflow\.)([\w.]+)", re.M)
 
 
 def is_text(data: Buffer) -> bool:
@@ -40,14 +46,16 @@ def check_text(name: str, raw: bytes) -> list[Finding]:
         return [Finding(UNKNOWN, "it is Python code, which is not judged here: read it before you run it")]
     if name.endswith((".jinja", ".jinja2", ".j2")):
         return [chat_template(text, "it")]
-    if name.endswith((".yaml", ".yml")) and re.search(r"!!?python/", text):
+    if not name.endswith(PROSE) and PYTHON_TAG.search(text):
         return [Finding(UNSAFE, "it is YAML that asks for Python objects, which an unsafe YAML loader makes")]
-    if name.endswith((".yaml", ".yml")) and "_target_" in text:
+    if not name.endswith(PROSE) and re.search(r"^[\s{-]*_target_\s*:", text, re.M):
         return [
             Finding(
                 UNKNOWN, "it is YAML with _target_ (Hydra), which names code that a loader imports and calls"
             )
         ]
+    if name == "mlmodel" and (loader := MLFLOW.search(text)):
+        return [Finding(UNKNOWN, f"it is a model of MLflow, which imports {loader[1][:100]} to load it")]
     if '"class_name"' in text and text.lstrip()[:1] == "{":
         return [keras_config(text)]
     found = []

@@ -11,6 +11,7 @@ Helper module, not a command: verdict.py runs them and takes what they find into
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable
 
 from inspection.decompiler import MOST_FOLLOWED
@@ -19,6 +20,7 @@ from inspection.report import Report, Verdict
 
 for scanner in ("picklescan", "modelscan"):
     logging.getLogger(scanner).setLevel(logging.CRITICAL + 1)  # their remarks; we print what they conclude
+    warnings.filterwarnings("ignore", module=scanner)
 
 
 def run_torch(report: Report) -> Verdict:
