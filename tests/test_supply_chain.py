@@ -207,7 +207,7 @@ def test_one_image_out_of_reach_is_said_in_its_row(
     assert row(result, "python:3.11")["Critical"] == "1"
     assert row(result, "python:3.11-alpine")["Critical"] == "not scanned"
     assert (
-        "- python:3.11-alpine: not scanned: could not find registry:python:3.11-alpine: try again\n"
+        "- python:3.11-alpine: not scanned: could not find registry:python:3.11-alpine: try again, or a newer Grype\n"
         in result.stdout
     )
     assert errors(result) == ["error: 1 of 3 images not scanned (python:3.11-alpine): try again."]
@@ -244,7 +244,9 @@ def test_no_network_shows_the_recorded_scans(
     result = scanned()
     assert result.returncode == 2
     (error,) = errors(result)
-    assert error.startswith("error: No live scan: could not find registry:python:3.11: try again;")
+    assert error.startswith(
+        "error: No live scan: could not find registry:python:3.11: try again, or a newer Grype;"
+    )
     assert result.stdout.startswith("RECORDED, not measured now.\n")
     assert "Vulnerabilities, each counted once" not in result.stdout
 
@@ -701,8 +703,61 @@ def test_a_name_says_where_the_image_is(typed_name: str, source: str) -> None:
             1,
             "Grype cannot use the VEX document (unable to create VEX processor: unsupported VEX document",
         ),
+        (
+            "[0001] ERROR failed to load vulnerability db: database disk image is malformed",
+            1,
+            "the vulnerability database is damaged (disk image is malformed",
+        ),
+        (
+            "[0001] ERROR failed to load vulnerability db: unable to unarchive: disk quota exceeded",
+            1,
+            "the disk is full (disk quota exceeded)",
+        ),
+        ("fatal error: runtime: out of memory\n\nruntime stack:\nruntime.throw()", 2, "memory ran out"),
+        (
+            "[0001] ERROR could not fetch image: pull failed: pull access denied for 5428, repository",
+            1,
+            "the registry refuses access (pull access denied for 5428",
+        ),
+        (
+            '[0001] ERROR Get "https://r/v2/": http: server gave HTTP response to HTTPS client',
+            1,
+            "the registry speaks plain HTTP",
+        ),
+        (
+            "[0001] ERROR x509: certificate has expired or is not yet valid: current time 2026-01-01",
+            1,
+            "the registry's certificate is not valid today",
+        ),
+        (
+            '[0001] ERROR error getting credentials - err: exec: "docker-credential-desktop": not found',
+            1,
+            "the program that keeps Docker's passwords is missing",
+        ),
+        (
+            "[0001] ERROR failed to catalog: unable to decode sbom: sbom format not recognized",
+            1,
+            "it is not a package list that Grype knows",
+        ),
+        (
+            "[0001] ERROR unexpected media type for sha256:1ab9: application/vnd.oci.image.index.v1+json",
+            1,
+            "it is not one container image",
+        ),
+        (
+            "[0007] ERROR unable to inspect existing image: Cannot connect to the Docker daemon at unix:///x",
+            1,
+            "Docker or Podman does not answer",
+        ),
+        (
+            "[0006] ERROR 2 errors:\n - docker: docker not available\n - oci-registry: MANIFEST_UNKNOWN",
+            1,
+            "the registry has no such image or tag",
+        ),
+        ("[0010] ERROR unable to save image tar: stream error: stream ID 1", 1, "the transfer was cut off"),
+        ("1 error occurred:\n\t* cycle during symlink resolution", 1, "cycle during symlink resolution"),
         ("[0000]  WARN no such host\n[0001] ERROR something of its own", 1, "something of its own"),
-        ("panic: runtime error\n\ngoroutine 1 [running]:\nmain.main()", 2, "main.main()"),
+        ("panic: runtime error\n\ngoroutine 1 [running]:\nmain.main()", 2, "panic: runtime error"),
         ("[0001] ERROR " + "long: " * 200 + "the reason", 1, "... long: "),
     ],
 )

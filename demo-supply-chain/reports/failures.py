@@ -27,6 +27,21 @@ REST = r"[^\n]*"
 # The first match decides: what holds for every image comes first.
 CAUSES = [
     (
+        ("no space left on device", "disk quota exceeded"),
+        ("the disk is full", "free some space and try again"),
+        {"everywhere": True},
+    ),
+    (
+        ("out of memory", "cannot allocate memory"),
+        ("memory ran out", "give it more, or scan fewer at once"),
+        {},
+    ),
+    (
+        (f"(checksums did not match|bad db checksum|disk image is malformed){REST}",),
+        ("the vulnerability database is damaged", "run `grype db delete`, then connect once or import one"),
+        {"everywhere": True},
+    ),
+    (
         (f"database was built .*ago{REST}",),
         ("the vulnerability database is too old", "connect once, or set GRYPE_DB_VALIDATE_AGE=false"),
         {"everywhere": True},
@@ -42,18 +57,13 @@ CAUSES = [
         {"everywhere": True},
     ),
     (
-        ("no space left on device",),
-        ("the disk is full", "free some space and try again"),
-        {"everywhere": True},
-    ),
-    (
         (f"TOOMANYREQUESTS{REST}", "429 Too Many Requests", "pull rate limit"),
         ("the registry limits pulls", "try again later, or log in with `docker login`"),
         {},
     ),
     (
         (
-            f"(UNAUTHORIZED|DENIED|FORBIDDEN|status code 40[13]){REST}",
+            f"(UNAUTHORIZED|pull access denied|DENIED|FORBIDDEN|status code 40[13]){REST}",
             "authentication required",
             "no basic auth",
         ),
@@ -82,7 +92,10 @@ CAUSES = [
         {"passing": True},
     ),
     (
-        ("i/o timeout", "TLS handshake timeout", "connection reset", "unexpected EOF", "deadline exceeded"),
+        (
+            *("i/o timeout", "TLS handshake timeout", "connection reset", "unexpected EOF"),
+            *("deadline exceeded", f"stream error: {REST}"),
+        ),
         ("the transfer was cut off", "try again"),
         {"passing": True},
     ),
@@ -92,8 +105,41 @@ CAUSES = [
         {"passing": True},
     ),
     (
+        (f"x509: {REST}expired{REST}",),
+        ("the registry's certificate is not valid today", "check the clock of this machine"),
+        {},
+    ),
+    (
         (f"x509: {REST}",),
         ("the registry's certificate is not trusted", "set GRYPE_REGISTRY_CA_CERT to that of its authority"),
+        {},
+    ),
+    (
+        ("server gave HTTP response to HTTPS client",),
+        (
+            "the registry speaks plain HTTP",
+            "set GRYPE_REGISTRY_INSECURE_USE_HTTP=true if you trust that network",
+        ),
+        {},
+    ),
+    (
+        (f"(error getting credentials|docker-credential-){REST}",),
+        ("the program that keeps Docker's passwords is missing", "mend credsStore in ~/.docker/config.json"),
+        {},
+    ),
+    (
+        (f"(unable to decode sbom|sbom format not recognized){REST}",),
+        ("it is not a package list that Grype knows", "give one of Syft, CycloneDX or SPDX"),
+        {},
+    ),
+    (
+        (f"(unexpected media type|unsupported mediatype){REST}",),
+        ("it is not one container image", "give the name of an image, or an archive of one platform"),
+        {},
+    ),
+    (
+        (f"(cannot connect to the docker daemon|docker not available|no host address){REST}",),
+        ("Docker or Podman does not answer", "start it, or leave its name away to ask the registry"),
         {},
     ),
     (("permission denied",), ("a file may not be read", "check its permissions"), {}),
@@ -105,9 +151,11 @@ def last_error(errors: str) -> str:
     text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", errors)
     message = re.split(r"^\[\d+\]\s*ERROR\s*", text, flags=re.MULTILINE)[-1]
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    if message is text or len(lines) > 20:  # no such mark: a program that failed in another way
+    if crash := re.search(r"^(panic|fatal error): .*", text, flags=re.MULTILINE):  # as Go says it
+        lines = [crash.group()]
+    elif message is text or len(lines) > 20:  # no such mark: a program that failed in another way
         lines = lines[-1:]
-    return " ".join(lines).rstrip(".")
+    return " ".join(lines).rstrip(".").removeprefix("* ")
 
 
 def shorten(message: str, keep_end: bool = False) -> str:
@@ -137,5 +185,6 @@ def explain(errors: str, code: int, program: str = "Grype") -> Failure:
         name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
         return Failure(f"{program} was ended by {name}", "try again", passing=True)
     return Failure(
-        shorten(said, keep_end=True) or f"{program} ended with {code} and gave no reason", "try again"
+        shorten(said, keep_end=True) or f"{program} ended with {code} and gave no reason",
+        f"try again, or a newer {program}",
     )
