@@ -237,6 +237,7 @@ def main() -> int:
     loader = "weights_only=False" if "weights_only" in variant.how else variant.how
     out.say(f"Whoever loads it with {loader} runs our command, which writes {marker}.")
     option = "" if variant.name == DEFAULT else f" --variant {variant.name}"
+    option += f" --model {model}" if args.model else ""
     out.say(f"Now type: python create_malicious_model.py attack{option}")
     return cli.OK
 
