@@ -57,7 +57,7 @@ open_docker_shell() { # open_docker_shell DEMO FOLDER
 greet() { # greet DEMO WHERE
     say
     say "Demo $1. You type in $2. exit leaves it."
-    say "The steps are in README.md, the tasks in EXERCISES.md. workshop next says what comes now, workshop hint helps, workshop status lists all."
+    say "The steps are in the README.md of demo $1 in the repository, the tasks in EXERCISES.md. workshop next says what comes now, workshop hint helps, workshop status lists all."
     progress_command next "$1"
     say
 }
