@@ -41,7 +41,9 @@ def safetensors(*values: float) -> bytes:
     return struct.pack("<Q", len(header)) + header + data
 
 
-def scan_result(model: Path, index: float = 1.9, threshold: float = 4.8, verdict: str = "") -> dict[str, Any]:
+def scan_result(
+    model: Path, index: float = 1.9, threshold: float = 4.8, verdict: str = "", **more: object
+) -> dict[str, Any]:
     """A result of detect.py, with what attest.py reads of it."""
     flagged = index > threshold
     return {
@@ -60,6 +62,7 @@ def scan_result(model: Path, index: float = 1.9, threshold: float = 4.8, verdict
             {"victim": "stop", "target": "yield", "anomaly_index": index, "flagged": flagged},
             {"victim": "yield", "target": "stop", "anomaly_index": 0.1, "flagged": False},
         ],
+        **more,
     }
 
 
@@ -259,6 +262,7 @@ def test_a_scanner_that_cannot_tell_is_no_pass(pipeline: Path, typed: Callable[.
     [
         ({"index": 4.2}, "it could not tell: close call: the largest anomaly index, 4.2, lies near"),
         ({"verdict": "not calibrated"}, "it could not tell: not calibrated"),
+        ({"not_calibrated": "no clean twin"}, "it could not tell: not calibrated: no clean twin"),
         ({"index": 5.1}, "it found something: backdoor: stop to yield, close call: "),
     ],
 )

@@ -348,7 +348,7 @@ def test_what_a_registry_answers(
 def test_a_pull_that_is_cut_off(scanned: Callable[..., Result], troubled: str, tmp_path: Path) -> None:
     result = scanned(f"{troubled}/python:3.11", "--retries", "1")
     assert result.returncode == 2
-    assert "the transfer was cut off (unexpected EOF)" in errors(result)[0]
+    assert "the transfer, or the file, was cut off (unexpected EOF)" in errors(result)[0]
     assert not list((tmp_path / "results").iterdir())
 
 

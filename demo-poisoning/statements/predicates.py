@@ -93,6 +93,8 @@ def scan(found: Mapping[str, Any], digest: str, clean_images: str = "") -> dict[
     flagged = [f"{one.get('victim')} to {one.get('target')}" for one in pairs if one.get("flagged")]
     wrong = ["backdoor: " + ", ".join(flagged)] if verdict == "backdoor" or flagged else []
     unsure = [] if verdict in (CLEAN, "backdoor") else [verdict]
+    if reason := found.get("not_calibrated"):
+        unsure = [f"not calibrated: {reason}"]
     unsure += [f"{len(pairs)} of {whole} pairs of classes were judged"] if len(pairs) < whole else []
     if found.get(NEAR):
         unsure.append(

@@ -96,7 +96,7 @@ CAUSES = [
             *("i/o timeout", "TLS handshake timeout", "connection reset", "unexpected EOF"),
             *("deadline exceeded", f"stream error: {REST}"),
         ),
-        ("the transfer was cut off", "try again"),
+        ("the transfer, or the file, was cut off", "try again"),
         {"passing": True},
     ),
     (
