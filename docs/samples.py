@@ -34,13 +34,14 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from documented.blocks import FOLDERS, ROOT, Block, blocks_of, documents, not_run
 from documented.differences import compare
 from documented.records import Record, read_record, record_path, same_as, written
 from documented.shell import fresh_copy
-from documented.typed import type_all
+from documented.typed import Typing, type_all
 
 # a paragraph below such a comment, or a line that ends with one
 PARAGRAPH = re.compile(r"^<!-- figures: (.*) -->\n((?:(?!```)\S.*\n)+)", re.MULTILINE)
@@ -130,6 +131,14 @@ def check(names: Iterable[str], root: Path = ROOT) -> list[str]:
     return wrong
 
 
+def write_record(folder: str, old: Record, typing: Typing) -> None:
+    """The record of what ended as it should; of what did not, or was not typed yet, the old one."""
+    good = {command: said for command, said in typing.record.items() if command not in typing.failed}
+    text = written(good | {c: said for c, said in old.items() if c not in good}, typing.unrecorded)
+    if text:
+        record_path(folder).write_text(text, encoding="utf-8")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -147,12 +156,15 @@ def main() -> int:
         return 0
     wrong: list[str] = []
     for folder in (args.folder or FOLDERS) if args.run or args.update else ():
+        old = read_record(folder)
         with tempfile.TemporaryDirectory(prefix="documents-") as scratch:
-            typing = type_all(folder, fresh_copy(Path(scratch).resolve()), {}, say=True)
-        wrong += typing.wrong if args.update else compare(typing, read_record(folder), folder)
-        if args.update and not typing.wrong:
-            record_path(folder).parent.mkdir(exist_ok=True)
-            record_path(folder).write_text(written(typing.record, typing.unrecorded), encoding="utf-8")
+            root = fresh_copy(Path(scratch).resolve())
+            # what comes late is kept even if the rest is interrupted
+            after = partial(write_record, folder, old) if args.update else lambda typing: None
+            typing = type_all(folder, root, {}, after=after)
+        wrong += typing.wrong if args.update else compare(typing, old, folder)
+        if args.update:
+            write_record(folder, {c: said for c, said in old.items() if c in typing.failed}, typing)
     if args.update or args.splice:
         records = {folder: read_record(folder) for folder in FOLDERS}
         for document in documents():

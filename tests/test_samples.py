@@ -156,6 +156,17 @@ def test_a_broken_document_is_noticed(tmp_path: Path, document: str, old: str, n
     assert sentence.startswith(document)
 
 
+def test_an_update_that_is_interrupted_keeps_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples, "record_path", lambda folder: tmp_path / f"{folder}.txt")
+    old = {"a": records.Said("old a", 0), "b": records.Said("old b", 0), "c": records.Said("old c", 0)}
+    now = {"a": records.Said("new a", 0), "b": records.Said("broken", 2), "d": records.Said("here only", 0)}
+    samples.write_record("x", old, typed.Typing(now, failed={"b"}, unrecorded={"d"}))
+    text = (tmp_path / "x.txt").read_text(encoding="utf-8")
+    assert re.findall(r"^(?:new|old|broken|here).*", text, re.M) == ["new a", "old b", "old c"]
+
+
 def test_a_figure_in_prose_that_no_record_has_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "made.md").write_text("| 23 of 76 |")
     (tmp_path / "page.md").write_text(

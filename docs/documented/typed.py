@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ class Typing:
 
     record: Record = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
+    failed: set[str] = field(default_factory=set)
     shortened: set[str] = field(default_factory=set)  # typed with more options than the document says
     unrecorded: set[str] = field(default_factory=set)  # what they say depends on the machine
 
@@ -36,8 +37,18 @@ def to_type(folder: str) -> Iterator[tuple[Block, str, int]]:
                         yield block, line, code
 
 
-def type_all(folder: str, root: Path, done: Record, *, in_tests: bool = False, say: bool = False) -> Typing:
-    """Type what the documents type in a folder. `done` was typed already, by somebody else."""
+def type_all(
+    folder: str,
+    root: Path,
+    done: Record,
+    *,
+    in_tests: bool = False,
+    after: Callable[[Typing], None] | None = None,
+) -> Typing:
+    """Type what the documents type in a folder, but what is `done`. `after` is called after each command.
+
+    With `after`, everything is also printed.
+    """
     typing = Typing(record=dict(done))
     shell = Shell(root / folder, root)
     try:
@@ -45,7 +56,7 @@ def type_all(folder: str, root: Path, done: Record, *, in_tests: bool = False, s
         for block, line, code in to_type(folder):
             before = block.notes.get("first", "")
             if before and before not in typing.record and id(block) not in prepared:
-                run_one(shell, typing, before, before, 0, say=say)
+                run_one(shell, typing, before, before, 0, say=after is not None)
             prepared.add(id(block))
             command = same_as(line)
             if command in typing.record and AGAIN.match(command):
@@ -54,9 +65,11 @@ def type_all(folder: str, root: Path, done: Record, *, in_tests: bool = False, s
             if in_tests and (short := block.shorter(line)):
                 more += " " + short
                 typing.shortened.add(command)
-            run_one(shell, typing, command, f"{command} {more}".strip(), code, say=say)
+            run_one(shell, typing, command, f"{command} {more}".strip(), code, say=after is not None)
             if "no record" in block.notes:
                 typing.unrecorded.add(command)
+            if after:
+                after(typing)
     finally:
         shell.close()
     return typing
@@ -69,5 +82,6 @@ def run_one(shell: Shell, typing: Typing, command: str, line: str, code: int, *,
     if say:
         print(f"$ {line}\n{said.output}\n[exit code {said.code}]", flush=True)
     if said.code != code:
+        typing.failed.add(command)
         ends = f"{line} ended with {said.code}, expected {code}:"
         typing.wrong.append("\n".join([ends, *said.output.splitlines()[-8:]]))
