@@ -57,6 +57,8 @@ def type_all(
             before = block.notes.get("first", "")
             if before and before not in typing.record and id(block) not in prepared:
                 run_one(shell, typing, before, before, 0, say=after is not None)
+                if before not in shown(folder):
+                    typing.unrecorded.add(before)  # only a preparation
             prepared.add(id(block))
             command = same_as(line)
             if command in typing.record and AGAIN.match(command):
@@ -73,6 +75,12 @@ def type_all(
     finally:
         shell.close()
     return typing
+
+
+def shown(folder: str) -> set[str]:
+    """The commands that a sample of this folder's documents names."""
+    there = [document for document in FOLDERS[folder] if (ROOT / document).exists()]
+    return {block.notes.get("shows", "") for document in there for block in blocks_of(document)}
 
 
 def run_one(shell: Shell, typing: Typing, command: str, line: str, code: int, *, say: bool) -> None:
