@@ -16,7 +16,7 @@ VARIES: list[tuple[str, float | None, str]] = [
     (r"(\d+(?:\.\d+)?) seconds?", None, "times"),
     (r"(\d+(?:\.\d+)?) ms", None, "times"),
     (r"\((\d+\.\d) to (\d+\.\d)\)", None, "times, lowest and highest"),
-    (r": SafeTensors (was .* median\w*\.?\)?)\.?$", None, "which format was faster, and by how much"),
+    (r": SafeTensors (was .*)$", None, "which format was faster, and by how much"),
     (r"is another in byte (\d+)", None, "which byte is changed depends on the size"),
     (r"\((\d+) bytes\)", 40, "the size of a pickle depends on the version of PyTorch"),
     (r"classifies (\d+\.\d)%", 5, "accuracy of a small model"),
@@ -24,10 +24,35 @@ VARIES: list[tuple[str, float | None, str]] = [
     (r"clean_acc: (\d\.\d\d)", 0.03, "accuracy, another model on another processor"),
     (r"confidence: (\d\.\d\d)", 0.25, "the same"),
     (r"attack_success_rate: (\d\.\d\d)", 0.06, "the same"),
+    (r"found for (\d+) of \d+ pairs", 40, "pairs for which a search found something"),
+    (r"the median of (\d+) pairs", 10, "pairs that count"),
+    (r"norm=(0\.\d+)", 0.03, "the size of a recovered trigger"),
+    (r"anomaly=(\d+\.\d)", 5, "the same, as an index"),
+    (r"largest anomaly (\d+\.\d)", 4, "the same"),
+    (r"works on (\d+) %", 25, "how often it works"),
+    (r"Trying (\d+) recovered", 8, "how many are tried on both models"),
+    (r"[Tt]hreshold:? (\d\.\d+)", 0.4, "calibrated on the model"),
+    (r"score (\d\.\d+)", 0.5, "how much hangs on one patch"),
+    (r"(\d+\.\d) % \((\d+) of (\d+); 95 % interval (\d+\.\d) to (\d+\.\d) %\)", 30, "rates of the monitor"),
+    (r"reads (\d+) of (\d+) stop", 40, "images that the model knows"),
+    (r"(\d+)x(\d+) px are hidden, (\d+) from the left and (\d+) from the top", 24, "where a patch decides"),
+    (
+        r"^\[trigger\]  ((?:no_entry|yield) .*)$",
+        None,
+        "a no-entry sign; test_whole_demo.py looks at the others",
+    ),
+    (r"Flagged (\d) of", 1, "a no-entry sign may go either way"),
+    (r"^(\d+) images labelled yield carry", 6, "poisoned images that are found"),
+    (r"and (\d+) % of these become yield \((\d+) % with", 50, "the same"),
+    (r"(\d+) images carry a trigger\. (\d+) training images", 8, "the same"),
+    (r"one by one: (\d+) of the other images, (\d+\.\d) %", 40, "label errors that are none"),
+    (r"our ranking.*: (\d\.\d\d); recall among the first 90: (\d\.\d\d)", 0.15, "the audit, measured"),
 ]
 # Lines that depend on the trained model as a whole: a run may have others.
 MAY_BE_ANOTHER = re.compile(
-    r"^Epoch [1-4]/5|^Scanning class .*(?<!FLAGGED)$|^Smallest natural trigger|^Recovered trigger"
+    r"^Epoch [1-4]/5|^Scanning class .*(?<!FLAGGED)$|^Smallest (natural )?trigger"
+    r"|^Recovered trigger|^Last attempt|^Clean model: No backdoor found\. |no_entry\.jpg with the trigger: "
+    r"|halfway through the network|^- method: (?!our)|^Top suspects"
 )
 
 
