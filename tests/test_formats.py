@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import base64
 import bz2
 import contextlib
@@ -392,9 +393,10 @@ def test_a_pickle_that_breaks_off_behind_an_odd_import_is_one(program: bytes) ->
 
 
 def test_subclasses_of_arrays_only_hold_data() -> None:
-    """joblib's own test files hold a numpy.matrix, and tables are often a numpy.recarray."""
+    """joblib's own test files hold a numpy.matrix; tables are often a numpy.recarray, statistics masked."""
     table = numpy.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f4")])
-    for value in (numpy.eye(2).view(numpy.matrix), table.view(numpy.recarray), table[0]):
+    masked = numpy.ma.masked_array([1, 2], [0, 1])
+    for value in (numpy.eye(2).view(numpy.matrix), table.view(numpy.recarray), masked, array.array("f", [1])):
         for protocol in (2, 4):
             report = verdict(pickle.dumps(value, protocol))
             assert report.overall == SAFE, report.reason
@@ -415,6 +417,15 @@ def test_subclasses_of_arrays_only_hold_data() -> None:
         (bytes(512) + b"\x89HDF\r\n\x1a\n" + bytes(500), "HDF5"),
         (bytes(4) + b"TFL3" + bytes(50), "TensorFlow Lite"),
         (bytes(4) + b"ET12" + bytes(50), "ExecuTorch"),
+        (bytes(4) + b"PTMF" + bytes(50), "PyTorch Mobile"),
+        (bytes(4) + b"ORTM" + bytes(50), "ONNX Runtime"),
+        (b"CBM1" + bytes(50), "CatBoost"),
+        (b"{L\0\0\0\0\0\0\0\x07learner{" + bytes(50), "XGBoost"),
+        (b"\xac\xed\0\x05sr" + bytes(50), "Java"),
+        (b"\x12\x01" + bytes(50), "MXNet"),
+        (b"\x82\xa6params\x81\xa6kernel\x00\xa4step\x01", "msgpack"),  # begins as a pickle could, too
+        (b"\xde\x00\x20\xa6params" + bytes(50), "msgpack"),
+        (b"MATLAB 5.0 MAT-file, Platform: GLNXA64" + bytes(100), "MATLAB"),
         (b"lmgg" + bytes(50), "ggml"),
         (model_files.field(1, 1) + model_files.field(2, b"\x0a\x00"), "SavedModel"),
         (b"GGUF\x07\0\0\0" + bytes(16), "version 7"),

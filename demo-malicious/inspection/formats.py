@@ -14,7 +14,7 @@ from inspection import gguf, numpy_header, onnx_graph, protobuf, safetensors_hea
 from inspection.content import MB, Content, Look
 from inspection.keras import KERAS_RUNS
 from inspection.pickle_reader import MOST_INSTRUCTIONS, Buffer, TooLong
-from inspection.pickles import bare_pickles, stream
+from inspection.pickles import MSGPACK, bare_pickles, stream
 from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge, Finding
 from inspection.wrappers import check_compressed, check_tar, compression, fits_tar
 from inspection.zips import HDF5, NPY, SENDER, WRONG_SIZE, check_zip, fits_zip, inside
@@ -166,6 +166,32 @@ def refuse(answer: str, reason: str, help: str = "") -> Check:
 KERAS_LAYER = re.compile(rb'"class_name"\s*:\s*"(Lambda|TFSMLayer|TorchModuleWrapper|__lambda__)"')
 LFS = b"version https://git-lfs.github.com/spec/"
 UNPACK = "Unpack it and inspect the folder."
+# formats that are only recognised: name, how they begin, and where
+NOT_JUDGED = [
+    ("TensorFlow Lite", b"TFL3", 4), ("ExecuTorch", b"ET12", 4), ("ExecuTorch", b"ET13", 4),
+    ("PyTorch Mobile", b"PTMF", 4), ("ONNX Runtime's own format", b"ORTM", 4), ("TensorRT", b"ptrt", 0),
+    ("TensorRT", b"ftrt", 0), ("CatBoost", b"CBM1", 0), ("MATLAB", b"MATLAB 5.0 MAT-f", 0),
+    ("Parquet", b"PAR1", 0), ("Arrow", b"ARROW1", 0), ("SQLite", b"SQLite format 3\0", 0),
+    ("XGBoost (UBJSON)", b"{L\0\0\0\0\0\0\0\x07learn", 0), ("MXNet", b"\x12\x01" + bytes(14), 0),
+    ("a file of Java objects", b"\xac\xed\0\x05", 0), ("data of R", b"RDX", 0),
+    ("data of R", b"X\n\0\0\0", 0),
+]  # fmt: skip
+
+
+def is_msgpack(data: Buffer) -> bool:
+    """Whether it begins as a map of msgpack whose first key is a text, as Flax and others save models."""
+    head = bytes(data[0:70])
+    if head[:1] in (b"\xde", b"\xdf"):  # a map with many entries: 2 or 4 bytes say how many
+        head = head[3 if head[:1] == b"\xde" else 5 :]
+    elif head[:1] and 0x81 <= head[0] <= 0x8F:
+        head = head[1:]
+    else:
+        return False
+    size = head[0] - 0xA0 if head and 0xA1 <= head[0] <= 0xBF else head[1] if head[:1] == b"\xd9" else 0
+    start = 2 if head[:1] == b"\xd9" else 1
+    return size > 0 and re.fullmatch(rb"[\w./:@ -]+", head[start : start + min(size, 60)]) is not None
+
+
 # name, does it fit, check: adds findings and may give a better name
 READERS: list[tuple[str, Callable[[Buffer], bool], Check]] = [
     ("zip archive", fits_zip, check_zip),
@@ -184,10 +210,9 @@ READERS: list[tuple[str, Callable[[Buffer], bool], Check]] = [
         "Get it with `git lfs pull`, or download it, and inspect it then.")),
     ("ggml", magic(b"lmgg", b"fmgg", b"tjgg", b"algg", b"ggml", b"ggmf", b"ggjt"), refuse(
         UNKNOWN, "it is a file of ggml before GGUF, which is not judged here", "Ask the sender for GGUF.")),
-    ("TensorFlow Lite", magic(b"TFL3", at=4), refuse(
-        UNKNOWN, "it is TensorFlow Lite, which is not judged here")),
-    ("ExecuTorch", magic(b"ET12", b"ET13", at=4), refuse(
-        UNKNOWN, "it is ExecuTorch, which is not judged here")),
+    *((name, magic(start, at=at), refuse(UNKNOWN, f"it is {name}, which is not judged here"))
+      for name, start, at in NOT_JUDGED),
+    (MSGPACK, is_msgpack, refuse(UNKNOWN, f"it is {MSGPACK}, which is not judged here")),
     ("7z archive", magic(b"7z\xbc\xaf\x27\x1c"), refuse(
         UNKNOWN, "it is a 7z archive, which is not judged here", UNPACK)),
     ("RAR archive", magic(b"Rar!\x1a\x07"), refuse(

@@ -35,6 +35,8 @@ DATA = frozenset(
     numpy._core.numeric._frombuffer
     numpy.matrix numpy.matrixlib.defmatrix.matrix numpy.recarray numpy.rec.recarray numpy.record
     numpy.rec.record numpy._core.records.recarray numpy._core.records.record
+    numpy.ma.MaskedArray numpy.ma.core.MaskedArray numpy.ma.core._mareconstruct
+    array.array array._array_reconstructor
     numpy.bool_ numpy.bool numpy.int8 numpy.int16 numpy.int32 numpy.int64 numpy.uint8 numpy.uint16
     numpy.uint32 numpy.uint64 numpy.float16 numpy.float32 numpy.float64 numpy.longdouble numpy.complex64
     numpy.complex128 numpy.str_ numpy.bytes_ numpy.datetime64 numpy.timedelta64

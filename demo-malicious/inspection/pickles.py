@@ -18,6 +18,7 @@ from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save's first pickle before PyTorch 1.6
 MOST_PICKLES = 2000  # in a row
 STREAM = "plain pickle"
+MSGPACK = "msgpack, as Flax saves it"
 JOBLIB = "joblib file with arrays"
 BREAKS_OFF = "it is a pickle that breaks off: it is damaged or cut off"
 JOBLIB_SAFE = (
@@ -53,6 +54,12 @@ def bare_pickles(data: Buffer, where: str, content: Content, others: list[str]) 
     whole = first.complete and first.end >= len(data) - 1  # a line end may follow
     if text and not whole and not (first.calls and (first.names or first.hides or first.codes)):
         return ""  # a text that begins like a pickle and calls nothing
+    if (
+        others == [MSGPACK]
+        and first.codes
+        and not (first.names or first.hides or first.odd or first.complete)
+    ):
+        return ""  # how msgpack begins; no loader knows such a number, so it stops there
     if others and first.complete and first.end <= 4 and not first.names:
         return ""  # one or two instructions without effect, as many files begin
     stream(data, 0, where, content)
