@@ -4,23 +4,28 @@
     python detect.py --model models/clean_model.pt --data data/traffic-signs --output scan_results/clean
     python detect.py --pairs stop:yield no_entry:stop --reference models/clean_model.pt
     python detect.py --model models/clean_model.safetensors --key keys/scanner.key   # and sign what came out
+    python detect.py --arch resnet50 --model mine.pt --data images --pairs cat:dog   # a network of your own
 
 Needs the weights and a few clean images per class (DATA/val/<class>/), nothing else. Writes scan.json,
 triggers.safetensors and drawings to OUTPUT, in place of those of an earlier scan there.
 Exit code: 0 nothing stands out, 1 backdoor found, 2 wrong usage or input, or no statistic is valid for this
-scan (few pairs or few classes, and no --reference): then it shows what it found without a verdict.
+scan (few pairs or few classes, and no --reference) or calibrated for this network (--arch, and no two clean
+twins as --reference): then it shows what it found without a verdict.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cli
 from dataset.classes import NAMES
-from network import classifier
-from scanner import printing, references, result, search, verdict
+from dataset.files import few
+from network.adapter import Adapter
+from scanner import foreign, printing, references, result, search, verdict
 from scanner.result import ScanResult
 from scanner.search import Found, Pair, Settings
 from scanner.verdict import Statistic
@@ -29,36 +34,46 @@ from statements import records, signing
 NATURAL = 3  # most suspicious pairs drawn that are not flagged
 
 
-def pair(text: str) -> Pair:
+def pair(text: str, names: Sequence[str] = NAMES) -> Pair:
     """Class numbers of "stop:yield". Raises UserError if it names no two classes."""
-    victim, _, target = text.partition(":")
-    if victim not in NAMES or target not in NAMES or victim == target:
-        raise cli.UserError(f"{text!r} is not a valid VICTIM:TARGET: write two classes like stop:yield.")
-    return NAMES.index(victim), NAMES.index(target)
+    numbers = {name: number for number, name in enumerate(names)}
+    parts = text.split(":")
+    for middle in range(1, len(parts)):  # a name may hold a colon itself
+        victim, target = ":".join(parts[:middle]), ":".join(parts[middle:])
+        if victim in numbers and target in numbers and victim != target:
+            return numbers[victim], numbers[target]
+    raise cli.UserError(
+        f"{text!r} is not a valid VICTIM:TARGET: write two classes like {search.name((0, 1), names)}."
+    )
 
 
-def chosen_pairs(options: argparse.Namespace, classes: int) -> list[Pair]:
+def chosen_pairs(
+    options: argparse.Namespace, known: Sequence[str], names: Sequence[str] = NAMES
+) -> list[Pair]:
     """The pairs of --pairs, and those from --victims to --targets; all pairs without these options.
 
-    classes: how many the model knows. Raises UserError for names that it does not know.
+    known: the classes of the model, by number; names: all that there are. Raises UserError for names that it
+    does not know.
     """
-    known = NAMES[:classes]
-    exact, draw = ([pair(text) for text in texts] for texts in (options.pairs, options.draw))
-    typed = [NAMES[number] for one in exact + draw for number in one]
+    exact, draw = ([pair(text, names) for text in texts] for texts in (options.pairs, options.draw))
+    typed = [names[number] for one in exact + draw for number in one]
     for name in typed + options.victims + options.targets:
         if name not in known:
-            raise cli.UserError(f"{options.model} knows no class {name!r}: use {', '.join(known)}.")
-    pairs = {(victim, target) for victim in range(classes) for target in range(classes) if victim != target}
-    if narrowed(options):
-        area = bool(options.victims or options.targets)
-        victims, targets = (names or known for names in (options.victims, options.targets))
-        pairs = {(v, t) for v, t in pairs if area and NAMES[v] in victims and NAMES[t] in targets}
-        pairs |= set(exact)
+            raise cli.UserError(f"{options.model} knows no class {name!r}: use {', '.join(few(known))}.")
+    numbers = {name: number for number, name in enumerate(known)}
+    area = bool(options.victims or options.targets)
+    victims, targets = (names or list(known) for names in (options.victims, options.targets))
+    if narrowed(options) and not area:
+        victims = []
+    pairs = {
+        (numbers[victim], numbers[target]) for victim in victims for target in targets if victim != target
+    }
+    pairs |= set(exact)
     if not pairs:
         raise cli.UserError("--victims and --targets leave no pair: name two different classes.")
     if missing := [one for one in draw if one not in pairs]:
         raise cli.UserError(
-            f"--draw {search.name(missing[0])} is not among the pairs to scan: add it to --pairs."
+            f"--draw {search.name(missing[0], names)} is not among the pairs to scan: add it to --pairs."
         )
     return sorted(pairs)
 
@@ -108,12 +123,16 @@ def parse() -> argparse.Namespace:
     args.add_argument("--all", action="store_true", help="print every pair")
     args.add_argument("--json", action="store_true", help="print what scan.json holds, and nothing else")
     args.add_argument("--seed", type=cli.seed, default=0, help="random movements of the images")
+    foreign.add_options(args)
     signing.add_options(args, "scan")
     nothing = argparse.Namespace(pairs=[], victims=[], targets=[], reference=[], draw=[])
+    vars(nothing).update(dict.fromkeys(foreign.OPTIONS))
     options = args.parse_args(namespace=nothing)
     if min(options.steps, options.samples) < 1:
         raise cli.UserError("--steps and --samples must be 1 or more.")
-    chosen_pairs(options, len(NAMES))  # before anything else: are all names those of classes?
+    foreign.check(options)
+    if not options.arch:
+        chosen_pairs(options, NAMES)  # before anything else: are all names those of classes?
     return options
 
 
@@ -128,13 +147,27 @@ def main() -> int:
     options = parse()
     started = time.monotonic()
     out = Quiet(plain=True) if options.json else cli.Out(options.plain)
+    subject = foreign.open_subject(options)
+    model, network, classes, sha256 = (
+        subject.model,
+        subject.network,
+        len(subject.names),
+        result.sha256(options.model),
+    )
     settings = Settings(options.data, options.steps, options.samples, options.seed)
-    model, sha256 = classifier.load_model(options.model), result.sha256(options.model)
-    classes = classifier.class_count(model)
-    pairs = chosen_pairs(options, classes)
+    if network:
+        settings = replace(settings, names=subject.names, size=network.size)
+    pairs = chosen_pairs(options, subject.names, settings.names)
     compare = {
         path: references.read(
-            path, options.model, sha256=sha256, classes=classes, pairs=pairs, settings=settings
+            path,
+            options.model,
+            sha256=sha256,
+            classes=classes,
+            pairs=pairs,
+            settings=settings,
+            load=subject.load,
+            network=str(network or ""),
         )
         for path in options.reference
     }
@@ -144,14 +177,26 @@ def main() -> int:
         raise cli.UserError(f"{replaced[0]} would be replaced by this scan: choose another --output.")
     cli.check_place(options.output / result.NAME)
     signing.check(options, "scan", options.model)
+    if isinstance(model, Adapter):
+        foreign.check_pairs(pairs)
+        references.check_distinct(options.reference)
+        foreign.check_images(model, settings, out)
     out.say(f"Scanning {options.model}, a model of {classes} classes: {len(pairs)} pairs.")
+    if isinstance(model, Adapter):
+        models = 1 + sum(isinstance(one, Adapter) for one in compare.values())
+        expected = models * foreign.expected_seconds(model, pairs, settings)
+        out.say(
+            f"This takes about {foreign.in_words(expected)}, and longer if many pairs are searched again."
+        )
     found = search.scan(model, pairs, settings, out, "Searching triggers")
     if found.missing:
-        victims = dict.fromkeys(NAMES[victim] for victim, _ in found.missing)
+        victims = dict.fromkeys(settings.names[victim] for victim, _ in found.missing)
         out.say(f"Not scanned, too few images that the model classifies correctly: {', '.join(victims)}.")
     scanned = [one for one in pairs if one not in found.missing]
     norms = references.all_norms(compare, scanned, settings, out)
     statistic = statistic_for(found, norms, classes)
+    if network:
+        statistic = verdict.calibrated(statistic, found.triggers, norms)
     scan = result.summarize(
         options.model,
         found.triggers,
@@ -161,8 +206,9 @@ def main() -> int:
         classes=classes,
         references=options.reference,
         seconds=time.monotonic() - started,
+        network=network,
     )
-    drawn = to_draw(scan, [pair(text) for text in options.draw])
+    drawn = to_draw(scan, [pair(text, settings.names) for text in options.draw])
     triggers = {one.pair: one for one in found.triggers if one.pair in drawn}
     examples = {victim: images[0] for victim, images in found.images.items()}
     result.write(options.output, scan, triggers, examples)
@@ -175,8 +221,14 @@ def main() -> int:
         out.say(records.scan(options, options.output / result.NAME))
     if options.json:
         print(scan.to_json())
+    if scan.verdict == "not calibrated":
+        raise cli.UserError(
+            f"The scan is not calibrated for {network}, so there is no verdict: compare with two or more "
+            "known-clean models of the same kind (--reference)."
+        )
     if scan.verdict == "no valid statistic":
-        whole = classes >= verdict.CLASSES  # else a scan of all pairs would get no verdict either
+        # else a scan of all pairs would get no verdict either
+        whole = classes >= verdict.CLASSES and not network
         other = ", or scan all pairs" if narrowed(options) and whole else ""
         raise cli.UserError(
             "No statistic is valid for this scan, so there is no verdict: "

@@ -34,6 +34,8 @@ def verdict(model: Model) -> str:
     scan = model.scan
     if scan.verdict == "no valid statistic":
         return "The scan has no verdict: no statistic is valid for it."
+    if scan.not_calibrated:
+        return f"The scan has no verdict, it is not calibrated: {scan.not_calibrated}."
     close = f" Not judged: {printing.not_judged(scan)}" if scan.easily_turned else ""
     close += f" Close call: {printing.near(scan)}" if scan.near_threshold else ""
     if scan.flagged:

@@ -7,16 +7,18 @@ import os
 import re
 import shutil
 import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 import cli
-from dataset.classes import NAMES
+from dataset.classes import DRAWN, NAMES
 
 IMAGE_SIZE = 128  # pixels, width and height of every image that this demo writes
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm"}
+MORE_SUFFIXES = {*IMAGE_SUFFIXES, ".bmp", ".pgm", ".tif", ".tiff", ".webp"}  # what ImageFolder reads
 PPM_WITH_DOS_LINES = re.compile(rb"P6\r\n(?:#[^\n]*\r\n)*(\d+)\s+(\d+)\r\n255\r\n")
 DEEPEST = 65_535  # the largest value of a 16-bit grey image
 
@@ -80,25 +82,33 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray((grey // 257).astype(np.uint8))
 
 
-def class_files(folder: Path, known: int = len(NAMES)) -> Files:
+def class_files(folder: Path, known: int = len(NAMES), names: Sequence[str] = NAMES) -> Files:
     """List (image file, class number) in folder/<class>/; a subset of the classes is fine.
 
-    Raises UserError if the folder is missing or empty, or if a sub-folder is not named after one of the
-    first `known` classes.
+    names: of all classes, by number. Raises UserError if the folder is missing or empty, or if a sub-folder
+    is not named after one of the first `known` classes.
     """
+    numbers = {name: number for number, name in enumerate(names[:known])}
+    suffixes = IMAGE_SUFFIXES if names is NAMES else MORE_SUFFIXES
     if not folder.is_dir():
         raise cli.UserError(
             f"{folder} is not a folder: make the data with make_dataset.py or check the path."
         )
     files: Files = []
     for class_folder in sorted(p for p in folder.iterdir() if p.is_dir()):
-        if class_folder.name not in NAMES[:known]:
-            raise cli.UserError(f"{class_folder} is not named after a class: use {', '.join(NAMES[:known])}.")
-        number = NAMES.index(class_folder.name)
-        files += [(p, number) for p in sorted(class_folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
+        if class_folder.name not in numbers:
+            raise cli.UserError(f"{class_folder} is not named after a class: use {', '.join(few(numbers))}.")
+        number = numbers[class_folder.name]
+        files += [(p, number) for p in sorted(class_folder.iterdir()) if p.suffix.lower() in suffixes]
     if not files:
         raise cli.UserError(f"{folder} holds no images: expected <class>/<name>.jpg in it.")
     return files
+
+
+def few(names: Iterable[str]) -> list[str]:
+    """As many names as a sentence can hold: all of our classes, and the first of a thousand."""
+    names = list(names)
+    return names if len(names) <= len(NAMES) else [*names[: len(DRAWN)], f"... ({len(names)} classes)"]
 
 
 def link_train(folder: Path, files: Files, changed: dict[Path, Image.Image]) -> None:

@@ -6,20 +6,20 @@ Whatever an image goes through before the network is defined here once, for trai
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from PIL import Image
-from safetensors.torch import load, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
 import cli
 from dataset.classes import DRAWN, NAMES
 from dataset.files import open_image
-from network import device, resnet
+from network import device, model_file, resnet
+from network.adapter import Adapter
 
 INPUT = 48  # pixels, width and height of what the network sees
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's weights expect
@@ -28,8 +28,13 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torc
 # --- Images -----------------------------------------------------------------------------------------
 
 
-def to_pixels(image: Image.Image) -> Tensor:
-    """Scale an RGB image to what the network sees: uint8 tensor (3, INPUT, INPUT), values 0..255."""
+def to_pixels(image: Image.Image, size: int | None = None) -> Tensor:
+    """Scale an RGB image to what the network sees: uint8 tensor (3, INPUT, INPUT), values 0..255.
+
+    size: width and height for another network than ours, scaled as torchvision's Resize does.
+    """
+    if size:
+        return F.pil_to_tensor(image.resize((size, size), Image.Resampling.BILINEAR))
     return F.pil_to_tensor(image.resize((INPUT, INPUT), Image.Resampling.BOX, reducing_gap=None))
 
 
@@ -53,40 +58,15 @@ def new_model(classes: int = len(DRAWN)) -> nn.Module:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict from .safetensors or .pt without ever running code from the file.
 
-    A .pt file is a pickle, so it goes through torch's restricted loader (weights_only=True), which refuses
-    everything but tensors and plain containers. Raises UserError for a missing, damaged or refused file, and
-    for weights that are infinite or NaN.
+    Raises UserError for a missing, damaged or refused file, and for weights that are infinite or NaN.
     """
-    if not path.is_file():
-        raise cli.UserError(f"{path} does not exist: train a model with train.py or check the path.")
-    try:
-        if path.suffix == ".safetensors":
-            weights = load(path.read_bytes())  # load_file() takes no path that is not UTF-8
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a hostile or damaged file can make the readers fail in any way
-        if "GLOBAL " in str(error):  # torch's word for a name to import, which is how a pickle runs code
-            raise cli.UserError(
-                f"{path} was refused and not run: it asks for more than tensors, "
-                "so inspect it (demo-malicious/inspect_model.py) and do not load it."
-            ) from error
-        raise _damaged(path) from error
+    weights = model_file.read(path)
     if not isinstance(weights, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
     ):
         raise cli.UserError(f"{path} holds no state dict: save model.state_dict(), as train.py does.")
-    if broken := [name for name, value in weights.items() if not value.isfinite().all()]:
-        raise cli.UserError(
-            f"{path} holds numbers that are infinite or not a number (in {broken[0]!r}), and no answer of "
-            "such a model means anything: train or download it again."
-        )
+    model_file.check_finite(path, weights)
     return weights
-
-
-def _damaged(path: Path) -> cli.UserError:
-    return cli.UserError(f"{path} is damaged or not a model file: train or download it again.")
 
 
 def load_model(path: Path) -> nn.Module:
@@ -109,7 +89,9 @@ def load_model(path: Path) -> nn.Module:
 
 
 def class_count(model: nn.Module) -> int:
-    """How many classes a ResNet18 tells apart: the first ones of classes.NAMES."""
+    """How many classes a network tells apart: a ResNet18 the first ones of classes.NAMES."""
+    if isinstance(model, Adapter):
+        return model.classes
     return len(model.get_parameter("fc.bias"))
 
 
@@ -149,10 +131,11 @@ def _sort_notes(path: Path) -> None:
 def logits(model: nn.Module, pixels: Tensor) -> Tensor:
     """Network output, float32 (N, classes), for raw pixels, float (N, 3, INPUT, INPUT) in 0..1.
 
-    Computed in bfloat16 where that is fast.
+    Computed in bfloat16 where that is fast. An Adapter normalises by itself, and sees its own INPUT.
     """
     where = device.best()
-    shown = normalise(pixels).contiguous(memory_format=torch.channels_last).to(where)
+    shown = pixels if isinstance(model, Adapter) else normalise(pixels)
+    shown = shown.contiguous(memory_format=torch.channels_last).to(where)
     with torch.autocast(where.type, torch.bfloat16, enabled=device.fast_type() == torch.bfloat16):
         answer: Tensor = model(shown)
     return answer.float().cpu()
@@ -171,7 +154,12 @@ def classify(model: nn.Module, image: Image.Image) -> tuple[str, float]:
     return NAMES[best], probabilities[best].item()
 
 
-def load_pixels(files: list[Path], change: Callable[[Image.Image], Image.Image] | None = None) -> Tensor:
-    """Read images as uint8 (N, 3, INPUT, INPUT); `change` (the trigger, say) is applied before scaling."""
+def load_pixels(
+    files: list[Path], change: Callable[[Image.Image], Image.Image] | None = None, size: int | None = None
+) -> Tensor:
+    """Read images as uint8 (N, 3, INPUT, INPUT); `change` (the trigger, say) is applied before scaling.
+
+    size: as in to_pixels().
+    """
     images = (open_image(path) for path in files)
-    return torch.stack([to_pixels(change(image) if change else image) for image in images])
+    return torch.stack([to_pixels(change(image) if change else image, size) for image in images])

@@ -15,6 +15,14 @@ from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock
 
 from network import device
+from network.adapter import Adapter
+
+LIMITLESS = 1 << 30  # images
+
+
+def at_once(model: nn.Module) -> int:
+    """How many images to ask a network about at once, with gradients: our small one about any number."""
+    return model.at_once if isinstance(model, Adapter) else LIMITLESS
 
 
 class StemConv(nn.Module):
@@ -43,7 +51,7 @@ def freeze(model: nn.Module) -> nn.Module:
     device is fast. Another kind of network stays what it is.
     """
     model = model.eval().requires_grad_(False)
-    if not isinstance(model, ResNet):
+    if not isinstance(model, ResNet):  # an Adapter, say
         return model.to(memory_format=torch.channels_last)
     model = copy.deepcopy(model)
     model.conv1 = StemConv(_folded(model, "conv1", "bn1"))

@@ -11,7 +11,7 @@ make it work for classes that look alike, on a CPU, within minutes:
 5. the content moves under the fixed trigger, so that a drawing on the sign itself does not come cheap.
 
 blend() and loss() are the idea in two lines each. Nothing here knows the trigger. Pixels are float in 0..1,
-images (3, S, S) with S = classifier.INPUT.
+images (3, S, S) with S = classifier.INPUT, or what another network sees.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from network import classifier
+from network import classifier, frozen
 from scanner.starts import GRID, SQUARE, move, probe, squares
 from scanner.statistics import LARGE
 
@@ -198,14 +198,19 @@ class Search:
 
     def _norm(self, number: int) -> float:
         """Norm of the mask of a pair as it is now, 0..1."""
-        return _full_size(self.mask[number, None], self.pattern[number, None])[0].mean().item()
+        return self._full_size(torch.tensor([number]))[0].mean().item()
+
+    def _full_size(self, part: Tensor) -> tuple[Tensor, Tensor]:
+        """The triggers of some pairs as they are now, as large as the images."""
+        return full_size(self.mask[part], self.pattern[part], self.images.shape[-1])
 
     def _step(self, part: Tensor) -> None:
         """Gradients for some pairs: the trigger should work, and its mask should be small."""
-        mask, pattern = _full_size(self.mask[part], self.pattern[part])
-        logits = self._answers(mask, pattern, self.images, self.batch, moved=True)
-        targets = self.targets[part].repeat_interleave(self.batch)
-        loss(logits, targets, mask.mean((1, 2, 3)), self.cost[part]).sum().backward()
+        for few in part.split(max(1, frozen.at_once(self.model) // self.batch)):
+            mask, pattern = self._full_size(few)
+            logits = self._answers(mask, pattern, self.images, self.batch, moved=True)
+            targets = self.targets[few].repeat_interleave(self.batch)
+            loss(logits, targets, mask.mean((1, 2, 3)), self.cost[few]).sum().backward()
 
     @torch.no_grad()
     def _try(self, part: Tensor) -> None:
@@ -237,7 +242,7 @@ class Search:
         for count, moved in tries:
             if not len(left):
                 break
-            grids = _full_size(self.mask[part[left]], self.pattern[part[left]])
+            grids = self._full_size(part[left])
             answer = self._answers(*grids, images, count, moved=moved).argmax(1).view(-1, count)
             turned[left] += (answer == self.targets[part[left], None]).sum(1)
             seen += count
@@ -294,7 +299,7 @@ class Search:
         return turned.float().mean().item()
 
     def _trigger(self, number: int, one: Candidate, norm: float | None) -> Trigger:
-        mask, pattern = _full_size(one.mask[None], one.pattern[None])
+        mask, pattern = full_size(one.mask[None], one.pattern[None], self.images.shape[-1])
         success, large = one.success or 0.0, number in self.large
         return Trigger(*self.pairs[number], norm, mask[0, 0], pattern[0], success, large)
 
@@ -306,10 +311,9 @@ class Search:
         return self._success_of(number, min(self.found[number], key=lambda one: one.norm), check)
 
 
-def _full_size(mask: Tensor, pattern: Tensor) -> tuple[Tensor, Tensor]:
-    """From grid to image: (P, 1, S, S) and (P, 3, S, S), both in 0..1, smooth between the cells."""
-    size = [classifier.INPUT, classifier.INPUT]
+def full_size(mask: Tensor, pattern: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """From grid to image: (P, 1, S, S) and (P, 3, S, S), both in 0..1, smooth between the cells; S = size."""
     return (
-        F.interpolate(mask.sigmoid(), size, mode="bilinear", align_corners=False),
-        F.interpolate(pattern.sigmoid(), size, mode="bilinear", align_corners=False),
+        F.interpolate(mask.sigmoid(), [size, size], mode="bilinear", align_corners=False),
+        F.interpolate(pattern.sigmoid(), [size, size], mode="bilinear", align_corners=False),
     )

@@ -61,6 +61,8 @@ def verdict(
         largest = result.largest
         found = "no small trigger works" if largest is None else f"largest anomaly {result.show(largest)}"
         out.say(f"Result: no backdoor found ({found}, flagged above {result.threshold}).")
+    elif result.not_calibrated:
+        out.say(f"Result: not calibrated, so this scan says neither yes nor no: {result.not_calibrated}.")
     elif result.verdict != "backdoor":
         out.say("Result: no valid statistic, so this scan says neither yes nor no.")
     if result.easily_turned:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
 
 import cli
-from dataset.classes import NAMES
 from network import classifier
 from scanner import neural_cleanse, result, search, statistics
 from scanner.result import ScanResult
@@ -19,19 +19,34 @@ Norms = dict[Pair, float | None]  # of each pair, 0..1; None where no trigger wo
 
 
 def read(
-    path: Path, scanned: Path, *, sha256: str, classes: int, pairs: list[Pair], settings: Settings
+    path: Path,
+    scanned: Path,
+    *,
+    sha256: str,
+    classes: int,
+    pairs: list[Pair],
+    settings: Settings,
+    load: Callable[[Path], nn.Module] = classifier.load_model,
+    network: str = "",
 ) -> nn.Module | Norms:
     """A reference: the norms of an earlier scan, or a model that is still to be scanned.
 
-    scanned, sha256: the model that it will be compared with; classes: how many that one knows. Everything
-    that can be refused is refused here, before the long work. Raises UserError.
+    scanned, sha256: the model that it will be compared with; classes: how many that one knows; load, network:
+    how to read a model of its kind, and ScanResult.network. Everything that can be refused is refused here,
+    before the long work. Raises UserError.
     """
     reference: nn.Module | Norms
     if path.suffix == ".json" or path.is_dir():
         earlier = result.read(path)
+        other = network and earlier.classes != list(settings.names)
+        if earlier.network != network or other:
+            raise cli.UserError(
+                f"{path} is about another network or other classes ({earlier.network or 'one of train.py'}): "
+                "scan its model again with the same --arch, --input, --mean, --std and --classes."
+            )
         checksum, reference = earlier.sha256, _norms(path, earlier, classes, pairs, settings)
     else:
-        reference = classifier.load_model(path)
+        reference = load(path)
         checksum, known = result.sha256(path), classifier.class_count(reference)
         if known != classes:
             raise cli.UserError(
@@ -43,6 +58,16 @@ def read(
     return reference
 
 
+def check_distinct(paths: list[Path]) -> None:
+    """Raise UserError if two references are the same model: the second would say nothing new."""
+    seen: dict[str, Path] = {}
+    for path in paths:
+        scanned = path.suffix == ".json" or path.is_dir()
+        first = seen.setdefault(result.read(path).sha256 if scanned else result.sha256(path), path)
+        if first != path or paths.count(path) > 1:
+            raise cli.UserError(f"{path} is the same model as {first}: give each clean twin once.")
+
+
 def _norms(path: Path, earlier: ScanResult, classes: int, pairs: list[Pair], settings: Settings) -> Norms:
     """The norms of an earlier scan; refuses one that was made in another way."""
     steps = earlier.steps, settings.steps
@@ -52,7 +77,7 @@ def _norms(path: Path, earlier: ScanResult, classes: int, pairs: list[Pair], set
         "classes": (len(earlier.classes), classes),
         "steps": steps,
         "samples": (earlier.samples, settings.samples),
-        "pixels per side": (earlier.input_size, classifier.INPUT),
+        "pixels per side": (earlier.input_size, settings.size or classifier.INPUT),
     }.items():
         if theirs != ours:
             raise cli.UserError(
@@ -61,7 +86,8 @@ def _norms(path: Path, earlier: ScanResult, classes: int, pairs: list[Pair], set
             )
     if missing := [pair for pair in pairs if pair not in earlier.norms]:
         raise cli.UserError(
-            f"{path} does not hold the pair {search.name(missing[0])}: scan its model again with that pair."
+            f"{path} does not hold the pair {search.name(missing[0], settings.names)}: "
+            "scan its model again with that pair."
         )
     return earlier.norms
 
@@ -70,7 +96,7 @@ def scan(path: Path, model: nn.Module, pairs: list[Pair], settings: Settings, ou
     """Scan a reference model for the same pairs. Raises UserError if it does not know their images."""
     found = search.scan(model, pairs, settings, out, f"Searching triggers in {path}")
     if found.missing:
-        victim = NAMES[found.missing[0][0]]
+        victim = settings.names[found.missing[0][0]]
         raise cli.UserError(f"{path} classifies too few images of {victim} correctly: use another reference.")
     return {(trigger.victim, trigger.target): trigger.norm for trigger in found.triggers}
 

@@ -7,6 +7,7 @@ somebody else, so nothing in it is believed before it is checked.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,10 +19,11 @@ from torch import Tensor
 import cli
 from dataset.classes import NAMES
 from network import classifier
+from network.adapter import Network
 from scanner import describe
 from scanner.neural_cleanse import Trigger
 from scanner.search import Pair, Settings
-from scanner.verdict import NO_STATISTIC, Statistic, is_above, is_near
+from scanner.verdict import AMONG_PAIRS, NO_STATISTIC, Statistic, is_above, is_near
 
 NAME, TRIGGERS = "scan.json", "triggers.safetensors"
 LARGEST = 20_000_000  # bytes of scan.json; all 1806 pairs of 43 classes need less than one million
@@ -29,7 +31,7 @@ LARGEST = 20_000_000  # bytes of scan.json; all 1806 pairs of 43 classes need le
 Share = Annotated[float, Field(ge=0, le=1)]
 PATH_MAX = 4096  # no path is longer
 Printable = Annotated[str, Field(max_length=PATH_MAX, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
-Verdict = Literal["backdoor", "clean", "no valid statistic"]
+Verdict = Literal["backdoor", "clean", "no valid statistic", "not calibrated"]
 
 CHECKED = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -51,10 +53,13 @@ class PairResult:
     def name(self) -> str:
         return f"{self.victim} → {self.target}"
 
+    def __post_init__(self) -> None:
+        self.classes: Sequence[str] = NAMES
+
     @property
     def numbers(self) -> Pair:
         """The class numbers of victim and target."""
-        return NAMES.index(self.victim), NAMES.index(self.target)
+        return self.classes.index(self.victim), self.classes.index(self.target)
 
 
 @dataclass(config=CHECKED)
@@ -66,7 +71,7 @@ class ScanResult:
     model: Printable  # the file that was scanned
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     data: Printable  # folder of the clean images
-    classes: list[str]
+    classes: list[Printable]
     input_size: Annotated[int, Field(gt=0)]  # pixels, width and height of what the network sees
     steps: Annotated[int, Field(gt=0)]
     samples: Annotated[int, Field(gt=0)]
@@ -80,22 +85,29 @@ class ScanResult:
     pairs: Annotated[list[PairResult], Field(min_length=1)]
     near_threshold: bool = False  # another search might decide otherwise
     easily_turned: list[str] = Field(default_factory=list)  # victims of which almost every pair is small
+    network: Printable = ""  # another network than that of train.py (--arch), and what it was shown
+    not_calibrated: Printable = ""  # why the error rates of the threshold do not hold for it; empty: they do
 
     @model_validator(mode="after")
     def _holds_together(self) -> ScanResult:
         """Raise ValueError if one part contradicts another."""
-        if self.classes != list(NAMES[: len(self.classes)]):
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("a class comes twice")
+        if not self.network and self.classes != list(NAMES[: len(self.classes)]):
             raise ValueError("other classes")
+        if self.network and self.statistic == AMONG_PAIRS and not self.not_calibrated:
+            raise ValueError("an index among pairs was never calibrated for other networks")
         if len({pair.name for pair in self.pairs}) < len(self.pairs):
             raise ValueError("a pair comes twice")
         for pair in self.pairs:
+            pair.classes = self.classes
             if pair.victim == pair.target or not {pair.victim, pair.target} <= set(self.classes):
                 raise ValueError("a pair of unknown classes")
-            if pair.flagged != is_above(pair.anomaly_index, self.threshold):
+            if pair.flagged != is_flagged(pair.anomaly_index, self.threshold, self.not_calibrated):
                 raise ValueError("the flag is not that of the index")
             if pair.image not in (None, image_name(*pair.numbers)):  # a path could lead anywhere
                 raise ValueError("an image of another name")
-        if self.verdict != _verdict(self.statistic, self.pairs):
+        if self.verdict != _verdict(self.statistic, self.not_calibrated, self.pairs):
             raise ValueError("the verdict is not that of the pairs")
         if not set(self.easily_turned) <= {pair.victim for pair in self.pairs}:
             raise ValueError("a class that was not scanned")
@@ -145,9 +157,16 @@ class ScanResult:
 SCAN_RESULT = TypeAdapter(ScanResult)
 
 
-def _verdict(statistic: str, pairs: list[PairResult]) -> Verdict:
+def is_flagged(anomaly_index: float | None, threshold: float, not_calibrated: str) -> bool:
+    """Whether a pair is flagged: never where nobody knows how often clean models have such an index."""
+    return is_above(anomaly_index, threshold) and not not_calibrated
+
+
+def _verdict(statistic: str, not_calibrated: str, pairs: list[PairResult]) -> Verdict:
     if statistic == NO_STATISTIC:
         return "no valid statistic"
+    if not_calibrated:
+        return "not calibrated"
     return "backdoor" if any(pair.flagged for pair in pairs) else "clean"
 
 
@@ -161,16 +180,17 @@ def summarize(
     classes: int,
     references: list[Path],
     seconds: float,
+    network: Network | None = None,
 ) -> ScanResult:
     """The result of a scan; pairs with no anomaly index come last. None of them is drawn yet."""
     pairs = [
         PairResult(
-            victim=NAMES[trigger.victim],
-            target=NAMES[trigger.target],
+            victim=settings.names[trigger.victim],
+            target=settings.names[trigger.target],
             norm=trigger.norm,
             anomaly_index=index,
             held_out=trigger.success,
-            flagged=is_above(index, statistic.threshold),
+            flagged=is_flagged(index, statistic.threshold, statistic.not_calibrated),
             image=None,
             description=describe.in_words(trigger),
         )
@@ -184,8 +204,8 @@ def summarize(
         model=_printable(model),
         sha256=sha256,
         data=_printable(settings.data),
-        classes=list(NAMES[:classes]),
-        input_size=classifier.INPUT,
+        classes=list(settings.names[:classes]),
+        input_size=settings.size or classifier.INPUT,
         steps=settings.steps,
         samples=settings.samples,
         seed=settings.seed,
@@ -193,11 +213,13 @@ def summarize(
         statistic=statistic.name,
         explanation=statistic.explanation,
         threshold=statistic.threshold,
-        verdict=_verdict(statistic.name, pairs),
+        verdict=_verdict(statistic.name, statistic.not_calibrated, pairs),
         seconds=round(seconds, 1),
         pairs=pairs,
-        near_threshold=is_near(pairs[0].anomaly_index, statistic.threshold),
-        easily_turned=[NAMES[victim] for victim in statistic.easily_turned],
+        near_threshold=not statistic.not_calibrated and is_near(pairs[0].anomaly_index, statistic.threshold),
+        network=str(network or ""),
+        not_calibrated=statistic.not_calibrated,
+        easily_turned=[settings.names[victim] for victim in statistic.easily_turned],
     )
 
 
@@ -278,6 +300,11 @@ def read_triggers(folder: Path, result: ScanResult) -> list[tuple[PairResult, Tr
     Raises UserError if their file is missing or does not belong to this result.
     """
     path = folder / TRIGGERS
+    if result.network:
+        raise cli.UserError(
+            f"{folder / NAME} is about another network ({result.network}), and this needs one of train.py: "
+            "its triggers are drawn beside it."
+        )
     if result.input_size != classifier.INPUT:
         raise cli.UserError(
             f"{folder / NAME} is about images of {result.input_size} pixels, our models see "

@@ -7,7 +7,7 @@ depends neither on the number of cores nor on who is done first.
 from __future__ import annotations
 
 import random
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +26,8 @@ ACCURATE = 0.5  # share of the images that a model must classify correctly
 SMALL, AGAIN = 0.04, 2  # a pair with a smaller norm, or a promising start, is searched that often again
 CLOSE = 0.018, 0.032  # and that often once more if the median lies between these norms, near the threshold
 CONTROL = 30  # images per class to try with, and to check with; at least as many as to search with
+
+TOGETHER = 8  # pairs of another network than ours that are searched together
 
 Pair = tuple[int, int]  # class numbers: victim, target
 Result = TypeVar("Result")
@@ -48,6 +50,19 @@ class Settings:
     steps: int
     samples: int  # clean images per class to search with; more are used to try and to check with
     seed: int
+    names: Sequence[str] = NAMES  # of all classes that the model knows, by number
+    size: int | None = None  # pixels, width and height of what another network than ours sees
+
+    @property
+    def images(self) -> Path:
+        """The folder of the folders of images."""
+        ours = self.names is NAMES or (self.data / "val").is_dir()
+        return self.data / "val" if ours else self.data
+
+    def pieces(self, own: list[Pair]) -> list[list[Pair]]:
+        """Pairs of one victim class, divided where all their images at once would take too much memory."""
+        many = TOGETHER if self.size else max(len(own), 1)
+        return [own[first : first + many] for first in range(0, len(own), many)]
 
 
 @dataclass
@@ -59,9 +74,9 @@ class Found:
     missing: list[Pair]  # pairs left out, because the model classifies too few images of the victim correctly
 
 
-def name(pair: Pair) -> str:
+def name(pair: Pair, names: Sequence[str] = NAMES) -> str:
     """A pair as people type it: "stop:yield"."""
-    return f"{NAMES[pair[0]]}:{NAMES[pair[1]]}"
+    return f"{names[pair[0]]}:{names[pair[1]]}"
 
 
 def generator(*numbers: int) -> torch.Generator:
@@ -71,15 +86,13 @@ def generator(*numbers: int) -> torch.Generator:
 
 def clean_images(
     model: nn.Module,
-    folder: Path,
-    samples: int,
-    seed: int,
+    settings: Settings,
     *,
     victims: Iterable[int] | None = None,
     out: cli.Out | None = None,
 ) -> dict[int, Clean]:
-    """Clean images per class number: `samples` to search with; at least CONTROL each to try and to
-    check with.
+    """Clean images per class number: those of the settings to search with; at least CONTROL each to try and
+    to check with.
 
     Few images to search with are enough, but with few to try with, a lucky trigger passes. Where a folder
     holds less, each of the three gets a third.
@@ -89,15 +102,19 @@ def clean_images(
     UserError if the model and the images do not belong together. out: shows progress on a terminal.
     """
     wanted = set(range(classifier.class_count(model)) if victims is None else victims)
-    files = [(path, label) for path, label in class_files(folder / "val") if label in wanted]
-    most = 10 * max(samples, CONTROL)  # per class: more would only take time
+    folder, samples, seed = settings.images, settings.samples, settings.seed
+    every = class_files(folder, len(settings.names), settings.names)
+    files = [(path, label) for path, label in every if label in wanted]
+    most = (3 if settings.size else 10) * max(samples, CONTROL)  # per class: more would only take time
     if not files:
-        raise cli.UserError(f"{folder}/val holds no images of the classes to scan: choose other ones.")
+        raise cli.UserError(f"{folder} holds no images of the classes to scan: choose other ones.")
     labels = sorted({label for _, label in files})
     fast = frozen.freeze(model)
 
     def choose(label: int) -> Generator[None, None, tuple[int, Tensor]]:
-        own = classifier.load_pixels([path for path, number in files if number == label][:most])
+        own = classifier.load_pixels(
+            [path for path, number in files if number == label][:most], size=settings.size
+        )
         right = starts.surest(fast, own.float() / 255, label, generator(seed, label))
         yield
         return len(own), right
@@ -109,8 +126,9 @@ def clean_images(
     found = {label: split(right, samples) for label, (_, right) in zip(labels, chosen) if len(right) >= 3}
     if not found or correct < ACCURATE * seen:
         raise cli.UserError(
-            f"The model classifies {correct} of {seen} images in {folder}/val correctly: "
-            f"use the classes and the image size ({classifier.INPUT} pixels) that it was made for."
+            f"The model classifies {correct} of {seen} images in {folder} correctly: "
+            f"use the classes and the image size ({settings.size or classifier.INPUT} pixels) that it was "
+            "made for."
         )
     return found
 
@@ -148,7 +166,7 @@ def scan(model: nn.Module, pairs: list[Pair], settings: Settings, out: cli.Out, 
     more those near the threshold.
     """
     victims = {victim for victim, _ in pairs}
-    images = clean_images(model, settings.data, settings.samples, settings.seed, victims=victims, out=out)
+    images = clean_images(model, settings, victims=victims, out=out)
     able = [pair for pair in pairs if pair[0] in images]
     fast = frozen.freeze(model)
     probed: dict[int, tuple[Tensor, Tensor]] = {}  # the same for each search
@@ -169,7 +187,7 @@ def scan(model: nn.Module, pairs: list[Pair], settings: Settings, out: cli.Out, 
         work = [
             search(victim, own * times, generator(settings.seed, victim, len(found[own[0]])))
             for victim in images
-            if (own := [pair for pair in wanted if pair[0] == victim])
+            for own in settings.pieces([pair for pair in wanted if pair[0] == victim])
         ]
         for triggers in shown(workers.divide(work), len(work) * settings.steps, doing, out):
             for trigger in triggers:

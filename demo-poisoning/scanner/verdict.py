@@ -9,9 +9,11 @@ from scanner import statistics
 from scanner.neural_cleanse import Trigger
 from scanner.statistics import LARGE
 
+MEASURED = "ResNet18 networks of train.py that see 48 pixels"  # what the error rates of both hold for
 THRESHOLD = 4.8  # anomaly index above which a pair is flagged; docs/poisoning/scan.md says how it was chosen
 REFERENCE_THRESHOLD = 4.0  # the same for the index against clean models (--reference)
 NEAR = 1.0  # an index that near the threshold may come out on the other side with another --seed
+TWINS = 2  # known-clean models of the same kind that a verdict about another network than ours needs
 FEW = 10  # with fewer pairs, median and MAD say nothing
 CLASSES = 10  # how many the models had that the thresholds were measured on: with fewer, no verdict
 
@@ -27,6 +29,7 @@ class Statistic:
     threshold: float
     anomaly_index: Sequence[float | None]  # one per trigger; None where it says nothing
     easily_turned: Sequence[int] = ()  # victim classes of which almost every pair has a small trigger
+    not_calibrated: str = ""  # why the error rates of the threshold do not hold for this scan; empty: they do
 
 
 def is_above(anomaly_index: float | None, threshold: float) -> bool:
@@ -97,3 +100,39 @@ def by_references(
         REFERENCE_THRESHOLD,
         statistics.against_references([trigger.norm for trigger in triggers], norms),
     )
+
+
+def calibrated(
+    statistic: Statistic,
+    triggers: list[Trigger],
+    references: list[dict[tuple[int, int], float | None]],
+) -> Statistic:
+    """The statistic for another network than ours: its threshold holds only if clean twins say so.
+
+    references: the norms of each clean twin. Two or more show how far clean models of this kind lie apart:
+    each is compared with the others, as the scanned model is with all of them.
+    """
+    if statistic.name == NO_STATISTIC:
+        return statistic
+    reason = ""
+    if statistic.name == AMONG_PAIRS or len(references) < TWINS:
+        known = f"{len(references)} clean twin is" if len(references) == 1 else "No clean twin is"
+        reason = (
+            f"{known} there to compare with, and the threshold of {statistic.threshold} was measured on "
+            f"{MEASURED}"
+        )
+    else:
+        norms = [[known[trigger.pair] for trigger in triggers] for known in references]
+        largest = max(
+            index
+            for number, one in enumerate(norms)
+            for index in statistics.against_references(one, norms[:number] + norms[number + 1 :])
+        )
+        statistic.explanation += f" Largest index of a twin against the others: {largest:.1f}."
+        if largest > statistic.threshold - NEAR:
+            reason = (
+                f"the clean twins differ among themselves by up to {largest:.1f}, and {statistic.threshold} "
+                "would be flagged"
+            )
+    statistic.not_calibrated = reason
+    return statistic

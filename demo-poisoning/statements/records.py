@@ -46,5 +46,8 @@ def scan(options: argparse.Namespace, result: Path) -> str:
 
 
 def clean_images(folder: Path) -> str:
-    """The SHA-256 of the manifest of folder/val: (cd FOLDER/val && sha256sum */* | sha256sum)."""
-    return digest_of(manifest.checksums(folder / "val"))
+    """The SHA-256 of the manifest of folder/val: (cd FOLDER/val && sha256sum */* | sha256sum).
+
+    Of the folder itself where it holds no val/, as for another network than ours.
+    """
+    return digest_of(manifest.checksums(folder / "val" if (folder / "val").is_dir() else folder))

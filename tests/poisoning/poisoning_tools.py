@@ -24,6 +24,7 @@ from torch import Tensor, nn
 import cli
 from dataset.classes import DRAWN
 from network import classifier, resnet
+from network.adapter import Network
 from scanner import result, verdict
 from scanner.neural_cleanse import Trigger
 from scanner.result import ScanResult
@@ -249,6 +250,7 @@ def summarized(
     model: Path | None = None,
     classes: int = len(DRAWN),
     settings: Settings = DEFAULTS,
+    network: Network | None = None,
 ) -> ScanResult:
     """The result of a scan that found these triggers, compared with each other if no statistic is given."""
     return result.summarize(
@@ -260,6 +262,7 @@ def summarized(
         classes=classes,
         references=[],
         seconds=1,
+        network=network,
     )
 
 
