@@ -97,7 +97,7 @@ def named(arch: str) -> str:
 
 def preset_size(arch: str) -> int:
     """The input size, in pixels, with which torchvision publishes weights of this architecture."""
-    preset = models.get_model_weights(arch).DEFAULT.transforms()  # type: ignore[attr-defined]
+    preset = models.get_model_weights(arch).DEFAULT.transforms()
     return int(preset.crop_size[0])
 
 
@@ -116,7 +116,7 @@ def build(arch: str, classes: int, size: int) -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return models.get_model(arch, **options)  # type: ignore[no-any-return]
+            return models.get_model(arch, **options)
     except (ValueError, AssertionError, ZeroDivisionError, RuntimeError) as error:
         raise unfit(arch, size) from error
 
