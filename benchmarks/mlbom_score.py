@@ -110,24 +110,24 @@ def stated(document: Mapping[str, Any], field: str) -> bool:
 
 
 def main() -> int:
-    judges = {
-        name: (judge, os.environ[place])
-        for name, judge, place in (("aisbom", by_aisbom, "AISBOM"), ("OWASP", by_owasp, "OWASP_AIBOM"))
+    scorers = {
+        name: (scorer, os.environ[place])
+        for name, scorer, place in (("aisbom", by_aisbom, "AISBOM"), ("OWASP", by_owasp, "OWASP_AIBOM"))
         if os.environ.get(place)
     }
-    if not judges:
+    if not scorers:
         print("error: name a scorer in AISBOM or OWASP_AIBOM; see --help.", file=sys.stderr)
         return 2
-    print("| list | " + " | ".join(f"{name}, of 100 | what it misses" for name in judges) + " |")
-    print("|" + "---|" * (1 + 2 * len(judges)))
+    print("| list | " + " | ".join(f"{name}, of 100 | what it misses" for name in scorers) + " |")
+    print("|" + "---|" * (1 + 2 * len(scorers)))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         prepare(folder)
         for name, options in LISTS.items():
             run(folder, "make_mlbom.py", "m.safetensors", *options, "--output", "list.json")
             cells = [name]
-            for judge, where in judges.values():
-                score, misses = judge(folder / "list.json", where)
+            for scorer, where in scorers.values():
+                score, misses = scorer(folder / "list.json", where)
                 cells += [f"{score:.1f}", ", ".join(misses) or "nothing"]
             print("| " + " | ".join(cells) + " |")
     return 0
