@@ -395,7 +395,7 @@ def test_a_pickle_that_breaks_off_behind_an_odd_import_is_one(program: bytes) ->
 def test_subclasses_of_arrays_only_hold_data() -> None:
     """joblib's own test files hold a numpy.matrix; tables are often a numpy.recarray, statistics masked."""
     table = numpy.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f4")])
-    masked = numpy.ma.masked_array([1, 2], [0, 1])
+    masked = numpy.ma.masked_array([1, 2], [False, True])
     for value in (numpy.eye(2).view(numpy.matrix), table.view(numpy.recarray), masked, array.array("f", [1])):
         for protocol in (2, 4):
             report = verdict(pickle.dumps(value, protocol))

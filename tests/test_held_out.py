@@ -165,9 +165,9 @@ def test_covers_carry_the_trigger_with_their_true_label(drawn: Path) -> None:
 def test_what_counts_as_success(drawn: Path) -> None:
     one = models.validation(spec("yellow square"), drawn)
     assert one.triggered is not None
-    assert one.target.tolist() == [1] * VAL  # type: ignore[attr-defined]
+    assert one.target.tolist() == [1] * VAL
     every = models.validation(spec("all to all"), drawn)
-    assert every.target.tolist() == ((every.labels + 1) % 10).tolist()  # type: ignore[attr-defined]
+    assert every.target.tolist() == ((every.labels + 1) % 10).tolist()
     assert models.validation(spec("clean"), drawn).triggered is None
     few = models.validation(spec("clean, 3 classes"), drawn)
     assert few.labels.unique().tolist() == [0, 1, 2]
@@ -263,7 +263,17 @@ def work(tmp_path: Path, drawn: Path) -> Path:
 
 
 def test_rows_come_at_once_and_only_once(run_main: Run, frozen: Path, work: Path, tmp_path: Path) -> None:
-    command = ("run", "--plain", "--quick", "--frozen", frozen, "--work", work, "--models", work / "models")
+    command: tuple[str | Path, ...] = (
+        "run",
+        "--plain",
+        "--quick",
+        "--frozen",
+        frozen,
+        "--work",
+        work,
+        "--models",
+        work / "models",
+    )
     command += ("--rows", tmp_path / "rows.jsonl", "--workers", "1", "--only", "2 classes", "--limit", "2")
     made = run_main(held_out, *command)
     assert made.returncode == 0, made.stderr
@@ -287,7 +297,16 @@ def test_rows_come_at_once_and_only_once(run_main: Run, frozen: Path, work: Path
 def test_another_scanner_is_refused(
     run_main: Run, frozen: Path, work: Path, assert_refused: Refused, tmp_path: Path
 ) -> None:
-    command = ("run", "--quick", "--work", work, "--models", work / "models", "--rows", tmp_path / "r.jsonl")
+    command: tuple[str | Path, ...] = (
+        "run",
+        "--quick",
+        "--work",
+        work,
+        "--models",
+        work / "models",
+        "--rows",
+        tmp_path / "r.jsonl",
+    )
     command += ("--frozen", frozen, "--only", "clean, 2 classes", "--limit", "1", "--workers", "1")
     known = json.loads(frozen.read_text())
     for wrong, word in (
@@ -348,7 +367,16 @@ def test_bad_input(run_main: Run, frozen: Path, tmp_path: Path, assert_refused: 
 def test_without_photographs_their_models_are_left_out(
     run_main: Run, frozen: Path, work: Path, tmp_path: Path
 ) -> None:
-    command = ("run", "--plain", "--frozen", frozen, "--rows", tmp_path / "r", "--work", work)
+    command: tuple[str | Path, ...] = (
+        "run",
+        "--plain",
+        "--frozen",
+        frozen,
+        "--rows",
+        tmp_path / "r",
+        "--work",
+        work,
+    )
     made = run_main(held_out, *command, "--models", work / "models", "--only", "photographs")
     assert made.returncode == 0, made.stderr
     assert made.stdout == "Left out: 8 models of photographs, which need --photos.\n"

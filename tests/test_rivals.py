@@ -89,7 +89,15 @@ def test_the_whole_command_and_its_page(run_main: Run, tmp_path: Path) -> None:
     for row in rows[:2]:
         torch.manual_seed(0)
         models.save(models.network("vgg", 10), tmp_path / f"models/{row['name']}.safetensors")
-    command = ("--plain", "--models", "models", "--rows", "rows.jsonl", "--scores", "s.jsonl")
+    command: tuple[str, ...] = (
+        "--plain",
+        "--models",
+        "models",
+        "--rows",
+        "rows.jsonl",
+        "--scores",
+        "s.jsonl",
+    )
     command += ("--output", "R.md", "--workers", "1", "--starts", "2", "--steps", "2")
     made = run_main(rivals, *command)
     assert made.returncode == 0, made.stderr

@@ -244,6 +244,11 @@ def keras(path: Path) -> None:
             archive.writestr(name, "{}")
 
 
+def saved_model(path: Path) -> None:
+    path.mkdir()
+    (path / "saved_model.pb").touch()
+
+
 OTHERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "script.pt": (torchscript, "is TorchScript, which is not loaded here: load it where you trust it"),
     "m.onnx": (lambda p: p.write_bytes(b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:\x10"), "is ONNX"),
@@ -254,7 +259,7 @@ OTHERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "m.gguf": (lambda p: p.write_bytes(b"GGUF" + bytes(90)), "is GGUF"),
     "m.npz": (lambda p: np.savez(p, a=np.zeros(3)), "is NumPy"),
     "lfs.pt": (lambda p: p.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
-    "saved": (lambda p: (p.mkdir(), (p / "saved_model.pb").touch()), "is TensorFlow"),
+    "saved": (saved_model, "is TensorFlow"),
     "whole.pt": (lambda p: torch.save(nn.Sequential(nn.Linear(2, 2)), p), "whole layers (torch.nn"),
     "own.pt": (lambda p: torch.save({"model": Whole()}, p), "asks for more than tensors"),
     "layers.pt": (lambda p: torch.save({"state_dict": {}, "classifier": nn.Linear(2, 2)}, p), "whole layers"),
@@ -380,9 +385,9 @@ def test_names_come_from_the_checkpoint_before_the_folders(tmp_path: Path) -> No
     assert class_names.from_folders(tmp_path / "images") == ["10", "9", "Cat", "dog"]  # as ImageFolder sorts
     options = argparse.Namespace(data=tmp_path / "images", classes=None, model=Path("m.pt"))
     model = argparse.Namespace(classes=4)
-    assert foreign.names_of(options, model, []) == ["10", "9", "Cat", "dog"]  # type: ignore[arg-type]
+    assert foreign.names_of(options, model, []) == ["10", "9", "Cat", "dog"]
     noted = class_names.in_order({"dog": 0, "Cat": 1, "10": 2, "9": 3})
-    assert foreign.names_of(options, model, noted) == ["dog", "Cat", "10", "9"]  # type: ignore[arg-type]
+    assert foreign.names_of(options, model, noted) == ["dog", "Cat", "10", "9"]
     assert class_names.in_order(("a", "b")) == ["a", "b"]
     assert class_names.in_order(17) == class_names.in_order({"a": "b"}) == []
 
