@@ -280,6 +280,8 @@ def settings() -> set[str]:
         ".ci/run",
         "scripts/*.sh",
         "tests/conftest.py",
+        "tests/test_chain.py",
+        "tests/poisoning/test_whole_demo.py",
         "tests/real_*",
         "demo-*/**/*.py",
         "demo-*/*.sh",
