@@ -65,6 +65,7 @@ def agrees(device: torch.device) -> bool:
     return all((a - b).norm() <= TOLERANCE * a.norm() for a, b in zip(here, there))
 
 
+@torch.enable_grad()  # whoever asks first may compute without
 def _step(model: nn.Module, pixels: Tensor) -> list[Tensor]:
     """Logits of a batch, and the gradients of all weights."""
     device = next(model.parameters()).device

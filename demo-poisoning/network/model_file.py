@@ -73,6 +73,17 @@ def refused(path: Path, kind: str) -> cli.UserError:
     return cli.UserError(f"{path} is {kind}, which is not loaded here: {OTHER_FORMATS[kind]}.")
 
 
+def _names_in_zip(path: Path) -> list[str]:
+    """What a zip archive says that it holds; nothing if it is none, or damaged."""
+    try:
+        if not zipfile.is_zipfile(path):  # may raise, too
+            return []
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):  # ValueError: a name is no text
+        return []
+
+
 def other_format(path: Path) -> str:
     """Which of the OTHER_FORMATS a file or folder has, by its content; empty if none of them."""
     if path.is_dir():
@@ -82,9 +93,7 @@ def other_format(path: Path) -> str:
     for offset, beginning, kind in BEGINNINGS:
         if start[offset:].startswith(beginning):
             return kind
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+    if names := _names_in_zip(path):
         inside = {name.partition("/")[2] for name in names} | set(names)
         if any(name.startswith("code/") for name in inside) or "constants.pkl" in inside:
             return "TorchScript"
@@ -92,7 +101,7 @@ def other_format(path: Path) -> str:
             return "torch.export"
         if "config.json" in inside and any(name.endswith(".h5") for name in inside):
             return "Keras"
-        if inside and all(name.endswith(".npy") for name in names):
+        if all(name.endswith(".npy") for name in names):
             return "NumPy"
         return ""
     return "ONNX" if ONNX.match(start) or path.suffix == ".onnx" else ""

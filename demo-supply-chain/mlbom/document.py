@@ -267,8 +267,8 @@ def licence(name: str, version: str) -> dict[str, Any]:
         return {}
     if installed["Version"] != version:
         return {}
-    if expression := installed["License-Expression"]:
-        return {"licenses": [{"expression": expression}]}
+    if "License-Expression" in installed:
+        return {"licenses": [{"expression": installed["License-Expression"]}]}
     said = [one for one in installed.get_all("Classifier") or [] if one.startswith("License :: ")]
     names = [one.rpartition(" :: ")[2] for one in said]
     return {"licenses": [{"license": {"name": one}} for one in names]} if names else {}
