@@ -159,3 +159,8 @@ def test_a_device_that_is_not_there_is_refused(
     assert result.stderr.startswith(f"error: WORKSHOP_DEVICE={name} ")
     assert result.stderr.count("\n") == 1
     assert not list(Path().glob("m.*"))
+
+
+def test_a_device_is_tried_with_gradients_whoever_asks_first() -> None:
+    with torch.no_grad():
+        assert device.agrees(torch.device("cpu"))
