@@ -264,6 +264,7 @@ def test_a_scanner_that_cannot_tell_is_no_pass(pipeline: Path, typed: Callable[.
         ({"verdict": "not calibrated"}, "it could not tell: not calibrated"),
         ({"not_calibrated": "no clean twin"}, "it could not tell: not calibrated: no clean twin"),
         ({"index": 5.1}, "it found something: backdoor: stop to yield, close call: "),
+        ({"easily_turned": ["roundabout"]}, "it could not tell: no verdict on roundabout"),
     ],
 )
 def test_a_verdict_that_is_not_a_plain_clean_is_no_pass(
@@ -303,6 +304,7 @@ def test_the_statement_carries_the_whole_verdict(pipeline: Path, typed: Callable
     ("note", "words"),
     [
         ({"near_threshold": True}, "it was a close call"),
+        ({"easily_turned": ["roundabout"]}, "it has no verdict on some classes"),
         ({"verdict": "backdoor"}, "its verdict is: backdoor"),
     ],
 )

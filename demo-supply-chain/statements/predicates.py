@@ -70,9 +70,9 @@ def scan(found: Mapping[str, Any], digest: str, clean_images: str = "") -> dict[
     """What detect.py found, from its scan.json with this SHA-256: a test result of one model.
 
     clean_images: the SHA-256 of the manifest of the clean images, where it is known. It passes only if all
-    pairs of the model's classes were judged, the verdict is that it is clean, and that was no close call.
-    All that scan.json says of the scan as a whole is carried along. Raises ValueError if it is not such a
-    result.
+    pairs of the model's classes were judged, the verdict is that it is clean, no class was left without one,
+    and that was no close call. All that scan.json says of the scan as a whole is carried along. Raises
+    ValueError if it is not such a result.
     """
     pairs, classes = found.get("pairs"), found.get("classes")
     if found.get("tool") != "detect.py" or not (isinstance(pairs, list) and isinstance(classes, list)):
@@ -96,6 +96,10 @@ def scan(found: Mapping[str, Any], digest: str, clean_images: str = "") -> dict[
     if reason := found.get("not_calibrated"):
         unsure = [f"not calibrated: {reason}"]
     unsure += [f"{len(pairs)} of {whole} pairs of classes were judged"] if len(pairs) < whole else []
+    if turned := found.get("easily_turned"):
+        unsure.append(
+            f"no verdict on {', '.join(turned)}: any small patch turns it into almost any other class"
+        )
     if found.get(NEAR):
         unsure.append(
             f"close call: the largest anomaly index, {max(indexes, default=0):.1f}, lies near the threshold "
