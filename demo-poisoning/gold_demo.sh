@@ -6,6 +6,7 @@ cd "$(dirname "$0")"
 . ./narrate.sh
 read_arguments "$(basename "$0")" "$@"
 need_models
+STEP=5 # the silver path has the first five
 
 say_where() { # say_where FILE: its whole path, and how to get it out of a container
     echo "Report: $(pwd)/$1"

@@ -19,9 +19,9 @@ need_models() {
     fi
 }
 
-step() { # step "What comes": a numbered heading
+step() { # step "What comes": a heading with the number that README.md and WORKSHOP.md give to this step
     STEP=$((${STEP:-0} + 1))
-    printf '\n== Step %s: %s ==\n' "$STEP" "$1"
+    printf '\n== Step 2.%s: %s ==\n' "$STEP" "$1"
 }
 
 show() { # show COMMAND...: print a python command as a person would type it, then run it

@@ -3,7 +3,8 @@
     python gold_demo.py                               # the models of the poisoning demo, else a tiny example
     python gold_demo.py models/clean_model.safetensors
 
-Step 1 needs reports of ./scan.sh, which needs internet. Steps 2 and 3 always run.
+This is step 3.3 of the workshop. Its part 1 needs reports of ./scan.sh, which needs internet. Parts 2 and 3
+always run.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ def show(script: str, *arguments: object) -> int:
 
 
 def heading(number: int, text: str) -> None:
-    """Say which step begins."""
-    print(f"\nStep {number} of 3: {text}", flush=True)
+    """Say which part of the step begins."""
+    print(f"\nStep 3.3, part {number} of 3: {text}", flush=True)
 
 
 def find_models(named: list[Path], results: Path) -> list[Path]:

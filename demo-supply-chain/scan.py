@@ -275,7 +275,7 @@ def give_up(failure: Failure, images: list[str], plain: bool) -> int:
     why = f"{failure.reason}: {failure.advice}" if failure.advice else failure.reason
     if images == read_images(IMAGES):
         print(f"error: No live scan: {why}; here are recorded scans instead.", file=sys.stderr)
-        print(recorded_scans.show(plain))
+        print(recorded_scans.show(plain, details=False))
     else:
         print(f"error: No live scan: {why}; ./scan.sh --recorded shows recorded scans.", file=sys.stderr)
     return console.ERROR

@@ -60,7 +60,8 @@ without_grype() {  # PYTHON WHY [ARGUMENT...]: one sentence and the recorded sca
     shift 2
     if [ -n "$python" ]; then exec "$python" "$HERE/scan.py" "$@" --no-scanner "$why"; fi
     say "error: No live scan: $why; here are recorded scans instead."
-    cat "$HERE/recorded/summary.txt"
+    sed '/^== /,$d' "$HERE/recorded/summary.txt"
+    echo "Distribution, database and digest of each: ./scan.sh --recorded"
     exit 2
 }
 

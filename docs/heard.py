@@ -58,11 +58,10 @@ def steps() -> list[tuple[str, str]]:
             parts = re.split(r"^### Step ", path.read_text(encoding="utf-8"), flags=re.M)[1:]
             found += [(part.partition("\n")[0], part.partition("\n")[2]) for part in parts]
         else:
-            for script, before in (("./workshop_demo.sh", 0), ("./gold_demo.sh", 5)):
+            for script in ("./workshop_demo.sh", "./gold_demo.sh"):
                 said = read_record("demo-poisoning")[script].output
-                for part in re.split(r"^== Step ", said, flags=re.M)[1:]:
-                    number, title = re.match(r"(\d+): (.*) ==\n", part).groups()  # type: ignore[union-attr]
-                    found.append((f"{demo}.{min(int(number) + before, 9)}: {title}", part.partition("\n")[2]))
+                parts = re.split(r"^== Step ", said, flags=re.M)[1:]
+                found += [(part.partition(" ==\n")[0], part.partition("\n")[2]) for part in parts]
     return found
 
 

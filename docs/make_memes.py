@@ -187,7 +187,7 @@ MEMES = (
         " Suspicious. No idea. posix.system!",
         "Four scanners look at one pickle. The first says: clean. The second: suspicious. The third: no idea."
         " The fourth shouts what it calls. All four are pleased with their work.",
-        "Step 1.4, after the table.",
+        "Step 1.5, after the table.",
         four_scanners,
     ),
     Meme(

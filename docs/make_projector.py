@@ -78,6 +78,10 @@ def clock(minutes: int) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}"
 
 
+def duration(minutes: int) -> str:
+    return f"{minutes} minute" + "s" * (minutes != 1)
+
+
 def blocks(text: str) -> list[str]:
     """Paragraphs, lists and fenced blocks, without the comments before them."""
     text = re.sub(r"^<!-- .* -->\n", "", text, flags=re.MULTILINE)
@@ -130,7 +134,7 @@ def parts(text: str) -> list[Part]:
     for hours, minute, title, minutes, body in zip(*(iter(pieces),) * 5):
         inside = re.split(r"^## ", body, maxsplit=1, flags=re.MULTILINE)[0]
         before, *rest = re.split(
-            r"^### (Step \d\.\d: .*?) \((\d+) minutes(?:, .*?)?\)$", inside, flags=re.MULTILINE
+            r"^### (Step \d\.\d+: .*?) \((\d+) minutes?(?:, .*?)?\)$", inside, flags=re.MULTILINE
         )
         steps = [
             Step(name, int(time), shown(body), skipped(body)) for name, time, body in zip(*(iter(rest),) * 3)
@@ -217,12 +221,12 @@ def clock_page(all_parts: list[Part]) -> str:
         time = part.begins
         for step in part.steps:
             if len(part.steps) > 1:
-                lines.append(f"- {clock(time)} {step.title}, {step.minutes} minutes")
+                lines.append(f"- {clock(time)} {step.title}, {duration(step.minutes)}")
             time += step.minutes
         end = part.begins + part.minutes
         lines.append(f"- {clock(end)} ends")
         if slack := sum(step.skip for step in part.steps):
-            where = ", ".join(step.title[5:8] for step in part.steps if step.skip)
+            where = ", ".join(step.title[5:].split(":")[0] for step in part.steps if step.skip)
             lines += ["", f'Slack inside: {slack} minutes, by the lines "Skip" of steps {where}.']
     slack = 120 - end
     lines += ["", f"## {clock(end)} End", "", f"Slack in a slot of 120 minutes: {slack} minutes.", ""]

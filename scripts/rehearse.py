@@ -30,7 +30,7 @@ from tasks import DEMOS, ROOT, UserError
 PLAN = ROOT / "WORKSHOP.md"
 PART = re.compile(r"^## \d+:\d\d Demo (\d): ")
 STEP = re.compile(r"^### Step (\d)\.(\d+): (.*?) \((\d+) minutes?.*\)$")
-NARRATED = re.compile(r"^== Step (\d+): ")  # the scripts of demo 2 are several steps in one command
+NARRATED = re.compile(r"^== Step (\d\.\d+): ")  # the scripts of demo 2 are several steps in one command
 ELSEWHERE = ("cd ", "docker ", "cosign ")  # typed in another place, or only shown
 RECORDED = "scan.sh"  # ends with 2 where there is no network, after it has shown recorded scans
 START, END = "<!-- made by ./workshop.sh rehearse --update -->", "<!-- end of what rehearse made -->"
@@ -152,10 +152,7 @@ def rehearse(steps: list[Step], stage: Stage) -> tuple[dict[int, list[str]], lis
                     break
                 if narrated := NARRATED.match(said):
                     now.seconds += time.monotonic() - started
-                    now, started = (
-                        by_name.get(f"{step.demo}.{step.number + int(narrated[1])}", now),
-                        time.monotonic(),
-                    )
+                    now, started = by_name.get(narrated[1], now), time.monotonic()
                     now.typed += 1
                     head(now)
                 say(said)

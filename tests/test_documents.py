@@ -355,7 +355,7 @@ def test_the_run_of_show_adds_up() -> None:
     for number, demo_length in enumerate((25, 30, 20), 1):
         (length,) = (int(length) for *_, name, length in parts if name.startswith(f"demo {number}:"))
         steps = re.findall(
-            rf"^### Step {number}\.\d+: .* \((\d+) minutes(?:, .*)?\)$", text, flags=re.MULTILINE
+            rf"^### Step {number}\.\d+: .* \((\d+) minutes?(?:, .*)?\)$", text, flags=re.MULTILINE
         )
         assert length == demo_length == sum(map(int, steps))
 

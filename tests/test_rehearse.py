@@ -75,7 +75,7 @@ echo not in a demo
 """
 NARRATED = """#!/bin/sh
 read -r line; echo "read: $line"
-for n in 1 2; do echo; echo "== Step $n: part $n =="; done
+for n in 1 2; do echo; echo "== Step 2.$n: part $n =="; done
 """
 
 

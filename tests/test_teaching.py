@@ -172,17 +172,121 @@ def steps_of(text: str) -> set[str]:
     """1.1 and so on, of headings "Step 1.3", "Steps 1.1 and 1.2" and "Steps 2.3 to 2.5"."""
     found = set()
     for first, word, last in re.findall(
-        r"^### Steps? (\d\.\d)(?: (and|to) (\d\.\d))?", text, flags=re.MULTILINE
+        r"^### Steps? (\d\.\d+)(?: (and|to) (\d\.\d+))?", text, flags=re.MULTILINE
     ):
         end = last or first
         assert first[0] == end[0] and (word or first == end)
-        found |= {f"{first[0]}.{number}" for number in range(int(first[2]), int(end[2]) + 1)}
+        found |= {f"{first[0]}.{number}" for number in range(int(first[2:]), int(end[2:]) + 1)}
     return found
 
 
-def test_every_step_of_the_workshop_is_mapped() -> None:
+def test_every_step_is_mapped() -> None:
+    every = {step for demo in DEMOS for step in titles_of(f"{demo}/README.md")}
+    assert steps_of(MAPPING.read_text(encoding="utf-8")) == every != set()
+
+
+# --- one numbering: README, WORKSHOP.md, scripts, records and what the other pages say ------------------
+
+DEMOS = ("demo-malicious", "demo-poisoning", "demo-supply-chain")
+SHIPPED = subprocess.run(
+    ["git", "ls-files", "*.md", "*.py", "*.sh", "*.html", "*.toml", "*.txt"],
+    cwd=ROOT,
+    check=False,
+    capture_output=True,
+    text=True,
+).stdout.split()
+
+
+def titles_of(name: str) -> dict[str, str]:
+    """Number and title of each step of a document, in its order: its headings "Step 1.2: load it"."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    found = re.findall(r"^### Step (\d\.\d+): (.*?)(?: \(\d+ minutes?\b.*\))?$", text, flags=re.MULTILINE)
+    assert len(found) == len(dict(found)), f"{name} has a step twice"
+    return dict(found)
+
+
+@pytest.mark.parametrize(("number", "demo"), [*enumerate(DEMOS, 1)])
+def test_a_step_has_one_number_and_one_title(number: int, demo: str) -> None:
+    """The steps of WORKSHOP.md are the first of the README, with the same titles; it names the others."""
+    readme = titles_of(f"{demo}/README.md")
+    assert [*readme] == [f"{number}.{step}" for step in range(1, len(readme) + 1)], "without a gap"
+    plan = {step: title for step, title in titles_of("WORKSHOP.md").items() if step[0] == str(number)}
+    assert len(plan) >= 4
+    assert [*plan.items()] == [*readme.items()][: len(plan)]
+    part = re.split(r"^## \d", (ROOT / "WORKSHOP.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    (ahead,) = re.findall(r"^Ahead: .*", "".join(p for p in part if f" Demo {number}: " in p), flags=re.M)
+    for step in [*readme][len(plan) :]:
+        assert re.search(rf"\b{re.escape(step)}\b", ahead), f"WORKSHOP.md does not say when to show {step}"
+
+
+@pytest.mark.parametrize(
+    "name", ["docs/instructor/clock.md", *(f"docs/transcripts/transcript-{n}.txt" for n in "13")]
+)
+def test_the_clock_and_the_transcripts_have_the_numbers_of_the_plan(name: str) -> None:
+    plan = titles_of("WORKSHOP.md")
+    text = (ROOT / name).read_text(encoding="utf-8")
+    said = re.findall(r"Step (\d\.\d+): (.*?)(?:, \d+ minutes?)?$", text, flags=re.MULTILINE)
+    assert said
+    assert [(step, title) for step, title in said if plan.get(step) != title] == []
+
+
+def test_what_is_heard_in_a_step_fits_its_minutes() -> None:
+    """The table of docs/heard.py in room.md: with the numbers of the plan, and each step in its time."""
+    text = (ROOT / "docs/instructor/room.md").read_text(encoding="utf-8")
+    heard = re.findall(r"^\| (\d\.\d+): (.*?) \| (\d+) \| (\d+) \|$", text, flags=re.MULTILINE)
     workshop = (ROOT / "WORKSHOP.md").read_text(encoding="utf-8")
-    assert steps_of(MAPPING.read_text(encoding="utf-8")) == steps_of(workshop) != set()
+    minutes = dict(re.findall(r"^### Step (\d\.\d+): .*\((\d+) minute", workshop, flags=re.MULTILINE))
+    typed = {step for step in minutes if step not in ("3.2", "3.4")}  # there is nothing to type in these
+    assert {step for step, *_ in heard} == typed
+    assert [step for step, _, seconds, _ in heard if int(seconds) > 60 * int(minutes[step])] == []
+    assert [step for step, _, _, longest in heard if int(longest) > 200] == []
+
+
+def test_the_narrated_scripts_say_the_numbers_of_the_plan() -> None:
+    """In their code, and in the record of what they said."""
+    plan = {step: title for step, title in titles_of("WORKSHOP.md").items() if step[0] == "2"}
+    coded = {}
+    for name in ("workshop_demo.sh", "gold_demo.sh"):
+        text = (ROOT / "demo-poisoning" / name).read_text(encoding="utf-8")
+        start = re.findall(r"^STEP=(\d+)", text, flags=re.MULTILINE)
+        for step, title in enumerate(
+            re.findall(r'^step "(.*)"$', text, flags=re.M), int((start or [0])[0]) + 1
+        ):
+            coded[f"2.{step}"] = title[0].lower() + title[1:]
+    assert coded == plan
+    record = (ROOT / "docs/records/demo-poisoning.txt").read_text(encoding="utf-8")
+    said = re.findall(r"^== Step (.*?): (.*) ==$", record, flags=re.MULTILINE)
+    assert {step: title[0].lower() + title[1:] for step, title in said} == plan
+    said = re.findall(
+        r"Step ([\d.]+), part \d of 3", (ROOT / "docs/records/demo-supply-chain.txt").read_text()
+    )
+    assert set(said) == {"3.3"}
+
+
+NAMED = re.compile(r"\b[Ss]teps? \d+(?:\.\d+)?(?:(?:, | and | or | to )\d+\.\d+)*(?!\.?%|[-\d])")
+# Steps of something else: a method's own, a row of made-up text in a test.
+OTHER_STEPS = (
+    "demo-poisoning/auditor/",
+    "tests/",
+    "docs/records/",
+    "docs/transcripts/",
+    "benchmarks/",
+    "CHANGELOG.md",
+)
+
+
+def test_a_step_that_is_named_is_one_of_the_plan() -> None:
+    """By its whole number, "step 1.3": not "step 3", which could be of any demo."""
+    every = {step for demo in DEMOS for step in titles_of(f"{demo}/README.md")}
+    wrong = []
+    for name in SHIPPED:
+        if not name.startswith(OTHER_STEPS):
+            text = re.sub(r"--steps \d+|`[^`\n]*`", "", (ROOT / name).read_text(encoding="utf-8"))
+            named = [
+                step for match in NAMED.finditer(text) for step in re.findall(r"\d+(?:\.\d+)?", match[0])
+            ]
+            wrong += [f"{name} names step {step}" for step in named if step not in every]
+    assert wrong == []
 
 
 def test_the_minutes_of_working_alone_add_up() -> None:
@@ -200,7 +304,7 @@ LABELS = ("See", "Say", "Ask", "Ask first", "Expect", "Pause", "Skip", "Note", "
 
 def test_each_step_says_what_to_see_and_to_say_and_answers_its_questions() -> None:
     workshop = (ROOT / "WORKSHOP.md").read_text(encoding="utf-8")
-    pieces = re.split(r"^### (Step \d\.\d): .*$", workshop, flags=re.MULTILINE)[1:]
+    pieces = re.split(r"^### (Step \d\.\d+): .*$", workshop, flags=re.MULTILINE)[1:]
     steps = dict(zip(pieces[::2], pieces[1::2]))
     assert len(steps) > 15
     for step, body in steps.items():
@@ -285,7 +389,7 @@ def test_the_projector_shows_each_step_with_its_commands_and_no_answer(projector
     text = (ROOT / "WORKSHOP.md").read_text(encoding="utf-8")
     pages = {path.name: path.read_text(encoding="utf-8") for path in projector.glob("*.html")}
     everything = html.unescape("".join(pages.values()))
-    steps = re.findall(r"^### (Step \d\.\d: .*?) \(", text, flags=re.MULTILINE)
+    steps = re.findall(r"^### (Step \d\.\d+: .*?) \(\d", text, flags=re.MULTILINE)
     assert len(steps) > 15
     for step in steps:
         assert everything.count(f">{step}</h2>") == 1
