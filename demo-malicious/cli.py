@@ -146,9 +146,8 @@ class Out:
             for column in zip(columns, *cells)
         ]
         if self.plain or sum(longest) + 3 * len(longest) + 1 > self._console.width:
-            self.say(f"{title} ({len(cells)} rows)")
-            for row in cells:
-                line = "- " + "; ".join(f"{name}: {cell}" for name, cell in zip(columns, row))
+            lines = ["- " + "; ".join(f"{name}: {cell}" for name, cell in zip(columns, row)) for row in cells]
+            for line in [f"{title} ({len(cells)} rows)", *lines]:
                 if self.plain:
                     self.say(line)
                 else:
@@ -159,7 +158,7 @@ class Out:
             table.add_column(name, overflow="fold")
         for row in cells:
             table.add_row(*map(Text, row))  # Text: words in a file must not become colours or commands
-        self._console.print(table)
+        self._console.print(table, soft_wrap=False)
 
     def progress(self, items: Iterable[T], total: int, doing: str) -> Iterator[T]:
         """Yield the items and show how far we are: a bar with the time left on a terminal, else lines.

@@ -111,11 +111,16 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], 
     if plain or sum(widths) + 2 * (len(widths) - 1) > terminal:
         lines = ["- " + "; ".join(f"{name}: {cell}" for name, cell in zip(columns, row)) for row in cells]
         if not plain:  # a terminal would break words at its edge
-            lines = [textwrap.fill(line, terminal, subsequent_indent="  ") for line in lines]
+            lines = [wrapped(line, terminal) for line in lines]
         return "\n".join([f"{title} ({len(cells)} {'row' if len(cells) == 1 else 'rows'})", *lines])
     laid = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)) for line in [columns, *cells]]
     rule = "  ".join("-" * width for width in widths)
     return "\n".join(line.rstrip() for line in [title, laid[0], rule, *laid[1:]])
+
+
+def wrapped(line: str, width: int) -> str:
+    """A line in several, broken between words only: not at the hyphens of a name, not inside of a digest."""
+    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 @contextmanager

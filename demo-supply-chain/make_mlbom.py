@@ -97,7 +97,7 @@ def main() -> int:
         scratch.write_text(text + "\n", encoding="utf-8")
     columns = ["model", *(models[0].facts if len(models) == 1 else ("format", "bytes")), "sha256"]
     rows = [[m.name, *(m.facts[name] for name in columns[1:-1]), m.sha256] for m in models]
-    print(console.table("Models in the list", columns, rows, plain=True))  # hashes are too wide for columns
+    print(console.table("Models in the list", columns, rows, console.is_plain(args.plain)))
     if args.evidence:
         for entry in entries:
             told = [name for name, known in (("training", entry.training), ("scan", entry.scan)) if known]
