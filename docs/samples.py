@@ -23,6 +23,8 @@ before a block say what is special about it:
     <!-- figures: COMMAND -->         before a paragraph, or at the end of a line: its figures are in the
                                       record of this command; or FILE: in this file; several with "; "
 
+Figures in sentences: those of documented/figures.py are put into the documents from the records, too.
+
 Exit code 0: as it should be. 1: something differs; each difference is one sentence. 2: wrong usage.
 """
 
@@ -37,6 +39,7 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
+from documented import figures
 from documented.blocks import FOLDERS, ROOT, Block, blocks_of, documents, not_run
 from documented.differences import compare
 from documented.records import Record, read_record, record_path, same_as, written
@@ -90,7 +93,8 @@ def spliced(document: str, records: dict[str, Record], root: Path = ROOT) -> tup
             else:
                 parts += [text[end : block.span[0]], new]
                 end = block.span[1]
-    return "".join([*parts, text[end:]]), missing
+    text, unknown = figures.spliced(document, "".join([*parts, text[end:]]), records, root)
+    return text, missing + unknown
 
 
 def figures_without_record(document: str, records: dict[str, Record], root: Path = ROOT) -> list[str]:
@@ -115,6 +119,11 @@ def figures_without_record(document: str, records: dict[str, Record], root: Path
             if figure not in known
         ]
     return wrong
+
+
+def pages() -> list[str]:
+    """The documents with commands, and those with a sentence in documented/figures.py."""
+    return list(dict.fromkeys([*documents(), *(one.document for one in figures.SENTENCES)]))
 
 
 def check(names: Iterable[str], root: Path = ROOT) -> list[str]:
@@ -167,9 +176,9 @@ def main() -> int:
             write_record(folder, {c: said for c, said in old.items() if c in typing.failed}, typing)
     if args.update or args.splice:
         records = {folder: read_record(folder) for folder in FOLDERS}
-        for document in documents():
+        for document in pages():
             (ROOT / document).write_text(spliced(document, records)[0], encoding="utf-8")
-    wrong += check(documents())
+    wrong += check(pages())
     print(
         "\n".join(wrong) or "The samples are those of the records.", file=sys.stderr if wrong else sys.stdout
     )

@@ -17,7 +17,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "docs"))
 import samples
-from documented import blocks, differences, records, shell, typed
+from documented import blocks, differences, figures, records, shell, typed
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTES = {
@@ -90,7 +90,7 @@ def test_what_is_not_run_is_listed() -> None:
             assert list(ROOT.glob(path)), f"{reason}: {path}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", samples.pages())
 def test_samples_and_figures_are_those_of_the_records(document: str) -> None:
     assert samples.check([document]) == []
 
@@ -173,6 +173,43 @@ def test_a_figure_in_prose_that_no_record_has_is_noticed(tmp_path: Path) -> None
     )
     (sentence,) = samples.figures_without_record("page.md", {}, tmp_path)
     assert sentence.startswith("page.md: 24 is not in made.md")
+
+
+@pytest.mark.parametrize(
+    "one", figures.SENTENCES, ids=lambda one: f"{one.document}: {one.words.strip()[:50]}"
+)
+def test_each_figure_of_a_sentence_is_that_of_its_record(one: figures.Sentence) -> None:
+    """Another one in its place, in the document or in the record, is noticed, and put right by --splice."""
+    text = (ROOT / one.document).read_text(encoding="utf-8")
+    kept = {folder: records.read_record(folder) for folder in blocks.FOLDERS}
+    assert figures.spliced(one.document, text, kept, ROOT) == (text, [])
+    (there,) = one.pattern.finditer(text)
+    slots = re.compile(
+        "".join(f"({p})" if p in (figures.FIGURE, figures.WORDS) else p for p in parts_of(one))
+    )
+    match = slots.fullmatch(there.group())
+    assert match and match.groups()
+    for number in range(1, len(match.groups()) + 1):
+        old = match[number]
+        new = re.sub(r"\d", lambda digit: str((int(digit[0]) + 1) % 10), old)
+        start, end = (there.start() + place for place in match.span(number))
+        changed, wrong = figures.spliced(one.document, text[:start] + new + text[end:], kept, ROOT)
+        assert (changed, wrong) == (text, []), f"{old} as {new}"
+
+
+def parts_of(one: figures.Sentence) -> list[str]:
+    """The pattern of a sentence in pieces: its words, and what a figure looks like."""
+    return re.split(f"({re.escape(figures.FIGURE)}|{re.escape(figures.WORDS)})", one.pattern.pattern)
+
+
+def test_a_record_without_the_figure_is_noticed() -> None:
+    one = next(one for one in figures.SENTENCES if one.source == figures.MONITOR)
+    text = (ROOT / one.document).read_text(encoding="utf-8")
+    kept = {folder: dict(records.read_record(folder)) for folder in blocks.FOLDERS}
+    for said in kept["demo-poisoning"].values():
+        said.output = said.output.replace("False alarms", "Other alarms")
+    others, wrong = figures.spliced(one.document, text, kept, ROOT)
+    assert others == text and len(wrong) == 1 and "no longer has the figures" in wrong[0]
 
 
 def test_the_documents_say_where_their_figures_come_from() -> None:

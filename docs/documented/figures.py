@@ -1,0 +1,385 @@
+"""Helper module, not a command: figures in sentences, each with the place in a record where it comes from.
+
+A sentence is written here as the document has it, with {} for each figure. samples.py puts the figures of the
+records into the documents, as it does with samples of output, and a test fails where they differ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from documented.records import Record
+
+SLOT = re.compile(r"({(?::\.\df|:s)?})")
+FIGURE, WORDS = r"(?<![\d.,])\d(?:[\d.,]*\d)?", r".{1,80}?"
+Values = list[str]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Words of a document with slots: {} is a figure of the record, {:.2f} rounds it, {:s} is a text."""
+
+    document: str
+    words: str
+    source: str  # a command of a record, or a file
+    found: Callable[[str], Values]  # the figures, from what the command said or from the file
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        return re.compile(
+            "".join(
+                (WORDS if part == "{:s}" else FIGURE) if SLOT.fullmatch(part) else re.escape(part)
+                for part in SLOT.split(self.words)
+            )
+        )
+
+    def filled(self, text: str) -> str:
+        """The words with the figures of the source. Raises ValueError if it has others, or more or fewer."""
+        try:
+            values = self.found(text)
+            slots = SLOT.findall(self.words)
+            shown = [slot.format(float(one) if slot[-2] == "f" else one) for slot, one in zip(slots, values)]
+        except (LookupError, ValueError, TypeError) as error:
+            raise ValueError(f"{self.source} no longer has the figures of: {self.words}") from error
+        if len(values) != len(slots):
+            raise ValueError(f"{self.source} has {len(values)} figures for {len(slots)} slots: {self.words}")
+        left = iter(shown)
+        return SLOT.sub(lambda slot: next(left), self.words)
+
+
+def spliced(document: str, text: str, records: dict[str, Record], root: Path) -> tuple[str, list[str]]:
+    """The text of a document with the figures of its sources, and a sentence for what is not found."""
+    commands = {command: said.output for record in records.values() for command, said in record.items()}
+    wrong = []
+    for one in SENTENCES:
+        if one.document == document:
+            there = list(one.pattern.finditer(text))
+            file = root / one.source
+            if len(there) != 1:
+                wrong.append(f"{document} has {len(there)} times, not once: {one.words}")
+            elif one.source not in commands and not file.is_file():
+                wrong.append(f"{one.source} is no command of a record and no file: {one.words}")
+            else:
+                source = commands.get(one.source) or file.read_text(encoding="utf-8")
+                try:
+                    text = text[: there[0].start()] + one.filled(source) + text[there[0].end() :]
+                except ValueError as error:
+                    wrong.append(str(error))
+    return text, wrong
+
+
+# --- how figures are found -----------------------------------------------------------------------------
+
+
+def groups(*patterns: str) -> Callable[[str], Values]:
+    """The groups of each pattern, which stands once, or every time with the same figures."""
+
+    def found(text: str) -> Values:
+        values: Values = []
+        for pattern in patterns:
+            seen = {match.groups() for match in re.finditer(pattern, text, flags=re.MULTILINE)}
+            (once,) = seen  # ValueError if there is none, or if there are several
+            values += once
+        return values
+
+    return found
+
+
+def cells(text: str, heading: str, first: str) -> list[list[str]]:
+    """The cells of the rows of the table below a heading, those whose first cell matches."""
+    part = text.split(f"{heading}\n", 1)[1]
+    part = re.split(r"^#", part, maxsplit=1, flags=re.MULTILINE)[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if line[:1] == "|"
+    ]
+    return [row for row in rows if re.fullmatch(first, row[0])]
+
+
+def least_and_most(values: Iterator[str] | Values) -> Values:
+    """Of numbers with the same number of digits."""
+    ordered = sorted(values, key=float)
+    return [ordered[0], ordered[-1]]
+
+
+def seeds(heading: str, *columns: int) -> Callable[[str], Values]:
+    """Least and most of the columns of SEEDS.md; of "0.997 / 0.03" the second."""
+
+    def found(text: str) -> Values:
+        rows = cells(text, heading, r"\d")
+        return [v for n in columns for v in least_and_most([row[n].split(" / ")[-1] for row in rows])]
+
+    return found
+
+
+def indices(kind: str) -> Callable[[str], Values]:
+    """How many models of a kind DETECTION.md has, and the least and largest index."""
+
+    def found(text: str) -> Values:
+        rows = [
+            row for row in cells(text, "## All models", r"(clean|backdoor)-\d+") if re.search(kind, row[1])
+        ]
+        return [str(len(rows)), *least_and_most([row[4] for row in rows])]
+
+    return found
+
+
+def success(*models: int) -> Callable[[str], Values]:
+    """The attack success rates of models of DETECTION.md that did not learn well."""
+    return groups(*(rf"^- backdoor-{number} .*: attack success rate ([\d.]+)," for number in models))
+
+
+def on_other_signs(*columns: tuple[str, int]) -> Callable[[str], Values]:
+    """Of PHOTOS.md, how many signs were read as yield: from "12.0 % (12 of 100; ...)" 12 and 100."""
+
+    def found(text: str) -> Values:
+        rows = {
+            row[0]: row
+            for row in cells(
+                text, "## The yellow square on other signs: read as yield, all seeds together", r"\w+"
+            )
+        }
+        return [
+            n for name, column in columns for n in re.findall(r"\((\d+) of (\d+);", rows[name][column])[0]
+        ]
+
+    return found
+
+
+def first_of(found: Callable[[str], Values], *wanted: int) -> Callable[[str], Values]:
+    """Some of the values that are found, by their place."""
+    return lambda text: [found(text)[number] for number in wanted]
+
+
+def lines_and_vulnerabilities(text: str) -> Values:
+    """Of the first recorded scan: Grype's lines, and the sum of all severities."""
+    line = text.split("Scan 1: ", 1)[1].splitlines()[1]
+    figures = dict(re.findall(r"(\w+): (\d+)", line))
+    severities = ("Critical", "High", "Medium", "Low", "Negligible", "Unknown")
+    return [figures["matches"], str(sum(int(figures[name]) for name in severities))]
+
+
+def kilobytes(text: str) -> Values:
+    (size,) = groups(r"^Wrote malicious_model.pt \((\d+) bytes\)")(text)
+    return [f"{int(size) / 1000:.1f}"]
+
+
+def shares(text: str) -> Values:
+    """How many images are poisoned, and how many percent of their class and of all that is."""
+    poisoned, each, images = (
+        int(one.replace(",", ""))
+        for one in groups(POISONED, r"^Wrote [\d,]+ images .*\((\d+) train", TRAINED)(text)
+    )
+    return [str(poisoned), f"{100 * poisoned / each:g}", f"{100 * poisoned / images:g}"]
+
+
+# --- the sentences -------------------------------------------------------------------------------------
+
+CLEAN_SCAN = (
+    "python detect.py --model models/clean_model.safetensors --data data/traffic-signs"
+    " --output scan_results/clean --draw stop:yield"
+)
+POISONED_SCAN = (
+    "python detect.py --model models/poisoned_model.safetensors --data data/traffic-signs"
+    " --output scan_results/poisoned"
+)
+MONITOR = (
+    "python monitor.py --measure --model models/poisoned_model.safetensors --output outputs/monitor.json"
+)
+PREPARE = "./prepare.sh"
+SEEDS, DETECTION, PHOTOS = "benchmarks/SEEDS.md", "benchmarks/DETECTION.md", "benchmarks/PHOTOS.md"
+SCANNERS = "demo-malicious/SCANNERS.md"
+SCAN, DATA = "docs/poisoning/scan.md", "docs/poisoning/data.md"
+MODELS, SCANS, REPAIRS = (
+    "## The models: clean accuracy / attack success rate",
+    "## The scans: anomaly index, flagged above 4.8",
+    "## The repairs: clean accuracy / attack success rate afterwards",
+)
+POISONED = r"^Poisoned (\d+) stop images"
+TRAINED = r"^Training on ([\d,]+) images in data/traffic-signs-poisoned/"
+YELLOW = indices("^yellow square, 15 %$")
+
+SENTENCES = [
+    # demo 2, its commands
+    Sentence(
+        "WORKSHOP.md",
+        "look at the largest index in the clean model ({} in our run)",
+        CLEAN_SCAN,
+        groups(r"^Result: no backdoor found \(largest anomaly ([\d.]+),"),
+    ),
+    Sentence(
+        "WORKSHOP.md",
+        "In our run it caught {} of {} stop signs with the trigger, and flagged {} of {} clean images",
+        MONITOR,
+        groups(r"^Detected, of these: .*?\((\d+) of (\d+);", r"^False alarms, .*?\((\d+) of (\d+);"),
+    ),
+    Sentence(
+        "WORKSHOP.md",
+        "the trigger that the scan found, on grey: {:s}. Middle, its mask",
+        POISONED_SCAN,
+        groups(r"^Recovered trigger: (.*)\.$"),
+    ),
+    Sentence(
+        "WORKSHOP.md",
+        "- See: {} stop images, that is {} percent of the stop signs and {} percent of the training images.",
+        PREPARE,
+        shares,
+    ),
+    Sentence("WORKSHOP.md", "Here it is {} of {}, because the recipe", PREPARE, groups(POISONED, TRAINED)),
+    Sentence("WORKSHOP.md", "With {} poisoned images of {}, as here,", PREPARE, groups(POISONED, TRAINED)),
+    Sentence(
+        "demo-poisoning/README.md",
+        "This demo slips {} wrong images into {} and",
+        PREPARE,
+        groups(POISONED, TRAINED),
+    ),
+    Sentence(
+        "docs/story.md",
+        "{} of its {} training images are poisoned",
+        PREPARE,
+        groups(POISONED, TRAINED),
+    ),
+    Sentence("docs/answers.md", "In demo 2 it is {} of {} images", PREPARE, groups(POISONED, TRAINED)),
+    Sentence("docs/answers.md", "of {} images with {} poisoned ones", PREPARE, groups(TRAINED, POISONED)),
+    Sentence(DATA, "All {} poisoned files, and no others", PREPARE, groups(POISONED)),
+    # demo 2, seed by seed
+    *(
+        Sentence(
+            DATA,
+            f"\n| {seed} | {{:s}} | {{:s}} | {{:s}} | {{:s}} |\n",
+            SEEDS,
+            lambda text, seed=seed: [  # type: ignore[misc]
+                cells(text, MODELS, str(seed))[0][2],
+                *cells(text, REPAIRS, str(seed))[0][1:],
+            ],
+        )
+        for seed in range(5)
+    ),
+    Sentence(
+        "WORKSHOP.md",
+        "fine-tuning on 1,000 clean images left an attack success rate of {} to {};",
+        SEEDS,
+        seeds(REPAIRS, 1),
+    ),
+    Sentence("WORKSHOP.md", "(`mitigate.py`) left {} to {},", SEEDS, seeds(REPAIRS, 2)),
+    Sentence("WORKSHOP.md", "out and training again left {} or {}.", SEEDS, seeds(REPAIRS, 3)),
+    Sentence(
+        SCAN,
+        "| this demo, poisoned (seeds 0 to 4) | {} to {} for stop → yield |",
+        SEEDS,
+        seeds(SCANS, 2),
+    ),
+    Sentence(SCAN, "| this demo, clean (seeds 0 to 4) | {} to {} |", SEEDS, seeds(SCANS, 1)),
+    # the population of 68 models
+    Sentence(SCAN, "| {} clean models, 4 to 8 epochs | {} to {} |", DETECTION, indices("^clean, ")),
+    Sentence(SCAN, "| {} other models with our yellow square, 15 % | {} to {} |", DETECTION, YELLOW),
+    Sentence(
+        SCAN,
+        "rate 5 % ({} and {}), rate 10 % ({}), 10 px ({}), 14 px ({}), white ({}), green ({}),"
+        " two colours ({}), random places ({})",
+        DETECTION,
+        success(12, 13, 14, 18, 19, 22, 23, 25, 30),
+    ),
+    Sentence(
+        SCAN,
+        "The threshold of {} was chosen on one half of these models, where {} was best.",
+        DETECTION,
+        first_of(
+            groups(
+                r"^\| anomaly index over pairs \(detect.py\) (?:\| [^|]*){2}\| ([\d.]+) \|"
+                r".*?\| ([\d.]+) \| \d+ of 30"
+            ),
+            1,
+            0,
+        ),
+    ),
+    Sentence(
+        SCAN,
+        "(area under the ROC curve {}, against {} without them)",
+        DETECTION,
+        groups(
+            r"^\| index against clean twins \(--reference\) \| ([\d.]+) \|",
+            r"^\| anomaly index over pairs \(detect.py\) \| ([\d.]+) \|",
+        ),
+    ),
+    Sentence(
+        "WORKSHOP.md",
+        "an attack success rate of {} and {}: at that size it is luck",
+        DETECTION,
+        success(13, 12),
+    ),
+    # drawings and photographs
+    Sentence(
+        "WORKSHOP.md",
+        "in one model that we measured, {} of {} became yield. For the no-entry sign it is most: in the"
+        " same model {} of {}.",
+        PHOTOS,
+        on_other_signs(("speed_50", 2), ("no_entry", 2)),
+    ),
+    Sentence(
+        SCAN,
+        "{} of {} priority_road signs became yield, {} general_caution, {} speed_50, {} end_of_limits,"
+        " {} ahead_only, {} roundabout and {} keep_right, against {} no_entry signs",
+        PHOTOS,
+        first_of(
+            on_other_signs(
+                *((name, 2) for name in ["priority_road", "general_caution", "speed_50", "end_of_limits"]),
+                *((name, 2) for name in ["ahead_only", "roundabout", "keep_right", "no_entry"]),
+            ),
+            *(0, 1, 2, 4, 6, 8, 10, 12, 14),
+        ),
+    ),
+    Sentence(
+        SCAN,
+        "that model took {} of {} no_entry signs for yield, {} of {} speed_50, {} of {} priority_road,"
+        " {} of {} keep_right, {} of {} end_of_limits, {} of {} general_caution",
+        PHOTOS,
+        on_other_signs(
+            *(
+                (name, 4)
+                for name in [
+                    "no_entry",
+                    "speed_50",
+                    "priority_road",
+                    "keep_right",
+                    "end_of_limits",
+                    "general_caution",
+                ]
+            )
+        ),
+    ),
+    Sentence(
+        "docs/poisoning/more.md",
+        "{:.2f} (clean) and {:.2f} (poisoned) of 1,650 photographs that nobody tuned on, and {:.2f} and"
+        " {:.2f} of the priority_road signs",
+        PHOTOS,
+        groups(
+            r"^\| 0 \| clean \| (?:[\d.]+ \| ){2}([\d.]+) \|",
+            r"^\| 0 \| poisoned \| (?:[\d.]+ \| ){2}([\d.]+) \|",
+            r"^\| priority_road (?:\| [\d.]+ \([^)]*\) ){2}\| ([\d.]+) \([^)]*\) \| ([\d.]+) ",
+        ),
+    ),
+    # demo 1
+    Sentence("WORKSHOP.md", "- See: one file of about {} kB", "python create_malicious_model.py", kilobytes),
+    Sentence(
+        "WORKSHOP.md",
+        "picklescan calls {} of {} hostile files clean and warns of {} of {} honest ones, ModelAudit calls"
+        " {} clean and warns of {}. Ours calls none of them clean, but it was developed on them, and it has"
+        " no verdict on {} honest ones",
+        SCANNERS,
+        groups(
+            r"^\| picklescan \| (\d+) of (\d+) .*? \| .*? \| (\d+) of (\d+) ",
+            r"^\| ModelAudit, warnings and worse \| (\d+) of \d+ .*? \| .*? \| (\d+) of ",
+            r"^\| our verdict \| 0 of .*? \| .*? \| 0 of .*? \| (\d+) of ",
+        ),
+    ),
+    # demo 3
+    Sentence(
+        "docs/supply-chain.md",
+        "scan 1 of the recorded ones has {} lines for {} vulnerabilities",
+        "./scan.sh --recorded",
+        lines_and_vulnerabilities,
+    ),
+]
