@@ -11,43 +11,22 @@ from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 
 from torch._weights_only_unpickler import _get_allowed_globals
 
+from inspection.data_names import DATA, NOT_DATA
+
 # The names that weights_only=True allows: PyTorch's own list. The function is private to PyTorch, which is
 # one reason why requirements-torch.txt pins the version.
 ALLOWED = frozenset(_get_allowed_globals())
-
-# Names that are not on PyTorch's list, but build plain values and call nothing that a file could choose:
-# what honest checkpoints carry beside their tensors. Loading them by weights_only=True takes
-# torch.serialization.safe_globals. A class of any library that does more is not here, on purpose.
-DATA = frozenset(
-    """
-    argparse.Namespace types.SimpleNamespace
-    collections.defaultdict collections.deque collections.Counter collections.OrderedDict
-    copyreg._reconstructor copyreg.__newobj__
-    builtins.object builtins.set builtins.frozenset builtins.complex builtins.slice builtins.range
-    builtins.list builtins.dict builtins.tuple builtins.int builtins.float builtins.bool builtins.str
-    builtins.bytes builtins.bytearray
-    datetime.datetime datetime.date datetime.time datetime.timedelta datetime.timezone
-    datetime.timezone.utc decimal.Decimal fractions.Fraction uuid.UUID
-    pathlib.Path pathlib.PosixPath pathlib.WindowsPath pathlib.PurePath pathlib.PurePosixPath
-    pathlib.PureWindowsPath pathlib._local.Path pathlib._local.PosixPath pathlib._local.WindowsPath
-    pathlib._local.PurePosixPath pathlib._local.PureWindowsPath
-    numpy.dtype numpy.ndarray numpy._core.multiarray.scalar numpy._core.multiarray._reconstruct
-    numpy._core.numeric._frombuffer
-    numpy.matrix numpy.matrixlib.defmatrix.matrix numpy.recarray numpy.rec.recarray numpy.record
-    numpy.rec.record numpy._core.records.recarray numpy._core.records.record
-    numpy.ma.MaskedArray numpy.ma.core.MaskedArray numpy.ma.core._mareconstruct
-    array.array array._array_reconstructor
-    numpy.bool_ numpy.bool numpy.int8 numpy.int16 numpy.int32 numpy.int64 numpy.uint8 numpy.uint16
-    numpy.uint32 numpy.uint64 numpy.float16 numpy.float32 numpy.float64 numpy.longdouble numpy.complex64
-    numpy.complex128 numpy.str_ numpy.bytes_ numpy.datetime64 numpy.timedelta64
-    torch.device torch.Size torch.dtype torch.memory_format torch.layout
-    """.split()  # noqa: SIM905 (a list of names reads better like this)
-)
 
 # Classes of numpy.dtypes are named by what they are: Float64DType and so on
 NUMPY_DTYPE = re.compile(r"numpy\.dtypes\.\w+DType")
 # joblib's stand-in for an array: its numbers stand between the instructions, which we do not follow
 JOBLIB_ARRAY = "joblib.numpy_pickle.NumpyArrayWrapper"
+# calls that make an object of another class, which PyTorch's safe loader wants to be told as well
+MAKES = {
+    "numpy.random._pickle.__randomstate_ctor": "numpy.random.RandomState",
+    "numpy.random._pickle.__generator_ctor": "numpy.random.Generator",
+    "numpy.dtype": '*(type(numpy.dtype(code)) for code in "?bhilqBHILQefdgFDGSUV")',
+}
 VALID_NAME = re.compile(r"[\w.<>]{1,200}")
 
 
@@ -78,8 +57,18 @@ def only_data(names: set[str]) -> list[str]:
     return sorted(name for name in names if is_data(name) and not is_allowed(name))
 
 
+def for_safe_globals(names: list[str]) -> str:
+    """What torch.serialization.safe_globals takes for these names that only hold data, as Python."""
+    return ", ".join([*names, *(MAKES[name] for name in names if name in MAKES)])
+
+
 def way_forward(names: list[str]) -> str:
     """What an honest sender and receiver can do about these names; nothing if they are Python's own."""
+    for (start, *more), why in NOT_DATA.items():
+        if any(name.startswith(start) for name in names) and all(
+            name.startswith(start) or name in more for name in names
+        ):
+            return why
     layers = [name for name in names if name.startswith("torch.nn.")]
     libraries = sorted({name.split(".")[0] for name in names if name not in layers})
     if layers and set(libraries) <= {"__main__"}:

@@ -38,6 +38,7 @@ class Values:
     def __init__(self, data: Buffer, fill: Callable[[Made, int], int] | None = None) -> None:
         self.data, self.fill = data, fill
         self.stored: list[object] = []  # what persistent ids name: the storages of tensors
+        self.filled_unknown = False  # BUILD has filled something that is not followed
 
     def result(self, name: str, taken: list[object], argument: bytes) -> list[object]:
         """What an instruction pushes, given the values that it takes. Raises CannotJudge."""
@@ -80,6 +81,7 @@ class Values:
         """BUILD has filled the last value with a state. Gives the place where the pickle goes on."""
         made = stack[-1]
         if not isinstance(made, Made):
+            self.filled_unknown = True
             return place
         if isinstance(state, dict):
             made.state |= state

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from inspection import archives, raw_numbers
+from inspection import archives, random_states, raw_numbers
 from inspection.content import MB, Content
 from inspection.names import JOBLIB_ARRAY, disallowed, few, full_name, only_data, refused, way_forward
 from inspection.pickle_reader import MOST_INSTRUCTIONS, Buffer, TooLong, Walk, walk
@@ -166,6 +166,11 @@ def note(data: Buffer, found: Walk, where: str, content: Content, number: int) -
         after = found.end if found.complete else min(len(data), found.end + 4096)
         content.pickles.append((where or f"pickle {number}, byte {start}", bytes(data[start:after])))
     check_names(found, where, content)
+    if JOBLIB_ARRAY not in found.names and random_states.named(found.names):
+        try:
+            random_states.check_states(data, start, found.instructions)
+        except CannotJudge as error:
+            content.add(UNKNOWN, str(error), where)
 
 
 IMPORTS = re.compile(  # an import as it stands in the bytes: two lines, or two short texts before it

@@ -12,6 +12,7 @@ import re
 import struct
 from typing import TypeGuard
 
+from inspection import random_states
 from inspection.names import JOBLIB_ARRAY
 from inspection.pickle_reader import Buffer, Imported, Walk, walk
 from inspection.pickle_values import OTHER, Made, Values
@@ -158,6 +159,7 @@ def joblib_arrays(data: Buffer, start: int, most: int) -> list[Walk]:
 
     def fill(made: Made, place: int) -> int:
         if made.name != JOBLIB_ARRAY:
+            random_states.check_filled(made, values)
             return place
         if made.arguments != () or made.tuple_state or not {"shape", "dtype"} <= set(made.state) <= FIELDS:
             raise CannotJudge("it describes an array in a way that joblib does not")
@@ -180,6 +182,8 @@ def joblib_arrays(data: Buffer, start: int, most: int) -> list[Walk]:
 
     values = Values(data, fill)
     found = walk(data, start, most, values)
+    if values.filled_unknown and random_states.named(found.names):
+        raise CannotJudge(random_states.NOT_AS_WRITTEN)
     return [found, *inner]
 
 

@@ -17,7 +17,7 @@ from inspection.content import Content
 from inspection.decompiler import MOST_FOLLOWED, PickleReport, decompile
 from inspection.files import existing_file
 from inspection.formats import look
-from inspection.names import disallowed, few, only_data, refused
+from inspection.names import disallowed, few, for_safe_globals, only_data, refused
 from inspection.report import SAFE, UNKNOWN, UNSAFE, Finding, Report, Verdict
 from inspection.zips import ZIP
 
@@ -84,7 +84,7 @@ def conclude(report: Report) -> None:
     if report.disallowed and not any(one.answer == UNSAFE for one in findings):
         findings.append(Finding(UNSAFE, refused(report.disallowed)))
     if not report.formats and not findings:
-        unknown = "it is not a model file of a format known here, or it is damaged"
+        unknown = "it is of no model format that is known here"
         findings.append(Finding(UNKNOWN, unknown, help=ANOTHER_FORMAT))
     for name, said in report.verdicts.items():
         # a scanner that sees more than we do: we have overlooked something. If it only rates the same imports
@@ -103,9 +103,9 @@ def conclude(report: Report) -> None:
     if special := special_reader(report):
         report.reason, report.help = special.reason, special.help
     elif report.only_data:
-        names = ", ".join(report.only_data[:5])
         report.help = (
-            f"torch.load takes it with torch.serialization.safe_globals([{names}]); "
+            "torch.load takes it with torch.serialization.safe_globals("
+            f"[{for_safe_globals(report.only_data)}]); "
             "safe_demo.py convert takes it with --allow and each name."
         )
 

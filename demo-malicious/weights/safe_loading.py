@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 import cli
 from inspection.files import existing_file
-from inspection.names import full_name, is_allowed, is_data
+from inspection.names import MAKES, full_name, is_allowed, is_data
 from weights.before_loading import RefusedError, check_format
 from weights.limits import within_limits
 from weights.state_dicts import Weights, state_dict
@@ -90,6 +90,9 @@ def allowed_objects(names: Sequence[str]) -> Iterator[tuple[Any, str]]:
             numpy = importlib.import_module("numpy")
             kinds = {type(numpy.dtype(code)) for code in "?bhilqBHILQefdgFDGSUV"}
             yield from ((kind, f"{kind.__module__}.{kind.__qualname__}") for kind in kinds)
+        elif made := MAKES.get(name):  # the class of what the call makes
+            kind = getattr(importlib.import_module("numpy.random"), made.rpartition(".")[2])
+            yield kind, f"{kind.__module__}.{kind.__qualname__}"
 
 
 def why_refused(error: Exception) -> str:
