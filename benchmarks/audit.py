@@ -5,9 +5,8 @@
 
 FOLDER is the training part of the official GTSRB benchmark (00000/00000_00000.ppm and so on). Without it the
 drawings are measured alone. Each poisoned set holds three attacks: three pairs of classes with a trigger of
-their own, at one rate. "tuned" sets have a model that train.py fine-tuned from --base, the clean model of
-prepare.sh. "fitted" ones have that model with its last layer fitted to the set, which takes seconds: clean
-models, and backdoors that are learned by halves.
+their own, at one rate. Each set has a model of its own: train.py fine-tunes --base on it, the clean model of
+prepare.sh.
 One row per set goes to audit.jsonl, and a set that has one is not run again. AUDIT.md is made of the rows.
 cleanlab is asked if it is installed (pip install cleanlab==2.9.0).
 """
@@ -33,7 +32,6 @@ from PIL import Image, ImageDraw
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 try:
     from cleanlab.rank import get_label_quality_scores
@@ -60,7 +58,7 @@ PAIRS = (("stop", "yield"), ("speed_50", "keep_right"), ("no_entry", "priority_r
 RATES = (0.05, 0.15, 0.30)  # of the victim class
 TUNED = {("square", PAIRS[0]), ("disc", PAIRS[0])}  # what the method was made with
 EACH = 120  # images per class, at most
-EPOCHS = 3
+EPOCHS = 6
 NOISE = 0.03  # share of wrong labels in the sets that hold only those
 CLEAN = 20  # clean sets of each kind
 GROUP = 4  # tracks per class in a set of photographs
@@ -116,14 +114,13 @@ class Spec:
     kind: str  # "photographs" or "drawings"
     half: int  # numbers with this remainder by TURN
     what: str  # "poisoned", "clean" or "wrong labels"
-    fit: str  # "tuned" or "fitted"
     number: int = 0
     rate: float = 0.0
 
     @property
     def name(self) -> str:
         rate = f" {self.rate:.0%}" if self.rate else ""
-        return f"{self.kind} {self.half} {self.what}{rate} {self.number} {self.fit}"
+        return f"{self.kind} {self.half} {self.what}{rate} {self.number}"
 
     @property
     def attacks(self) -> list[tuple[str, tuple[str, str]]]:
@@ -137,16 +134,15 @@ class Spec:
 def specs() -> list[Spec]:
     """All sets, the held-out ones first, and every kind early."""
     kinds = ("photographs", "drawings")
-    made = [Spec(kind, 2, "poisoned", "tuned", 1, rate) for rate in RATES[::-1] for kind in kinds]
-    made += [Spec(kind, 2, "clean", "fitted", number) for number in range(CLEAN) for kind in kinds]
-    for number in (1, 2, 3, 0):
-        made += [Spec(kind, 2, "poisoned", "fitted", number, rate) for rate in RATES for kind in kinds]
-    for number in (2, 3, 0):
-        made += [Spec(kind, 2, "poisoned", "tuned", number, rate) for rate in RATES for kind in kinds]
+    made = []
+    for number in range(CLEAN):
+        made += [Spec(kind, 2, "clean", number) for kind in kinds]
+        if number < len(TRIGGERS):
+            made += [Spec(kind, 2, "poisoned", number, rate) for rate in RATES for kind in kinds]
     for half in (2, 0):
-        made += [Spec(kind, half, "wrong labels", "tuned") for kind in kinds]
-        made += [Spec(kind, half, "clean", "tuned") for kind in kinds]
-    made += [Spec(kind, 0, "poisoned", "tuned", 0, rate) for rate in RATES for kind in kinds]
+        made += [Spec(kind, half, "wrong labels") for kind in kinds]
+    for kind in kinds:
+        made += [Spec(kind, 0, "clean"), *(Spec(kind, 0, "poisoned", 0, rate) for rate in RATES)]
     return made
 
 
@@ -206,29 +202,6 @@ def tuned(folder: Path, base: Path, seed: int) -> nn.Module:
     if subprocess.run(command, check=False, env=environment, stdout=subprocess.DEVNULL).returncode:
         raise cli.UserError(f"train.py made no model of {folder}: its message above says why.")
     return classifier.load_model(folder / "model.pt")
-
-
-def last_layer(base: Path, pixels: Tensor, labels: Tensor) -> nn.Module:
-    """The base with its last layer fitted to these images (logistic regression)."""
-    model = classifier.load_model(base)
-    rows = torch.cat([last for _, last, _ in features.extract(model, pixels)])
-    middle, spread = rows.mean(0), rows.std(0) + 1e-3
-    rows = (rows - middle) / spread
-    weight = torch.zeros(len(DRAWN), rows.shape[1], requires_grad=True)
-    bias = torch.zeros(len(DRAWN), requires_grad=True)
-    steps = torch.optim.LBFGS([weight, bias], max_iter=300, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        steps.zero_grad()
-        value = F.cross_entropy(rows @ weight.T + bias, labels) + 1e-4 * weight.square().sum()
-        value.backward()
-        return value
-
-    steps.step(loss)
-    with torch.no_grad():
-        model.get_parameter("fc.weight").copy_(weight / spread)
-        model.get_parameter("fc.bias").copy_(bias - weight / spread @ middle)
-    return model
 
 
 def success(spec: Spec, folder: Path, model: nn.Module) -> list[float]:
@@ -326,8 +299,7 @@ def row(spec: Spec, photos: Path, base: Path) -> dict[str, Any]:
         files = audit_data.names(images, folder)
         labels = torch.tensor([label for _, label in images])
         pixels = classifier.load_pixels([path for path, _ in images])
-        fitted = spec.fit == "fitted"
-        model = last_layer(base, pixels, labels) if fitted else tuned(folder, base, spec.number)
+        model = tuned(folder, base, spec.number)
         rates = success(spec, folder, model)
     started = time.process_time()
     found = Audit([Suspect(name, checks.label_of(name)) for name in files])
@@ -378,14 +350,14 @@ def row(spec: Spec, photos: Path, base: Path) -> dict[str, Any]:
 
 
 def attack_lines(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """One line per kind of images, fit, rate and half: what became of the attacks."""
+    """One line per kind of images, half and rate: what became of the attacks."""
     groups: dict[tuple[str, ...], list[tuple[dict[str, Any], dict[str, Any]]]] = {}
     for row in rows:
-        kind, half, _, rate, _, fit = row["name"].split()
+        kind, half, _, rate, _ = row["name"].split()
         for attack in row["attacks"]:
             learned = "0.9 or more" if attack["success"] >= 0.9 else "less"
             seen = "yes" if half == "0" or attack["tuned"] else "no"
-            groups.setdefault((kind, fit, seen, rate, learned), []).append((row, attack))
+            groups.setdefault((kind, seen, rate, learned), []).append((row, attack))
     lines = []
     for key, attacks in sorted(groups.items()):
         bad = sum(attack["bad"] for _, attack in attacks)
@@ -403,11 +375,11 @@ def attack_lines(rows: list[dict[str, Any]]) -> list[list[str]]:
 
 
 def ranking_lines(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """Mean recall among the first 1.5 n: ours and the rivals', by kind, fit and rate."""
+    """Mean recall among the first 1.5 n: ours and the rivals', by kind and rate."""
     groups: dict[tuple[str, ...], dict[str, list[float]]] = {}
     for row in rows:
-        kind, _, _, rate, _, fit = row["name"].split()
-        means = groups.setdefault((kind, fit, rate), {})
+        kind, _, _, rate, _ = row["name"].split()
+        means = groups.setdefault((kind, rate), {})
         means.setdefault("ours, not told the class", []).append(row["ranking"])
         for method, values in row["rivals"].items():
             means.setdefault(method, []).extend(values)
@@ -424,10 +396,9 @@ def page(rows: list[dict[str, Any]]) -> str:
     clean, noisy = ([r for r in rows if f" {what} " in r["name"]] for what in ("clean", "wrong labels"))
     alarms = []
     for kind in ("photographs", "drawings"):
-        for fit in ("fitted", "tuned"):
-            of = [row for row in clean if row["name"].startswith(kind) and row["name"].endswith(fit)]
-            if of:
-                alarms.append(f"{kind}, {fit}: {exact(sum(bool(row['findings']) for row in of), len(of))}")
+        of = [row for row in clean if row["name"].startswith(kind)]
+        if of:
+            alarms.append(f"{kind}: {exact(sum(bool(row['findings']) for row in of), len(of))}")
     wrongly = [f"{row['name']}: {', '.join(row['findings'])}" for row in clean if row["findings"]]
     missed = [
         f"{row['name']}: {attack['trigger']}, {attack['pair']}, success rate {attack['success']:.2f}: "

@@ -2,11 +2,12 @@
 
     python benchmarks/seeds.py                    five seeds, about five minutes each on 2 cores
     python benchmarks/seeds.py --photos FOLDER    also reads the photographs in FOLDER/val/<class>/
+    python benchmarks/seeds.py --gtsrb FOLDER     on photographs: your copy of GTSRB takes the drawings' place
 
 For each seed, with the demo's own commands and that seed: draw the images, poison a copy, train both
 models, scan both, audit both sets of images, repair the poisoned model. One row per seed goes to
 seeds.jsonl, and a seed that has one is not run again; images and models that stand in --work/seed-N
-are kept. SEEDS.md is made of the rows.
+are kept. SEEDS.md is made of the rows. With --gtsrb they are seeds_gtsrb.jsonl and SEEDS_GTSRB.md.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ sys.path.insert(0, str(DEMO))
 import pages  # noqa: E402 (after the path above)
 
 import cli  # noqa: E402 (after the path above)
+import get_gtsrb  # noqa: E402
 import trigger  # noqa: E402
 from auditor import checks  # noqa: E402
 from dataset.files import class_files  # noqa: E402
@@ -62,14 +64,20 @@ def together(folder: Path, *commands: list[str]) -> list[str]:
     return said
 
 
-def trained(folder: Path, seed: int, out: cli.Out) -> None:
-    """Make images and models of one seed with the demo's commands, unless they are there."""
+def trained(folder: Path, seed: int, out: cli.Out, gtsrb: Path | None = None) -> None:
+    """Make images and models of one seed with the demo's commands, unless they are there.
+
+    gtsrb: a copy of GTSRB, for photographs instead of drawings.
+    """
     number = ["--seed", str(seed)]
     folder.mkdir(parents=True, exist_ok=True)
-    for made, command in ((CLEAN, "make_dataset.py"), (POISONED, "poison_data.py")):
+    images = ["make_dataset.py"]
+    if gtsrb:
+        images = ["get_gtsrb.py", "--photos", str(gtsrb.absolute()), "--out", CLEAN]
+    for made, command in ((CLEAN, images), (POISONED, ["poison_data.py"])):
         if not (folder / made).exists():
-            out.say(f"{command}.")
-            together(folder, [command, *number])
+            out.say(f"{command[0]}.")
+            together(folder, [*command, *number])
     wanted = {"clean": ["train.py", *number], "poisoned": ["train.py", "--poisoned", *number]}
     missing = [
         wanted[kind]
@@ -110,10 +118,12 @@ def scan_of(folder: Path, kind: str) -> dict[str, Any]:
     }
 
 
-def row(seed: int, folder: Path, photos: Path | None, out: cli.Out) -> dict[str, Any]:
+def row(
+    seed: int, folder: Path, photos: Path | None, out: cli.Out, gtsrb: Path | None = None
+) -> dict[str, Any]:
     """Run the demo with one seed in `folder`. Returns what is worth keeping."""
     number = ["--seed", str(seed)]
-    trained(folder, seed, out)
+    trained(folder, seed, out, gtsrb)
     made: dict[str, Any] = {"seed": seed} | scores(folder, photos)
     out.say("Scans.")
     commands = {
@@ -187,8 +197,8 @@ def pair_of(values: list[float]) -> str:
     return f"{values[0]:.3f} / {values[1]:.2f}"
 
 
-def page(rows: list[dict[str, Any]]) -> str:
-    """SEEDS.md."""
+def page(rows: list[dict[str, Any]], of_photographs: bool = False) -> str:
+    """SEEDS.md, or SEEDS_GTSRB.md."""
     rows = sorted(rows, key=lambda row: row["seed"])
     broken = [f"Seed {row['seed']}: not kept: {claim}." for row in rows for claim in broken_claims(row)]
     photos = all("clean_photos" in row for row in rows)
@@ -235,6 +245,7 @@ def page(rows: list[dict[str, Any]]) -> str:
     ]
     return pages.render(
         "seeds.md.jinja",
+        of_photographs=of_photographs,
         broken=broken,
         models=table(head, first),
         threshold=verdict.THRESHOLD,
@@ -249,11 +260,15 @@ def page(rows: list[dict[str, Any]]) -> str:
 def parse() -> argparse.Namespace:
     args = cli.parser(__doc__)
     args.add_argument("--seeds", type=cli.seed, nargs="+", default=[0, 1, 2, 3, 4], help="which seeds")
-    args.add_argument("--rows", type=Path, default=HERE / "seeds.jsonl", help="file of raw rows")
-    args.add_argument("--output", type=Path, default=HERE / "SEEDS.md", help="page to write")
+    args.add_argument("--rows", type=Path, help="file of raw rows (default: seeds.jsonl here)")
+    args.add_argument("--output", type=Path, help="page to write (default: SEEDS.md here)")
     args.add_argument("--work", type=Path, default=Path("seeds-work"), help="folder for data and models")
     args.add_argument("--photos", type=Path, help="folder with val/<class>/ of real photographs")
-    return args.parse_args()
+    args.add_argument("--gtsrb", type=Path, help="copy of GTSRB: photographs instead of drawings")
+    options = args.parse_args()
+    options.rows = options.rows or HERE / ("seeds_gtsrb.jsonl" if options.gtsrb else "seeds.jsonl")
+    options.output = options.output or HERE / ("SEEDS_GTSRB.md" if options.gtsrb else "SEEDS.md")
+    return options
 
 
 def main() -> int:
@@ -261,6 +276,8 @@ def main() -> int:
     out = cli.Out(options.plain)
     if options.photos:
         class_files(options.photos / "val")  # says what is wrong before minutes of work
+    if options.gtsrb:
+        get_gtsrb.class_folders(options.gtsrb)
     rows = []
     if options.rows.exists():
         rows = [json.loads(line) for line in options.rows.read_text(encoding="utf-8").splitlines()]
@@ -268,11 +285,12 @@ def main() -> int:
         if seed in [row["seed"] for row in rows]:
             continue
         out.heading(f"Seed {seed}")
-        rows.append(row(seed, options.work / f"seed-{seed}", options.photos, out))
+        folder = options.work / f"{'photos' if options.gtsrb else 'seed'}-{seed}"
+        rows.append(row(seed, folder, options.photos, out, options.gtsrb))
         with options.rows.open("a", encoding="utf-8") as file:
             file.write(json.dumps(rows[-1]) + "\n")
     with cli.atomic_write(options.output) as scratch:
-        scratch.write_text(page(rows), encoding="utf-8")
+        scratch.write_text(page(rows, bool(options.gtsrb)), encoding="utf-8")
     out.say(f"Wrote {options.output}: {len(rows)} seeds.")
     return cli.OK
 

@@ -71,7 +71,7 @@ def examine(
     pixels, labels = images
     middle, last, answers = look(model, pixels, out)
     strange = neighbours.strangers(nearest, labels)
-    margin = checks.check_features(found, middle, labels, strange)
+    margin = checks.check_features(found, middle, labels, strange, answers)
     search = occlusion.Search(model, pixels, labels, answers)
     classes = out.progress(search(margin + strange), len(labels.unique()), "Hiding spots")
     checks.check_triggers(found, [spot for spots in classes for spot in spots])

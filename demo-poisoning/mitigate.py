@@ -223,7 +223,7 @@ def parse() -> argparse.Namespace:
     args.add_argument("--share", type=float, default=0.25, help="share of --data to learn from, above 0 to 1")
     args.add_argument("--epochs", type=int, default=5, help="passes of finetune and unlearn")
     args.add_argument("--lr", type=float, default=0.02, help="peak learning rate of finetune and unlearn")
-    args.add_argument("--retrain-epochs", type=int, default=5, help="passes of drop")
+    args.add_argument("--retrain-epochs", type=int, default=6, help="passes of drop")
     args.add_argument("--output", type=Path, default=Path("models/repaired"), help="folder for the models")
     args.add_argument("--victim", default=trigger.VICTIM, choices=NAMES, metavar="CLASS", help="to measure")
     args.add_argument("--target", default=trigger.TARGET, choices=NAMES, metavar="CLASS", help="to measure")

@@ -21,6 +21,7 @@ from network.classifier import INPUT
 STANDS_OUT = 0.025  # of images that clearly look like one other class
 MANY = 0.15  # of images that look like it at all: so many bad ones teach the classifier, and none is clear
 STRANGE = 0.3  # and if so many of their neighbours have another label: else they show one odd sign
+DECIDED = 0.75  # and if the model learned their label, or gives at least so many of them the other class
 CLEARLY = 0.3  # of the margin by which images usually look like their own class: look-alikes have less
 MORE = 1.5  # flag this many times the images of a group: Tran et al. 2018 remove as many
 ERRORS = 0.01  # share of all images from which scattered label errors are a finding
@@ -193,10 +194,18 @@ def describe(spot: Spot, images: int) -> Trigger:
     )
 
 
-def check_features(audit: Audit, middle: Tensor, labels: Tensor, strange: Tensor | None = None) -> Tensor:
+def check_features(
+    audit: Audit,
+    middle: Tensor,
+    labels: Tensor,
+    strange: Tensor | None = None,
+    answers: Tensor | None = None,
+) -> Tensor:
     """Find images that look like another class than their own. Returns how suspicious each is, (N,).
 
-    middle: features of layer3, (N, D). strange: neighbours.strangers(), (N,).
+    middle: features of layer3, (N, D). strange: neighbours.strangers(), (N,). answers: the model's own, (N,).
+    A model gives images with a trigger the label that they carry, and those with a wrong label the other
+    class. Of signs too far away to tell, it gives some to each, the clearest to the other: no finding.
     """
     found = features.components(middle)
     spread = features.unusual(found, labels)
@@ -211,6 +220,12 @@ def check_features(audit: Audit, middle: Tensor, labels: Tensor, strange: Tensor
             clear, share = int((inside & clearly).sum()) / sizes[own], count / sizes[own]
             astray = strange is None or bool(strange[inside].mean() >= STRANGE)
             flagged = count >= FEWEST and astray and (clear >= STANDS_OUT or share >= MANY)
+            if answers is not None:
+                learned = inside & (answers == labels)
+                enough = int((learned & clearly).sum()) >= max(FEWEST, STANDS_OUT * sizes[own])
+                enough |= int(learned.sum()) >= MANY * sizes[own]
+                disbelieved = bool((answers[inside] == other).float().mean() >= DECIDED)
+                flagged = flagged and (enough or disbelieved)
             audit.groups.append(Group(NAMES[own], NAMES[other], count, share, clear, flagged))
     audit.groups.sort(key=lambda one: (not one.flagged, -one.clear, -one.share, one.label, one.looks_like))
     for number, suspect in enumerate(audit.ranking):

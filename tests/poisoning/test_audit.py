@@ -196,6 +196,28 @@ def test_look_alikes_are_no_group() -> None:
     assert result.findings() == 0
 
 
+@pytest.mark.parametrize(("other", "found_out"), [(0, True), (7, False), (15, True)])
+def test_a_group_is_a_finding_if_the_model_is_decided(other: int, found_out: bool) -> None:
+    """15 images look like another class: the model gives `other` of them that class, first the clearest.
+
+    None with a trigger, all with wrong labels; of signs too far away to tell, some.
+    """
+    found, labels, wrong = cloud(15)
+    margin = found @ (found[labels == 0].mean(0) - found[labels == 1].mean(0))
+    answers = labels.clone()
+    answers[margin.where(wrong, -torch.inf).argsort(descending=True)[:other]] = 0
+    # the others are no clear ones: half as far across the border
+    unclear = wrong & (answers == 1)
+    if 0 < other < 15:
+        middles = [found[(labels == label) & ~wrong].mean(0) for label in (0, 1)]
+        found[unclear] = 0.53 * middles[0] + 0.47 * middles[1]
+    result = Audit(
+        [Suspect(f"train/{NAMES[label]}/{n}.jpg", NAMES[label]) for n, label in enumerate(labels.tolist())]
+    )
+    checks.check_features(result, found, labels, answers=answers)
+    assert [(g.label, g.looks_like) for g in result.groups if g.flagged] == [("yield", "stop")] * found_out
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_scattered_label_errors_are_called_so(seed: int) -> None:
     """Three in a hundred labels at random: a finding, and no group of one class."""

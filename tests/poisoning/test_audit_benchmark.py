@@ -26,7 +26,7 @@ def test_every_trigger_meets_every_pair_at_every_rate() -> None:
     specs = audit.specs()
     assert len({spec.name for spec in specs}) == len(specs)
     for kind in ("photographs", "drawings"):
-        own = [s for s in specs if s.kind == kind and s.fit == "tuned" and s.half == 2 and s.attacks]
+        own = [s for s in specs if s.kind == kind and s.half == 2 and s.attacks]
         for rate in audit.RATES:
             met = {attack for spec in own if spec.rate == rate for attack in spec.attacks}
             assert met == {(name, pair) for name in audit.TRIGGERS for pair in audit.PAIRS}
@@ -47,7 +47,7 @@ def test_a_trigger_is_a_small_spot(name: str) -> None:
 
 
 def test_a_set_of_drawings(tmp_path: Path) -> None:
-    spec = audit.Spec("drawings", 2, "poisoned", "fitted", 1, 0.3)
+    spec = audit.Spec("drawings", 2, "poisoned", 1, 0.3)
     rng = audit.random.Random(spec.name)
     audit.EACH, each = 10, audit.EACH
     try:
@@ -64,7 +64,7 @@ def test_a_set_of_drawings(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not DATA, reason="WORKSHOP_TEST_DATA names no folder with photographs")
 def test_a_set_of_photographs_keeps_the_tracks_apart(tmp_path: Path) -> None:
-    spec = audit.Spec("photographs", 2, "wrong labels", "tuned")
+    spec = audit.Spec("photographs", 2, "wrong labels")
     rng = audit.random.Random(spec.name)
     audit.gather(spec, Path(DATA) / "gtsrb/GTSRB/Training", tmp_path, rng)
     tracks = {
@@ -99,15 +99,12 @@ def test_a_miss_and_a_false_alarm_are_listed() -> None:
     shared = {"images": 100, "flagged": 3, "duplicates": 0, "errors": 0, "seconds": 1.0}
     rows = [
         shared
-        | {"name": "drawings 2 poisoned 15% 1 tuned", "findings": ["backdoor"], "attacks": [attack]}
+        | {"name": "drawings 2 poisoned 15% 1", "findings": ["backdoor"], "attacks": [attack]}
         | {"bad": 10, "right": 3, "ranking": 0.3, "rivals": {"SPECTRE, layer3": [0.5]}},
-        shared | {"name": "drawings 2 clean 0 fitted", "findings": ["backdoor"], "attacks": []},
+        shared | {"name": "drawings 2 clean 0", "findings": ["backdoor"], "attacks": []},
     ]
     text = audit.page(rows)
     assert "square, stop to yield, success rate 1.00: 3 of 10 flagged" in text
-    assert "drawings, fitted: 1 of 1 (2.5 to 100.0 %)" in text
-    assert "- drawings 2 clean 0 fitted: backdoor" in text
-    assert (
-        "| drawings | tuned | yes | 15% | 0.9 or more | 1 | 0 | 0.30 | 1.00 | 0 of 1 (0.0 to 97.5 %) |"
-        in text
-    )
+    assert "drawings: 1 of 1 (2.5 to 100.0 %)" in text
+    assert "- drawings 2 clean 0: backdoor" in text
+    assert "| drawings | yes | 15% | 0.9 or more | 1 | 0 | 0.30 | 1.00 | 0 of 1 (0.0 to 97.5 %) |" in text

@@ -303,3 +303,13 @@ def test_an_unwritable_notes_file_leaves_one_sentence(
     (tmp_path / "poisoned-attacker-notes.json").mkdir()
     result = run_in(tmp_path, poison_data, "--clean-dir", data, "--poisoned-dir", "poisoned")
     assert_refused(result, "poisoned-attacker-notes.json")
+
+
+@pytest.mark.parametrize("name", classes.DRAWN)
+def test_each_class_comes_in_different_signs(name: str) -> None:
+    plates = [signs.plate(name, style) for style in range(signs.STYLES)]
+    assert len({plate.tobytes() for plate in plates}) == signs.STYLES
+    for plate in plates:
+        assert (plate.mode, plate.size) == ("RGBA", (signs.PLATE, signs.PLATE))
+        assert plate.getchannel("A").getpixel((signs.PLATE // 2, signs.PLATE // 2)) == 255  # the sign
+        assert plate.getchannel("A").getpixel((0, 0)) == 0  # around it

@@ -20,7 +20,7 @@ import train
 from dataset import classes
 from dataset.files import class_files
 from network import classifier, device, optimizer, resnet
-from network.augment import augment
+from network.augment import EXCHANGED, augment
 from network.evaluate import Rate, Score, Validation
 from poisoning_story import EPOCH
 from poisoning_tools import FOLDER, Corner, Result, contents, fine, run_in, subset, tiny
@@ -144,6 +144,14 @@ def test_augmented_images_keep_shape_and_range() -> None:
     assert changed.min() >= 0
     assert changed.max() <= 1
     assert all(not torch.equal(one, other) for one, other in zip(pixels, changed))
+
+
+def test_some_images_exchange_their_colours() -> None:
+    """Two thirds of the orders of three channels take red elsewhere."""
+    torch.manual_seed(1)
+    red = torch.tensor([0.9, 0.1, 0.1]).view(1, 3, 1, 1).expand(3000, 3, 8, 8)
+    largest = augment(red).mean((2, 3)).argmax(1)
+    assert (largest != 0).float().mean() == pytest.approx(2 / 3 * EXCHANGED, abs=0.04)  # some are half hidden
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
