@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from inspection import text_models
 from inspection.files import leaves_folder
 from inspection.names import few
 from inspection.onnx_graph import ALL_OF_IT, is_onnx, onnx_parts
@@ -77,14 +78,17 @@ def inspect_entry(path: Path, folder: Path) -> Report:
     report = inspect_file(path)
     if report.formats == ["script"] and path.suffix in (".sh", ".bash", ".py"):
         return told(path, SKIPPED, UNKNOWN, "it is a script, which is not judged here", size)
-    if report.formats:
+    if report.formats == ["compiled Python code"] and path.suffix == ".pyc":
+        return told(path, SKIPPED, UNKNOWN, "it is compiled Python code, which is not judged here", size)
+    model = report.format if report.formats and set(report.formats) <= text_models.NAMES else ""
+    if report.formats and not model:
         return report
     if head.startswith(IMAGES):
         return told(path, IMAGE, SAFE, "it is an image or a document", size)
     if path.suffix == ".pyc":
         return told(path, SKIPPED, UNKNOWN, "it is compiled Python code, which is not judged here", size)
-    if model := onnx_model_of(path, size):
-        return told(path, WEIGHTS, SAFE, f"it holds the weights that {model} names, and no more", size)
+    if graph := onnx_model_of(path, size):
+        return told(path, WEIGHTS, SAFE, f"it holds the weights that {graph} names, and no more", size)
     raw = path.read_bytes() if size <= LARGEST_JSON else b""
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as Windows writes text
         raw = raw.decode("utf-16", "replace").encode("utf-8", "replace")
@@ -92,7 +96,7 @@ def inspect_entry(path: Path, folder: Path) -> Report:
         findings = [*check_text(path.name, raw), *check_json(path, raw)]
         worst = min(findings, key=lambda one: (UNSAFE, UNKNOWN, SAFE).index(one.answer))
         # no loader runs a script by itself; where settings name it, the settings are not safe
-        kind = SKIPPED if worst.reason.startswith(SCRIPTS) else TEXT
+        kind = model or (SKIPPED if worst.reason.startswith(SCRIPTS) else TEXT)
         return told(path, kind, worst.answer, worst.reason, size)
     return told(path, SKIPPED, UNKNOWN, "it is of no format that is known here", size)
 

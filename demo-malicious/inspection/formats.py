@@ -10,14 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from inspection import gguf, numpy_header, onnx_graph, protobuf, safetensors_header
-from inspection.content import MB, Content, Look
-from inspection.keras import KERAS_RUNS
+from inspection import gguf, hdf5, messages, numpy_header, onnx_graph, recognised, safetensors_header
+from inspection.content import Content, Look
 from inspection.pickle_reader import MOST_INSTRUCTIONS, Buffer, TooLong
 from inspection.pickles import MSGPACK, bare_pickles, stream
-from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge, Finding
+from inspection.plain_texts import is_text
+from inspection.recognised import magic
+from inspection.report import SAFE, UNKNOWN, CannotJudge, Finding
+from inspection.text_models import text_model
 from inspection.wrappers import check_compressed, check_tar, compression, fits_tar
-from inspection.zips import HDF5, NPY, SENDER, WRONG_SIZE, check_zip, fits_zip, inside
+from inspection.zips import NPY, WRONG_SIZE, check_zip, fits_zip, inside
 
 SAFETENSORS = "SafeTensors"
 Check = Callable[[Buffer, str, Content, Look], str]
@@ -54,6 +56,9 @@ def look(data: Buffer, where: str = "", content: Content | None = None, depth: i
         found.append(name)
     if name := bare_pickles(data, where, content, found):
         found.append(name)
+    if not found and not where and is_text(data) and (model := text_model(bytes(data[0 : len(data)]))):
+        found.append(model[0])
+        content.findings.append(model[1])
     if len(found) > 1:
         both = f"it is {' and '.join(found)} at once, and which one counts is up to the reader"
         content.findings.insert(0, Finding(UNKNOWN, both, where))
@@ -95,66 +100,6 @@ def check_with(reader: Callable[[Buffer], Finding]) -> Check:
     return check
 
 
-def hdf5_places(data: Buffer) -> int:
-    """HDF5 may begin at 0, 512, 1024, 2048 and so on. Gives the place, or -1."""
-    place = 0
-    while place < len(data):
-        if bytes(data[place : place + 8]) == HDF5:
-            return place
-        place = max(512, 2 * place)
-    return -1
-
-
-def check_hdf5(data: Buffer, where: str, content: Content, deeper: Look) -> str:
-    """HDF5: recognised, searched for a Lambda layer, and not judged beyond that."""
-    if hdf5_places(data) > 0:
-        content.add(UNKNOWN, "it is HDF5 behind something else", where)
-    keras, runs = keras_layers(data)
-    if runs:
-        content.add(UNSAFE, f"it is a Keras model (HDF5) with {KERAS_RUNS[runs]}", where)
-    else:
-        kind = "a Keras model or weights (HDF5)" if keras else "HDF5"
-        content.add(
-            UNKNOWN,
-            f"it is {kind}, which is not judged here; modelscan looks for Lambda layers in it",
-            where,
-            "Load weights only, into a model that you build yourself, with Keras's safe mode on.",
-        )
-    return "HDF5"
-
-
-def keras_layers(data: Buffer) -> tuple[bool, str]:
-    """Whether there are settings of a Keras model in these bytes, and a layer in them that runs code."""
-    position, keras = 0, False
-    while position < len(data):  # in pieces that overlap
-        piece = bytes(data[position : position + 8 * MB])
-        keras |= b"model_config" in piece or b"keras_version" in piece or b"_tf_keras" in piece
-        if match := KERAS_LAYER.search(piece):
-            return True, match[1].decode()
-        position += 8 * MB - 4096 if len(piece) == 8 * MB else len(piece)
-    return keras, ""
-
-
-def check_saved_model(data: Buffer, where: str, content: Content, deeper: Look) -> str:
-    """TensorFlow: recognised, searched for a Lambda layer of Keras, and not judged beyond that."""
-    keras, runs = keras_layers(data)
-    if runs:
-        content.add(UNSAFE, f"it is a Keras model (SavedModel) with {KERAS_RUNS[runs]}", where)
-        return ""
-    kind = "the Keras part of a SavedModel" if keras else "a TensorFlow graph or SavedModel"
-    content.add(
-        UNKNOWN,
-        f"it is {kind}, which is not judged here; modelscan looks for operators that read and write files",
-        where,
-        "Ask the sender for SafeTensors or ONNX, or run it in a sandbox.",
-    )
-    return ""
-
-
-def magic(*starts: bytes, at: int = 0) -> Callable[[Buffer], bool]:
-    return lambda data: bytes(data[at : at + 16]).startswith(starts)
-
-
 def refuse(answer: str, reason: str, help: str = "") -> Check:
     def check(data: Buffer, where: str, content: Content, deeper: Look) -> str:
         content.add(answer, reason, where, help)
@@ -163,19 +108,7 @@ def refuse(answer: str, reason: str, help: str = "") -> Check:
     return check
 
 
-KERAS_LAYER = re.compile(rb'"class_name"\s*:\s*"(Lambda|TFSMLayer|TorchModuleWrapper|__lambda__)"')
 LFS = b"version https://git-lfs.github.com/spec/"
-UNPACK = "Unpack it and inspect the folder."
-# formats that are only recognised: name, how they begin, and where
-NOT_JUDGED = [
-    ("TensorFlow Lite", b"TFL3", 4), ("ExecuTorch", b"ET12", 4), ("ExecuTorch", b"ET13", 4),
-    ("PyTorch Mobile", b"PTMF", 4), ("ONNX Runtime's own format", b"ORTM", 4), ("TensorRT", b"ptrt", 0),
-    ("TensorRT", b"ftrt", 0), ("CatBoost", b"CBM1", 0), ("MATLAB", b"MATLAB 5.0 MAT-f", 0),
-    ("Parquet", b"PAR1", 0), ("Arrow", b"ARROW1", 0), ("SQLite", b"SQLite format 3\0", 0),
-    ("XGBoost (UBJSON)", b"{L\0\0\0\0\0\0\0\x07learn", 0), ("MXNet", b"\x12\x01" + bytes(14), 0),
-    ("a file of Java objects", b"\xac\xed\0\x05", 0), ("data of R", b"RDX", 0),
-    ("data of R", b"X\n\0\0\0", 0),
-]  # fmt: skip
 
 
 def is_msgpack(data: Buffer) -> bool:
@@ -199,31 +132,16 @@ READERS: list[tuple[str, Callable[[Buffer], bool], Check]] = [
     ("tar archive", fits_tar, check_tar),
     ("compressed", lambda data: bool(compression(data)), check_compressed),
     ("NumPy array", magic(NPY), check_npy),
-    ("HDF5", lambda data: hdf5_places(data) >= 0, check_hdf5),
+    ("HDF5", lambda data: hdf5.hdf5_places(data) >= 0, hdf5.check_hdf5),
     ("GGUF", magic(b"GGUF"), check_with(gguf.gguf)),
     ("ONNX", onnx_graph.is_onnx, check_with(onnx_graph.onnx)),
-    ("SentencePiece vocabulary", protobuf.is_vocabulary, refuse(
+    ("SentencePiece vocabulary", messages.is_vocabulary, refuse(
         SAFE, "it is a vocabulary of SentencePiece: texts and scores")),
-    ("TensorFlow graph or SavedModel", protobuf.is_saved_model, check_saved_model),
+    ("TensorFlow graph or SavedModel", messages.is_saved_model, messages.check_saved_model),
     ("pointer of Git LFS", lambda data: bytes(data[0:42]).startswith(LFS), refuse(
         UNKNOWN, "it is a pointer of Git LFS: the file itself is not here",
         "Get it with `git lfs pull`, or download it, and inspect it then.")),
-    ("ggml", magic(b"lmgg", b"fmgg", b"tjgg", b"algg", b"ggml", b"ggmf", b"ggjt"), refuse(
-        UNKNOWN, "it is a file of ggml before GGUF, which is not judged here", "Ask the sender for GGUF.")),
-    *((name, magic(start, at=at), refuse(UNKNOWN, f"it is {name}, which is not judged here"))
-      for name, start, at in NOT_JUDGED),
-    (MSGPACK, is_msgpack, refuse(UNKNOWN, f"it is {MSGPACK}, which is not judged here")),
-    ("7z archive", magic(b"7z\xbc\xaf\x27\x1c"), refuse(
-        UNKNOWN, "it is a 7z archive, which is not judged here", UNPACK)),
-    ("RAR archive", magic(b"Rar!\x1a\x07"), refuse(
-        UNKNOWN, "it is a RAR archive, which is not judged here", UNPACK)),
-    ("lz4", magic(b"\x04\x22\x4d\x18"), refuse(
-        UNKNOWN, "it is compressed with lz4, as joblib can do; it is not unpacked here", UNPACK)),
-    ("zstd", magic(b"\x28\xb5\x2f\xfd"), refuse(
-        UNKNOWN, "it is compressed with zstd; it is not unpacked here", UNPACK)),
-    ("old joblib", magic(b"ZF"), refuse(
-        UNKNOWN, "it is compressed as by joblib before 0.10, which is not judged here", SENDER)),
-    ("program", magic(b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xfe\xed\xfa", b"\xca\xfe\xba\xbe", b"MZ"), refuse(
-        UNSAFE, "it is a program or a library of machine code, not a model")),
-    ("script", magic(b"#!"), refuse(UNSAFE, "it is a script, not a model")),
+    (MSGPACK, is_msgpack, refuse(
+        UNKNOWN, f"it is {MSGPACK}, which is not judged here", recognised.MODELAUDIT)),
+    *((kind.name, kind.fits, refuse(kind.answer, kind.sentence, kind.help)) for kind in recognised.KINDS),
 ]  # fmt: skip

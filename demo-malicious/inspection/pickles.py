@@ -18,7 +18,7 @@ from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save's first pickle before PyTorch 1.6
 MOST_PICKLES = 2000  # in a row
 STREAM = "plain pickle"
-MSGPACK = "msgpack, as Flax saves it"
+MSGPACK = "msgpack, as Flax and spaCy save it"
 JOBLIB = "joblib file with arrays"
 BREAKS_OFF = "it is a pickle that breaks off: it is damaged or cut off"
 JOBLIB_SAFE = (

@@ -11,6 +11,7 @@ import re
 from inspection.keras import keras_config
 from inspection.pickle_reader import Buffer
 from inspection.report import SAFE, UNKNOWN, UNSAFE, Finding
+from inspection.text_models import text_model
 from inspection.texts import chat_template, dictionaries
 
 MB = 1024 * 1024
@@ -19,7 +20,12 @@ SCRIPTS = (
     ".pl", ".php", ".java", ".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".h", ".hpp", ".rs", ".go",
 )  # fmt: skip
 PROSE = (".md", ".rst", ".txt", ".html", ".json", ".jsonl", ".csv", ".tsv")  # no loader reads them as YAML
+DOCUMENTS = (".md", ".rst", ".html")  # they show settings, and no loader reads them
+TEXT = Finding(SAFE, "it is text")
 PYTHON_TAG = re.compile(r"!!?python/|tag:yaml\.org,2002:python/")  # the second: spelled out, or as a prefix
+MLFLOW_CODE = re.compile(
+    r"^[ \t]*[\"']?(model_code_path|code)[\"']?[ \t]*:[ \t]*(?!null\b|~|[\"']{2})(\S+)", re.M
+)
 MLFLOW = re.compile(r"^\s*loader_module:\s*[\"']?(?!mlflow\.)([\w.]+)", re.M)
 
 
@@ -39,6 +45,14 @@ def is_text(data: Buffer) -> bool:
 
 def check_text(name: str, raw: bytes) -> list[Finding]:
     """What a text beside weights can do: by its name and its content."""
+    found = settings_in(name, raw)
+    if not name.lower().endswith(DOCUMENTS) and (model := text_model(raw)):
+        found = [model[1], *(one for one in found if one != TEXT)]
+    return found
+
+
+def settings_in(name: str, raw: bytes) -> list[Finding]:
+    """What settings in a text make a loader do."""
     text, name = raw.decode("utf-8", "replace"), name.lower()
     if name.endswith(SCRIPTS):
         return [Finding(UNKNOWN, "it is a script, which is not judged here: read it before you run it")]
@@ -54,8 +68,8 @@ def check_text(name: str, raw: bytes) -> list[Finding]:
                 UNKNOWN, "it is YAML with _target_ (Hydra), which names code that a loader imports and calls"
             )
         ]
-    if name == "mlmodel" and (loader := MLFLOW.search(text)):
-        return [Finding(UNKNOWN, f"it is a model of MLflow, which imports {loader[1][:100]} to load it")]
+    if re.split(r"[/\\, ]", name)[-1] == "mlmodel" and (found := mlflow(text)):
+        return found
     if '"class_name"' in text and text.lstrip()[:1] == "{":
         return [keras_config(text)]
     found = []
@@ -69,7 +83,20 @@ def check_text(name: str, raw: bytes) -> list[Finding]:
                         found.append(chat_template(template, "its chat_template"))
         except (ValueError, RecursionError):
             found.append(Finding(UNKNOWN, "it is JSON that cannot be read"))
-    return found or [Finding(SAFE, "it is text")]
+    return found or [TEXT]
+
+
+def mlflow(text: str) -> list[Finding]:
+    """What MLflow imports or runs for a model with these settings, beside its own modules."""
+    found = []
+    if loader := MLFLOW.search(text):
+        found.append(Finding(UNKNOWN, f"it is a model of MLflow, which imports {loader[1][:100]} to load it"))
+    for key, path in MLFLOW_CODE.findall(text):
+        does = "runs" if key == "model_code_path" else "puts in front of what Python imports"
+        found.append(
+            Finding(UNSAFE, f"it names Python code ({path[:100]}) that MLflow {does} when it loads the model")
+        )
+    return found
 
 
 def printable(text: str) -> str:

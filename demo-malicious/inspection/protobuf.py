@@ -1,4 +1,4 @@
-"""Protobuf messages, field by field, and which of TensorFlow's and SentencePiece's files are one.
+"""Protobuf messages, field by field.
 
 Helper module, not a command. A small reader: the packages of the format bring or run much more.
 """
@@ -58,28 +58,3 @@ def protobuf_shape(data: Buffer) -> dict[int, int]:
         return {number: kind for number, kind, _, _ in fields(data, 0, len(data), [10_000])}
     except (ValueError, CannotJudge):
         return {}
-
-
-def is_saved_model(data: Buffer) -> bool:
-    """Whether the whole file is a message like TensorFlow's SavedModel or a graph of it."""
-    return like_graph(data) and not is_vocabulary(data)
-
-
-def like_graph(data: Buffer) -> bool:
-    """Whether the fields are those of TensorFlow's messages; a vocabulary has the same."""
-    shape = protobuf_shape(data)
-    return shape == {1: 0, 2: 2} or (bool(shape) and set(shape) <= {1, 2, 3, 4} and shape.get(1) == 2)
-
-
-def is_vocabulary(data: Buffer) -> bool:
-    """Whether a message like TensorFlow's graph is SentencePiece's vocabulary: texts with a score each."""
-    try:
-        if not like_graph(data):
-            return False
-        for number, kind, start, end in fields(data, 0, len(data), [10]):
-            if number == 1 and kind == 2:
-                inner = {n: k for n, k, _, _ in fields(data, start, end, [10])}
-                return inner.get(1) == 2 and inner.get(2) == 5
-    except (ValueError, CannotJudge):
-        return False
-    return False

@@ -84,7 +84,7 @@ def conclude(report: Report) -> None:
     if report.disallowed and not any(one.answer == UNSAFE for one in findings):
         findings.append(Finding(UNSAFE, refused(report.disallowed)))
     if not report.formats and not findings:
-        unknown = "it is of no model format that is known here"
+        unknown = "it is not a model file of any format that is known here"
         findings.append(Finding(UNKNOWN, unknown, help=ANOTHER_FORMAT))
     for name, said in report.verdicts.items():
         # a scanner that sees more than we do: we have overlooked something. If it only rates the same imports

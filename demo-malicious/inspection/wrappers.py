@@ -14,12 +14,13 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from inspection import archives, raw_numbers
+from inspection import archives, raw_numbers, recognised
 from inspection.content import MB, Content, Look
 from inspection.pickle_reader import Buffer, TooLong, walk
 from inspection.pickles import MOST_PICKLES, check_names, one_pickle
-from inspection.plain_texts import printable
+from inspection.plain_texts import is_text, printable
 from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge
+from inspection.text_models import text_model
 from inspection.zips import check_part, fits_zip, inside
 
 MOST_UNPACKED = 256 * MB  # of a compressed file
@@ -29,6 +30,10 @@ OLD_TAR = {"storages", "tensors", "pickle", "sys_info"}
 OLD_TAR_SAFE = (
     "it is a file of PyTorch before 0.4 (old tar format): its names only hold data, and its numbers are "
     "measured to the last byte; but only torch.load(weights_only=False) reads it"
+)
+NEMO = (
+    "it is an archive of NeMo: its model_config.yaml names classes (target) that NeMo imports and calls, "
+    "which is not judged here"
 )
 SANDBOX = "If you need it, load it in the sandbox (run_sandboxed.sh) and save the weights as SafeTensors."
 
@@ -74,6 +79,9 @@ def check_tar(data: Buffer, where: str, content: Content, look: Look) -> str:
                         check_part(part, place, content, look)
     except (tarfile.TarError, OSError, ValueError, EOFError, OverflowError) as error:
         raise CannotJudge("it is a tar archive that is damaged") from error
+    if not old and "model_config.yaml" in names:
+        content.add(UNKNOWN, NEMO, where, recognised.MODELAUDIT)
+        return "NeMo archive"
     if not old:
         many = f"it is a tar archive of {len(names)} files: unpack it and inspect the folder"
         content.add(UNKNOWN, many, where)
@@ -178,6 +186,7 @@ def check_compressed(data: Buffer, where: str, content: Content, look: Look) -> 
     if trouble:
         content.add(UNKNOWN, trouble, where)
     before = content.part()
+    model = text_model(inner) if is_text(inner) else None
     look(inner, inside(where, f"unpacked ({name})") if where else f"unpacked ({name})", before)
     content.instructions, content.kept = before.instructions, before.kept
     content.findings += before.findings
@@ -185,7 +194,9 @@ def check_compressed(data: Buffer, where: str, content: Content, look: Look) -> 
     content.pickles += before.pickles
     content.notes += before.notes
     content.limit |= before.limit
-    if not before.findings:
+    if model:
+        content.findings.append(model[1].inside(inside(where, f"unpacked ({name})")))
+    elif not before.findings:
         content.add(
             UNKNOWN, f"it is compressed with {name}, and what is inside is not a format known here", where
         )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from inspection import archives, numpy_header, raw_numbers
 from inspection.archives import Zip
 from inspection.content import Content, Look
+from inspection.hdf5 import HDF5, hdf5_end
 from inspection.keras import keras_config
 from inspection.names import disallowed, few
 from inspection.pickle_reader import Buffer, walk
@@ -21,7 +22,7 @@ from inspection.pickles import BREAKS_OFF, one_pickle
 from inspection.plain_texts import check_text, is_text
 from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge
 
-NPY, HDF5 = b"\x93NUMPY", b"\x89HDF\r\n\x1a\n"
+NPY = b"\x93NUMPY"
 ZIP = "zip of torch.save"
 SENDER = "Ask the sender for SafeTensors."
 WRONG_SIZE = "its header promises another number of bytes than there are"
@@ -289,13 +290,6 @@ def check_keras(archive: Zip, where: str, content: Content, look: Look) -> None:
                 check_part(archive.read(member), place, content, look)
         except CannotJudge as error:
             content.add(UNKNOWN, str(error), place)
-
-
-def hdf5_end(data: bytes) -> int:
-    """Where an HDF5 file ends, by its header; -1 where that cannot be told."""
-    place = {0: 40, 1: 44, 2: 28, 3: 28}.get(data[8], -1) if len(data) > 60 else -1
-    wide = data[13 if data[8] < 2 else 9] == 8 if place >= 0 else False  # bytes of an address
-    return int.from_bytes(data[place : place + 8], "little") if wide else -1
 
 
 def not_judged(what: str, tool: str) -> Callable[[Zip, str, Content, Look], None]:
