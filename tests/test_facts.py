@@ -153,6 +153,17 @@ def test_every_outside_number_has_its_entry(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_a_figure_that_links_to_its_entry_is_the_one_of_the_entry(page: str) -> None:
+    """[44.9 percent](docs/facts.md#pickleball): what the link says is in the entry."""
+    known = entries()
+    for words, name in re.findall(r"\[([^\]]*)\]\([^)\s]*facts\.md#([^)\s]*)\)", (ROOT / page).read_text()):
+        for figure in figures(words):
+            assert re.search(rf"(?<![\d.,]){re.escape(figure.rstrip('.,'))}(?![\d])", known[name]), (
+                f"{page}: {words}: {figure} is not in facts.md#{name}"
+            )
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_cve_has_its_entry(page: str) -> None:
     if page == "demo-supply-chain/EXERCISES.md":
         pytest.skip("its exercises are about the CVEs of recorded scans, which are in recorded/")

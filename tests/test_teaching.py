@@ -230,6 +230,22 @@ def test_the_clock_and_the_transcripts_have_the_numbers_of_the_plan(name: str) -
     assert [(step, title) for step, title in said if plan.get(step) != title] == []
 
 
+@pytest.mark.parametrize(("number", "demo"), [*enumerate(DEMOS, 1)])
+def test_a_readme_promises_the_minutes_of_the_plan(number: int, demo: str) -> None:
+    """Silver and gold path: the sum of their steps in WORKSHOP.md; and all of them in the first README."""
+    workshop = (ROOT / "WORKSHOP.md").read_text(encoding="utf-8")
+    minutes = dict(re.findall(r"^### Step (\d\.\d+): .*\((\d+) minute", workshop, flags=re.MULTILINE))
+    text = (ROOT / demo / "README.md").read_text(encoding="utf-8")
+    said: list[int] = []
+    for path in ("Silver", "Gold"):
+        said += map(int, re.findall(rf"^- {path}, about (\d+) minutes: ", text, flags=re.MULTILINE))
+        part = re.split(rf"^## {path} path: ", text, flags=re.MULTILINE)[1].split("\n## ")[0]
+        steps = re.findall(r"^### Step (\d\.\d+): ", part, flags=re.MULTILINE)
+        assert said[-1] == sum(int(minutes.get(step, 0)) for step in steps), path
+    part = README.split(f"\n## Demo {number}: ")[1]
+    assert re.findall(r"^About (\d+) minutes", part, flags=re.MULTILINE)[0] == str(sum(said))
+
+
 def test_what_is_heard_in_a_step_fits_its_minutes() -> None:
     """The table of docs/heard.py in room.md: with the numbers of the plan, and each step in its time."""
     text = (ROOT / "docs/instructor/room.md").read_text(encoding="utf-8")

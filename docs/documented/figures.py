@@ -199,6 +199,9 @@ MODELS, SCANS, REPAIRS = (
 )
 POISONED = r"^Poisoned (\d+) stop images"
 TRAINED = r"^Training on ([\d,]+) images in data/traffic-signs-poisoned/"
+VERDICT = "demo-poisoning/scanner/verdict.py"
+THRESHOLD, REFERENCE_THRESHOLD = groups(r"^THRESHOLD = ([\d.]+)"), groups(r"^REFERENCE_THRESHOLD = ([\d.]+)")
+DEFAULT = groups(r"^\| anomaly index over pairs \(detect.py\) .*?\| ([\d.]+) \| \d+ of 30")
 YELLOW = indices("^yellow square, 15 %$")
 
 SENTENCES = [
@@ -310,6 +313,15 @@ SENTENCES = [
         DETECTION,
         success(13, 12),
     ),
+    Sentence(SCAN, "| models | largest index | flagged at {} |", DETECTION, DEFAULT),
+    # the thresholds, as the scanner has them
+    Sentence("demo-poisoning/README.md", "flags a pair if its index is above {} (in", VERDICT, THRESHOLD),
+    Sentence(SCAN, "flags a pair if its index is above {} (in", VERDICT, THRESHOLD),
+    Sentence(SCAN, "anomaly index (median and MAD over the pairs) | {} |", VERDICT, THRESHOLD),
+    Sentence(SCAN, "reference index (same pair in clean models) | {} |", VERDICT, REFERENCE_THRESHOLD),
+    Sentence("WORKSHOP.md", "So `detect.py` uses a threshold of {} and", VERDICT, THRESHOLD),
+    Sentence("docs/your-own-model.md", "The threshold of {} was measured on", VERDICT, THRESHOLD),
+    Sentence("docs/your-own-model.md", "pairs above {} are flagged", VERDICT, REFERENCE_THRESHOLD),
     # drawings and photographs
     Sentence(
         "WORKSHOP.md",
