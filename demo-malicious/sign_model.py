@@ -53,7 +53,9 @@ def keygen(private_key: Path, public_key: Path) -> None:
     """Write a new pair of keys (PEM). Raises UserError rather than replace a key that is there."""
     for path in (private_key, public_key):
         if path.exists():
-            raise cli.UserError(f"{path} exists, and a lost key is lost: go on with it, or choose another name with --key.")
+            raise cli.UserError(
+                f"{path} exists, and a lost key is lost: go on with it, or choose another name with --key."
+            )
     pair = ec.generate_private_key(ec.SECP256R1())
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     public = pair.public_key().public_bytes(serialization.Encoding.PEM, form)
