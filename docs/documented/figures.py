@@ -153,6 +153,20 @@ def first_of(found: Callable[[str], Values], *wanted: int) -> Callable[[str], Va
     return lambda text: [found(text)[number] for number in wanted]
 
 
+def slowest_of_a_class(text: str) -> Values:
+    """The longest that anybody waited, of all commands, and the seconds for the page."""
+    rows = [row for row in cells(text, "## A class of 100 at once", r"[a-z ]+") if row[1].isdigit()]
+    (page,) = (row[3] for row in rows if row[0] == "the page of all")
+    return [least_and_most([row[5] for row in rows if row[5]])[1], page]
+
+
+def textbook(text: str) -> Values:
+    """Of the textbook rule, backdoors that it flagged, and false alarms, of how many."""
+    row = r"^\| textbook: one trigger per target, MAD \|.*\| (\d+) of (\d+) \| (\d+) of (\d+) \| [^|]* \|$"
+    alarms, clean, missed, learned = groups(row)(text)
+    return [str(int(learned) - int(missed)), learned, alarms, clean]
+
+
 def lines_and_vulnerabilities(text: str) -> Values:
     """Of the first recorded scan: Grype's lines, and the sum of all severities."""
     line = text.split("Scan 1: ", 1)[1].splitlines()[1]
@@ -314,6 +328,7 @@ SENTENCES = [
         success(13, 12),
     ),
     Sentence(SCAN, "| models | largest index | flagged at {} |", DETECTION, DEFAULT),
+    Sentence(SCAN, "flagged {} of {} learned backdoors and {} of {} clean models.", DETECTION, textbook),
     # the thresholds, as the scanner has them
     Sentence("demo-poisoning/README.md", "flags a pair if its index is above {} (in", VERDICT, THRESHOLD),
     Sentence(SCAN, "flags a pair if its index is above {} (in", VERDICT, THRESHOLD),
@@ -372,6 +387,13 @@ SENTENCES = [
             r"^\| 0 \| poisoned \| (?:[\d.]+ \| ){2}([\d.]+) \|",
             r"^\| priority_road (?:\| [\d.]+ \([^)]*\) ){2}\| ([\d.]+) \([^)]*\) \| ([\d.]+) ",
         ),
+    ),
+    # a class of 100
+    Sentence(
+        "class/README.md",
+        "had an answer within {} seconds, and the page of all was made in {} (",
+        "benchmarks/README.md",
+        slowest_of_a_class,
     ),
     # demo 1
     Sentence("WORKSHOP.md", "- See: one file of about {} kB", "python create_malicious_model.py", kilobytes),
