@@ -17,7 +17,7 @@ print([name for _, name in socket.if_nameindex()])
 RIGHTS = """
 import os
 print(os.getuid(), os.getgid())
-for path in ("/new", "/opt/site/new", "/usr/new"):
+for path in ("/new", "/opt/site/new", "/opt/torch/new", "/usr/new"):
     try:
         open(path, "w").close()
     except OSError as error:
@@ -32,7 +32,7 @@ def check_rights(docker: Any, image: str) -> None:
     assert result.returncode == 0, result.stderr
     ids, *refused, capabilities = result.stdout.splitlines()
     assert ids == "65532 65532"
-    assert len(refused) == 3, result.stdout
+    assert len(refused) == 4, result.stdout
     assert capabilities == ""
     user = docker("image", "inspect", image, "--format", "{{.Config.User}}").stdout.strip()
     assert user == "65532:65532"
