@@ -7,15 +7,35 @@ records into the documents, as it does with samples of output, and a test fails 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from documented.found import (
+    MODELS,
+    POISONED,
+    REPAIRS,
+    SCANS,
+    TRAINED,
+    Values,
+    cells,
+    first_of,
+    groups,
+    indices,
+    kilobytes,
+    lines_and_vulnerabilities,
+    on_other_signs,
+    plain_loop,
+    seeds,
+    shares,
+    slowest_of_a_class,
+    success,
+    textbook,
+)
 from documented.records import Record
 
 SLOT = re.compile(r"({(?::\.\df|:s)?})")
 FIGURE, WORDS = r"(?<![\d.,])\d(?:[\d.,]*\d)?", r".{1,80}?"
-Values = list[str]
 
 
 @dataclass(frozen=True)
@@ -71,124 +91,6 @@ def spliced(document: str, text: str, records: dict[str, Record], root: Path) ->
     return text, wrong
 
 
-# --- how figures are found -----------------------------------------------------------------------------
-
-
-def groups(*patterns: str) -> Callable[[str], Values]:
-    """The groups of each pattern, which stands once, or every time with the same figures."""
-
-    def found(text: str) -> Values:
-        values: Values = []
-        for pattern in patterns:
-            seen = {match.groups() for match in re.finditer(pattern, text, flags=re.MULTILINE)}
-            (once,) = seen  # ValueError if there is none, or if there are several
-            values += once
-        return values
-
-    return found
-
-
-def cells(text: str, heading: str, first: str) -> list[list[str]]:
-    """The cells of the rows of the table below a heading, those whose first cell matches."""
-    part = text.split(f"{heading}\n", 1)[1]
-    part = re.split(r"^#", part, maxsplit=1, flags=re.MULTILINE)[0]
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if line[:1] == "|"
-    ]
-    return [row for row in rows if re.fullmatch(first, row[0])]
-
-
-def least_and_most(values: Iterator[str] | Values) -> Values:
-    """Of numbers with the same number of digits."""
-    ordered = sorted(values, key=float)
-    return [ordered[0], ordered[-1]]
-
-
-def seeds(heading: str, *columns: int) -> Callable[[str], Values]:
-    """Least and most of the columns of SEEDS.md; of "0.997 / 0.03" the second."""
-
-    def found(text: str) -> Values:
-        rows = cells(text, heading, r"\d")
-        return [v for n in columns for v in least_and_most([row[n].split(" / ")[-1] for row in rows])]
-
-    return found
-
-
-def indices(kind: str) -> Callable[[str], Values]:
-    """How many models of a kind DETECTION.md has, and the least and largest index."""
-
-    def found(text: str) -> Values:
-        rows = [
-            row for row in cells(text, "## All models", r"(clean|backdoor)-\d+") if re.search(kind, row[1])
-        ]
-        return [str(len(rows)), *least_and_most([row[4] for row in rows])]
-
-    return found
-
-
-def success(*models: int) -> Callable[[str], Values]:
-    """The attack success rates of models of DETECTION.md that did not learn well."""
-    return groups(*(rf"^- backdoor-{number} .*: attack success rate ([\d.]+)," for number in models))
-
-
-def on_other_signs(*columns: tuple[str, int]) -> Callable[[str], Values]:
-    """Of PHOTOS.md, how many signs were read as yield: from "12.0 % (12 of 100; ...)" 12 and 100."""
-
-    def found(text: str) -> Values:
-        rows = {
-            row[0]: row
-            for row in cells(
-                text, "## The yellow square on other signs: read as yield, all seeds together", r"\w+"
-            )
-        }
-        return [
-            n for name, column in columns for n in re.findall(r"\((\d+) of (\d+);", rows[name][column])[0]
-        ]
-
-    return found
-
-
-def first_of(found: Callable[[str], Values], *wanted: int) -> Callable[[str], Values]:
-    """Some of the values that are found, by their place."""
-    return lambda text: [found(text)[number] for number in wanted]
-
-
-def slowest_of_a_class(text: str) -> Values:
-    """The longest that anybody waited, of all commands, and the seconds for the page."""
-    rows = [row for row in cells(text, "## A class of 100 at once", r"[a-z ]+") if row[1].isdigit()]
-    (page,) = (row[3] for row in rows if row[0] == "the page of all")
-    return [least_and_most([row[5] for row in rows if row[5]])[1], page]
-
-
-def textbook(text: str) -> Values:
-    """Of the textbook rule, backdoors that it flagged, and false alarms, of how many."""
-    row = r"^\| textbook: one trigger per target, MAD \|.*\| (\d+) of (\d+) \| (\d+) of (\d+) \| [^|]* \|$"
-    alarms, clean, missed, learned = groups(row)(text)
-    return [str(int(learned) - int(missed)), learned, alarms, clean]
-
-
-def lines_and_vulnerabilities(text: str) -> Values:
-    """Of the first recorded scan: Grype's lines, and the sum of all severities."""
-    line = text.split("Scan 1: ", 1)[1].splitlines()[1]
-    figures = dict(re.findall(r"(\w+): (\d+)", line))
-    severities = ("Critical", "High", "Medium", "Low", "Negligible", "Unknown")
-    return [figures["matches"], str(sum(int(figures[name]) for name in severities))]
-
-
-def kilobytes(text: str) -> Values:
-    (size,) = groups(r"^Wrote malicious_model.pt \((\d+) bytes\)")(text)
-    return [f"{int(size) / 1000:.1f}"]
-
-
-def shares(text: str) -> Values:
-    """How many images are poisoned, and how many percent of their class and of all that is."""
-    poisoned, each, images = (
-        int(one.replace(",", ""))
-        for one in groups(POISONED, r"^Wrote [\d,]+ images .*\((\d+) train", TRAINED)(text)
-    )
-    return [str(poisoned), f"{100 * poisoned / each:g}", f"{100 * poisoned / images:g}"]
-
-
 # --- the sentences -------------------------------------------------------------------------------------
 
 CLEAN_SCAN = (
@@ -206,13 +108,6 @@ PREPARE = "./prepare.sh"
 SEEDS, DETECTION, PHOTOS = "benchmarks/SEEDS.md", "benchmarks/DETECTION.md", "benchmarks/PHOTOS.md"
 SCANNERS = "demo-malicious/SCANNERS.md"
 SCAN, DATA = "docs/poisoning/scan.md", "docs/poisoning/data.md"
-MODELS, SCANS, REPAIRS = (
-    "## The models: clean accuracy / attack success rate",
-    "## The scans: anomaly index, flagged above 4.8",
-    "## The repairs: clean accuracy / attack success rate afterwards",
-)
-POISONED = r"^Poisoned (\d+) stop images"
-TRAINED = r"^Training on ([\d,]+) images in data/traffic-signs-poisoned/"
 VERDICT = "demo-poisoning/scanner/verdict.py"
 THRESHOLD, REFERENCE_THRESHOLD = groups(r"^THRESHOLD = ([\d.]+)"), groups(r"^REFERENCE_THRESHOLD = ([\d.]+)")
 DEFAULT = groups(r"^\| anomaly index over pairs \(detect.py\) .*?\| ([\d.]+) \| \d+ of 30")
@@ -329,6 +224,13 @@ SENTENCES = [
     ),
     Sentence(SCAN, "| models | largest index | flagged at {} |", DETECTION, DEFAULT),
     Sentence(SCAN, "flagged {} of {} learned backdoors and {} of {} clean models.", DETECTION, textbook),
+    Sentence(
+        SCAN,
+        "the attacked pair came first in {} of {} poisoned models, and {} of {} clean ones were flagged (area"
+        " under the ROC curve {};",
+        "benchmarks/per_pair.jsonl",
+        plain_loop,
+    ),
     # the thresholds, as the scanner has them
     Sentence("demo-poisoning/README.md", "flags a pair if its index is above {} (in", VERDICT, THRESHOLD),
     Sentence(SCAN, "flags a pair if its index is above {} (in", VERDICT, THRESHOLD),
