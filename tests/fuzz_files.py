@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import marshal
 import os
 import pickle
 import random
@@ -152,7 +153,7 @@ def other_formats(marker: Path) -> list[ModelFile]:
 
     payload = Calls(os.system, f"touch {shlex.quote(str(marker))}")
     program = pickle.dumps(payload, protocol=2)
-    numbers = model_files.numpy.arange(6.0)
+    numbers, field = model_files.numpy.arange(6.0), model_files.field
     objects = model_files.array(model_files.numpy.array([payload], dtype=object))
     made = {
         "numbers.npy": model_files.array(numbers),
@@ -173,6 +174,18 @@ def other_formats(marker: Path) -> list[ModelFile]:
         "dense.keras": model_files.keras([model_files.layer("Dense", units=3)]),
         "both.safetensors": model_files.two_formats(program),
         "nested.zip": model_files.zipped({"a/b.zip": model_files.zipped({"model.pt": saved(payload)})}),
+        "random.pkl": pickle.dumps({"a": model_files.numpy.random.default_rng(1)}),
+        "random.joblib": model_files.dumped({"a": model_files.numpy.random.RandomState(1)}),
+        "net.caffemodel": field(1, b"net") + field(100, field(1, b"conv") + field(2, b"Convolution")) * 2,
+        "net.mlmodel": field(1, 5) + field(2, field(1, b"")) + field(500, b""),
+        "flat.index": b"IxF2" + struct.pack("<iqqqi", 4, 60, 1 << 20, 1 << 20, 1) + bytes(40),
+        "table.t7": struct.pack("<5i", 3, 1, 1, 2, 5) + b"hello" + struct.pack("<3i", 8, 1, 9) + b"\x1bLJ",
+        "data.bson": struct.pack("<i", 15) + b"\x10a\0\1\0\0\0\0\0\0\0",
+        "flax.msgpack": b"\x82\xa6params\x81\xa6kernel\x00\xa4step\x01",
+        "trees.json": b'{"learner":{"attributes":{},"gradient_booster":{}},"version":[3,2,0]}',
+        "net.prototxt": b'layer {\n  type: "Python"\n  python_param { module: "os" }\n}\n',
+        "code.pyc": b"\xa7\x0d\r\n" + bytes(12) + marshal.dumps(compile("1", "x", "exec")),
+        "hub.mat": b"MATLAB 7.3 MAT-file".ljust(512) + b"\x89HDF\r\n\x1a\n" + bytes(99),
     }
     return [ModelFile(f"other, {name}", Path(name).suffix, data) for name, data in made.items()]
 

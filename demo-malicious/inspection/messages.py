@@ -29,7 +29,8 @@ def inner_shape(data: Buffer, wanted: int) -> dict[int, int]:
 
 def is_vocabulary(data: Buffer) -> bool:
     """Whether a message like TensorFlow's graph is SentencePiece's vocabulary: texts with a score each."""
-    return like_graph(protobuf_shape(data)) and inner_shape(data, 1).get(2) == 5
+    piece = inner_shape(data, 1)
+    return like_graph(protobuf_shape(data)) and piece.get(1) == MESSAGE and piece.get(2) == 5
 
 
 def like_graph(shape: dict[int, int]) -> bool:
