@@ -1,9 +1,9 @@
 """Names that only hold data, each group with the reason; and some that seem to, and do not.
 
 Helper module, not a command. What of these is not on PyTorch's own list takes
-torch.serialization.safe_globals, to be loaded by weights_only=True. Each was read, in its source, for what it does with any argument that a file
-can choose: none imports, opens a file, looks up an attribute by its name, or calls anything but what the file
-imports as well, which is judged by its own name.
+torch.serialization.safe_globals, to be loaded by weights_only=True. Each was read, in its source, for what it
+does with any argument that a file can choose: none imports, opens a file, looks up an attribute by its name,
+or calls anything but what the file imports as well, which is judged by its own name.
 """
 
 from __future__ import annotations
