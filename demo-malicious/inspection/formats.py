@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from inspection import gguf, hdf5, messages, numpy_header, onnx_graph, recognised, safetensors_header
 from inspection.content import Content, Look
+from inspection.members import inside
 from inspection.pickle_reader import MOST_INSTRUCTIONS, Buffer, TooLong
 from inspection.pickles import MSGPACK, bare_pickles, stream
 from inspection.plain_texts import is_text
@@ -19,7 +20,7 @@ from inspection.recognised import magic
 from inspection.report import SAFE, UNKNOWN, CannotJudge, Finding
 from inspection.text_models import text_model
 from inspection.wrappers import check_compressed, check_tar, compression, fits_tar
-from inspection.zips import NPY, WRONG_SIZE, check_zip, fits_zip, inside
+from inspection.zips import NPY, WRONG_SIZE, check_zip, fits_zip
 
 SAFETENSORS = "SafeTensors"
 Check = Callable[[Buffer, str, Content, Look], str]

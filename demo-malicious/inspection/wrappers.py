@@ -16,12 +16,13 @@ from typing import Any
 
 from inspection import archives, raw_numbers, recognised
 from inspection.content import MB, Content, Look
+from inspection.members import check_part, inside
 from inspection.pickle_reader import Buffer, TooLong, walk
 from inspection.pickles import MOST_PICKLES, check_names, one_pickle
 from inspection.plain_texts import is_text, printable
 from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge
 from inspection.text_models import text_model
-from inspection.zips import check_part, fits_zip, inside
+from inspection.zips import fits_zip
 
 MOST_UNPACKED = 256 * MB  # of a compressed file
 MOST_RATIO = 1100  # what zlib reaches at most

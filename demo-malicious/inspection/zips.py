@@ -10,23 +10,19 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from inspection import archives, numpy_header, raw_numbers
+from inspection import archives, numpy_header, torch_zips
 from inspection.archives import Zip
 from inspection.content import Content, Look
 from inspection.hdf5 import HDF5, hdf5_end
 from inspection.keras import keras_config
-from inspection.names import disallowed, few
-from inspection.pickle_reader import Buffer, walk
-from inspection.pickle_values import Values
-from inspection.pickles import BREAKS_OFF, one_pickle
-from inspection.plain_texts import check_text, is_text
-from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge
+from inspection.members import check_members, check_part, inside
+from inspection.pickle_reader import Buffer
+from inspection.report import SAFE, UNKNOWN, CannotJudge
 
 NPY = b"\x93NUMPY"
 ZIP = "zip of torch.save"
 SENDER = "Ask the sender for SafeTensors."
 WRONG_SIZE = "its header promises another number of bytes than there are"
-SCRIPT = "Ask the sender for the state dict as SafeTensors, or run it in the sandbox (run_sandboxed.sh)."
 
 
 def fits_zip(data: Buffer) -> bool:
@@ -74,175 +70,6 @@ def check_zip(data: Buffer, where: str, content: Content, look: Look) -> str:
         both = " and ".join(kind.name for kind in kinds)
         content.add(UNKNOWN, f"it is {both} at once, and which one counts is up to the reader", where)
     return " and ".join(kind.name for kind in kinds)
-
-
-def inside(where: str, name: str) -> str:
-    return f"{where}, {name}" if where else name
-
-
-def read_member(archive: Zip, member: zipfile.ZipInfo, place: str, content: Content) -> bytes | None:
-    """The bytes of a member, or None, with a finding, if it cannot or should not be read."""
-    try:
-        return archive.read(member)
-    except CannotJudge as error:
-        content.limit = True
-        content.add(UNKNOWN, str(error), place)
-        return None
-
-
-def check_members(archive: Zip, where: str, content: Content, look: Look, explained: set[str]) -> None:
-    """Check every member that the format does not explain, as a file of its own."""
-    for member in archive.members:
-        if member.filename in explained or member.filename.endswith("/"):
-            continue
-        place = inside(where, member.filename)
-        part = read_member(archive, member, place, content)
-        if part is None:
-            continue
-        check_part(part, place, content, look)
-
-
-def check_part(part: bytes, place: str, content: Content, look: Look) -> None:
-    """Check one part of an archive: as any format that fits, or as text."""
-    before = len(content.findings)
-    look(part, place, content)
-    if len(content.findings) > before or not part:
-        return
-    if is_text(part):
-        for finding in check_text(place, part):
-            content.findings.append(finding.inside(place))
-        return
-    content.add(UNKNOWN, f"it has {len(part)} bytes that no format explains", place)
-
-
-SETTINGS = {  # what torch.save writes beside the pickle and the numbers
-    "version": rb"\d{1,3}\n?",
-    "byteorder": rb"little|big",
-    ".format_version": rb"\d{1,3}",
-    ".storage_alignment": rb"\d{1,9}",
-    ".data/serialization_id": rb"\d{1,64}",
-}
-
-
-def torch_root(archive: Zip) -> str:
-    """The folder of a zip file of torch.save that everything lies in, with its slash."""
-    names = (member.filename for member in archive.members)
-    return next((n[:-8] for n in names if n.lower().endswith("/data.pkl") and n.count("/") == 1), "")
-
-
-def check_torch(archive: Zip, where: str, content: Content, look: Look) -> None:
-    """The zip file of torch.save: one pickle, its numbers, a few settings. Anything else is not explained."""
-    root = torch_root(archive)
-    numbers = re.compile(re.escape(root) + r"data/(\d+)", re.I)
-    stored: dict[str, int] | None = None
-    sizes: dict[str, int] = {}
-    for member in archive.members:
-        name, place = member.filename, inside(where, member.filename)
-        if name.endswith("/"):
-            continue
-        if match := numbers.fullmatch(name):
-            sizes[match[1]] = member.file_size
-            continue
-        part = read_member(archive, member, place, content)
-        if part is None:
-            continue
-        setting = SETTINGS.get(name.removeprefix(root))
-        if setting and re.fullmatch(setting, part):
-            continue
-        if name.lower().endswith((".pkl", ".pickle")):
-            values = Values(part) if name.lower() == root.lower() + "data.pkl" else None
-            found = one_pickle(part, 0, place, content, values=values)
-            if not found.complete:
-                content.add(UNKNOWN, BREAKS_OFF, place)
-            elif found.end < len(part):
-                behind = f"it has {len(part) - found.end} bytes behind its pickle that no format explains"
-                content.add(UNKNOWN, behind, place)
-            if values and found.complete:
-                try:
-                    stored = raw_numbers.sizes_named(values)
-                except CannotJudge as error:
-                    content.add(UNKNOWN, str(error), place)
-            continue
-        check_part(part, place, content, look)
-        if not name.lower().endswith((".json", ".txt", ".md", ".yaml", ".yml")):
-            content.add(UNKNOWN, "it is a part that torch.save does not write", place)
-    if stored is not None and sizes != stored:
-        wrong = sorted(key for key in sizes.keys() | stored.keys() if sizes.get(key) != stored.get(key))
-        content.add(UNKNOWN, f"its numbers are not those that its pickle names: data/{few(wrong)}", where)
-
-
-def check_torchscript(archive: Zip, where: str, content: Content, look: Look) -> None:
-    """TorchScript: a program of its own for torch.jit.load. Python does not run its pickles."""
-    for member in archive.members:
-        if not member.filename.lower().endswith((".pkl", ".pickle")):
-            continue
-        place = inside(where, member.filename)
-        part = read_member(archive, member, place, content)
-        if part is None:
-            continue
-        found = walk(part, 0, content.instructions)
-        content.instructions -= found.instructions
-        found.names = {
-            name for name in found.names if not name.startswith(("__torch__.", "torch.jit._pickle."))
-        }
-        content.names |= found.names
-        bad = disallowed(found.names)
-        if bad or found.hides:
-            content.add(
-                UNSAFE,
-                f"it imports {few(bad) or 'a name that it puts together'}, which TorchScript does not need",
-                place,
-            )
-    content.add(
-        UNKNOWN,
-        "it is TorchScript, a program that torch.jit.load compiles; its code is not judged here",
-        where,
-        SCRIPT,
-    )
-
-
-def check_pt2(archive: Zip, where: str, content: Content, look: Look) -> None:
-    """torch.export's archive: a member can be an archive itself, and the loader unpickles some."""
-    for member in archive.members:
-        name = member.filename.lower()
-        raw = re.search(r"(^|/)(weights|constants)/[^/]*(weight|tensor|constant)\w*_?\d+$", name)
-        if member.filename.endswith("/") or (raw and not looks_packed(archive.head(member))):
-            continue  # numbers
-        place = inside(where, member.filename)
-        part = read_member(archive, member, place, content)
-        if part is None:
-            continue
-        if re.search(r"\.(so|cpp|cu|ptx|cubin|hsaco|dll|dylib)$", name):
-            content.add(
-                UNSAFE, "it is compiled or source code, which loading a package of AOTInductor runs", place
-            )
-            continue
-        before = len(content.findings)
-        look(part, place, content)
-        if (
-            len(content.findings) == before
-            and not is_text(part)
-            and not re.search(r"(weights|constants)/", name)
-        ):
-            content.add(UNKNOWN, f"it has {len(part)} bytes that no format explains", place)
-    content.add(
-        UNKNOWN,
-        "it is a program of torch.export (.pt2), which is not judged here: its graph names functions and "
-        "formulas, and torch.export.load evaluates them; it also unpickles its sample inputs and falls back "
-        "to weights_only=False by itself",
-        where,
-        SCRIPT,
-    )
-
-
-def check_package(archive: Zip, where: str, content: Content, look: Look) -> None:
-    """torch.package: Python source and pickles that import it."""
-    check_members(archive, where, content, look, set())
-    content.add(
-        UNSAFE,
-        "it is an archive of torch.package, which brings Python code and runs it when it is imported",
-        where,
-    )
 
 
 def check_npz(archive: Zip, where: str, content: Content, look: Look) -> None:
@@ -311,29 +138,11 @@ class ZipKind:
     check: Callable[[Zip, str, Content, Look], None]
 
 
-def has_code(inner: set[str]) -> bool:
-    return "constants.pkl" in inner or any(name.startswith("code/") for name in inner)
-
-
-def is_pt2(inner: set[str]) -> bool:
-    return (
-        "archive_format" in inner
-        or any(re.fullmatch(r"(.*/)?models/[^/]+\.json", name) for name in inner)
-        or {"serialized_exported_program.json"} <= inner
-    )
-
-
-def is_package(inner: set[str]) -> bool:
-    return ".data/extern_modules" in inner or ".data/python_version" in inner
-
-
 ZIP_KINDS = [
-    ZipKind("TorchScript", lambda names, inner: has_code(inner) and not is_pt2(inner), check_torchscript),
-    ZipKind("torch.export archive (.pt2)", lambda names, inner: is_pt2(inner), check_pt2),
-    ZipKind("torch.package archive", lambda names, inner: is_package(inner), check_package),
-    ZipKind(ZIP, lambda names, inner: any(name.endswith((".pkl", ".pickle")) for name in names)
-            and not (has_code(inner) and not is_pt2(inner)) and not is_package(inner)
-            and ("data.pkl" in inner or not is_pt2(inner)), check_torch),
+    ZipKind("TorchScript", lambda _, inner: torch_zips.is_torchscript(inner), torch_zips.check_torchscript),
+    ZipKind("torch.export archive (.pt2)", lambda _, inner: torch_zips.is_pt2(inner), torch_zips.check_pt2),
+    ZipKind("torch.package archive", lambda _, inner: torch_zips.is_package(inner), torch_zips.check_package),
+    ZipKind(ZIP, torch_zips.is_saved, torch_zips.check_torch),
     ZipKind("NumPy archive (.npz)", lambda names, inner: any(
         one.endswith(".npy") for one in names), check_npz),
     ZipKind("Keras model", lambda names, inner: "config.json" in names and (
@@ -343,8 +152,3 @@ ZIP_KINDS = [
     ZipKind("TorchServe archive (.mar)", lambda names, inner: "mar-inf/manifest.json" in names,
             not_judged("an archive for TorchServe, which brings Python code (its handler)", SENDER)),
 ]  # fmt: skip
-
-
-def looks_packed(head: bytes) -> bool:
-    """Whether a part begins as an archive or a pickle does."""
-    return head[:4] in (archives.LOCAL,) or (head[:1] == b"\x80" and head[1:2] <= b"\x05")
