@@ -28,7 +28,7 @@ import cli
 import train
 from dataset.classes import DRAWN, NAMES
 from dataset.files import Files, class_files, open_image
-from network import classifier, evaluate
+from network import classifier, device, evaluate
 from scanner import search, verdict
 from scanner.neural_cleanse import Search
 
@@ -219,7 +219,11 @@ class Headed(nn.Module):
 
 
 def network(name: str, classes: int) -> nn.Module:
-    """A network with random weights: one of PEAK."""
+    """A network with random weights, where the device computes: one of PEAK."""
+    return _build(name, classes).to(device.best())
+
+
+def _build(name: str, classes: int) -> nn.Module:
     if name == "resnet18":
         return classifier.new_model(classes)
     if name == "vgg":  # no residual connections; VGG11 (Simonyan and Zisserman, 2015) of half the width
