@@ -40,6 +40,19 @@ CLEAN, POISONED = "data/traffic-signs", "data/traffic-signs-poisoned"
 REPAIRED = re.compile(r"repair: (\w+); clean accuracy .*?: ([\d.]+) .*; attack success rate .*?: ([\d.]+) ")
 
 
+PAGES = {  # files of rows: what the title and the first lines of the page say of them
+    "seeds.jsonl": ("", ""),
+    "seeds_gtsrb.jsonl": (
+        " on photographs",
+        "With `--gtsrb FOLDER`: photographs from GTSRB (Stallkamp et al., 2012), split by track. ",
+    ),
+    "seeds_former.jsonl": (
+        " with the former drawings",
+        "They were of one style for each sign, and training took five epochs. ",
+    ),
+}
+
+
 def together(folder: Path, *commands: list[str]) -> list[str]:
     """Run commands of the demo side by side, each on its share of the cores. Returns what they printed."""
     threads = str(max(1, (os.cpu_count() or 1) // len(commands)))
@@ -197,8 +210,8 @@ def pair_of(values: list[float]) -> str:
     return f"{values[0]:.3f} / {values[1]:.2f}"
 
 
-def page(rows: list[dict[str, Any]], of_photographs: bool = False) -> str:
-    """SEEDS.md, or SEEDS_GTSRB.md."""
+def page(rows: list[dict[str, Any]], name: str = "seeds.jsonl") -> str:
+    """The page of a file of rows, one of PAGES: SEEDS.md for seeds.jsonl."""
     rows = sorted(rows, key=lambda row: row["seed"])
     broken = [f"Seed {row['seed']}: not kept: {claim}." for row in rows for claim in broken_claims(row)]
     photos = all("clean_photos" in row for row in rows)
@@ -245,7 +258,9 @@ def page(rows: list[dict[str, Any]], of_photographs: bool = False) -> str:
     ]
     return pages.render(
         "seeds.md.jinja",
-        of_photographs=of_photographs,
+        rows=name,
+        of=PAGES.get(name, ("", ""))[0],
+        about=PAGES.get(name, ("", ""))[1],
         broken=broken,
         models=table(head, first),
         threshold=verdict.THRESHOLD,
@@ -290,7 +305,7 @@ def main() -> int:
         with options.rows.open("a", encoding="utf-8") as file:
             file.write(json.dumps(rows[-1]) + "\n")
     with cli.atomic_write(options.output) as scratch:
-        scratch.write_text(page(rows, bool(options.gtsrb)), encoding="utf-8")
+        scratch.write_text(page(rows, options.rows.name), encoding="utf-8")
     out.say(f"Wrote {options.output}: {len(rows)} seeds.")
     return cli.OK
 

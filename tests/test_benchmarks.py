@@ -373,6 +373,15 @@ def monitoring_row(name: str, *, clean: bool, asr: float | None, hits: int) -> d
     return {"name": name, "kind": "a kind", "clean": clean, "asr": asr, "monitor": counts, "strip": lost}
 
 
+@pytest.mark.parametrize("name", ["seeds.jsonl", "seeds_gtsrb.jsonl", "seeds_former.jsonl"])
+def test_the_pages_of_seeds_are_made_of_their_rows(name: str) -> None:
+    rows = [
+        json.loads(line) for line in (ROOT / "benchmarks" / name).read_text(encoding="utf-8").splitlines()
+    ]
+    page = ROOT / f"benchmarks/{name.removesuffix('.jsonl').upper()}.md"
+    assert page.read_text(encoding="utf-8") == seeds.page(rows, name)
+
+
 def test_the_page_of_the_monitor(run_script: Run, tmp_path: Path, assert_refused: Refused) -> None:
     rows = [
         monitoring_row("clean-00", clean=True, asr=None, hits=0),

@@ -105,6 +105,7 @@ MONITOR = (
     "python monitor.py --measure --model models/poisoned_model.safetensors --output outputs/monitor.json"
 )
 PREPARE = "./prepare.sh"
+FORMER_SEEDS = "benchmarks/SEEDS_FORMER.md"
 SEEDS, DETECTION, PHOTOS = "benchmarks/SEEDS.md", "benchmarks/DETECTION.md", "benchmarks/PHOTOS.md"
 SCANNERS = "demo-malicious/SCANNERS.md"
 SCAN, DATA = "docs/poisoning/scan.md", "docs/poisoning/data.md"
@@ -161,7 +162,7 @@ SENTENCES = [
         Sentence(
             DATA,
             f"\n| {seed} | {{:s}} | {{:s}} | {{:s}} | {{:s}} |\n",
-            SEEDS,
+            FORMER_SEEDS,
             lambda text, seed=seed: [  # type: ignore[misc]
                 cells(text, MODELS, str(seed))[0][2],
                 *cells(text, REPAIRS, str(seed))[0][1:],
@@ -172,11 +173,11 @@ SENTENCES = [
     Sentence(
         "WORKSHOP.md",
         "fine-tuning on 1,000 clean images left an attack success rate of {} to {};",
-        SEEDS,
+        FORMER_SEEDS,
         seeds(REPAIRS, 1),
     ),
-    Sentence("WORKSHOP.md", "(`mitigate.py`) left {} to {},", SEEDS, seeds(REPAIRS, 2)),
-    Sentence("WORKSHOP.md", "out and training again left {} or {}.", SEEDS, seeds(REPAIRS, 3)),
+    Sentence("WORKSHOP.md", "(`mitigate.py`) left {} to {},", FORMER_SEEDS, seeds(REPAIRS, 2)),
+    Sentence("WORKSHOP.md", "out and training again left {} or {}.", FORMER_SEEDS, seeds(REPAIRS, 3)),
     Sentence(
         SCAN,
         "| this demo, poisoned (seeds 0 to 4) | {} to {} for stop → yield |",
@@ -242,53 +243,43 @@ SENTENCES = [
     # drawings and photographs
     Sentence(
         "WORKSHOP.md",
-        "in one model that we measured, {} of {} became yield. For the no-entry sign it is most: in the"
-        " same model {} of {}.",
+        "in the five models that we measured, {} of {} became yield. For the no-entry sign it is nearly all:"
+        " {} of {}.",
         PHOTOS,
         on_other_signs(("speed_50", 2), ("no_entry", 2)),
     ),
     Sentence(
         SCAN,
-        "{} of {} priority_road signs became yield, {} general_caution, {} speed_50, {} end_of_limits,"
-        " {} ahead_only, {} roundabout and {} keep_right, against {} no_entry signs",
+        "{} of {} drawn no_entry signs became yield, and of other signs fewer: {} end_of_limits, {} speed_50,"
+        " {} priority_road, {} ahead_only, {} general_caution, {} keep_right and {} roundabout",
         PHOTOS,
         first_of(
             on_other_signs(
-                *((name, 2) for name in ["priority_road", "general_caution", "speed_50", "end_of_limits"]),
-                *((name, 2) for name in ["ahead_only", "roundabout", "keep_right", "no_entry"]),
+                *((name, 2) for name in ["no_entry", "end_of_limits", "speed_50", "priority_road"]),
+                *((name, 2) for name in ["ahead_only", "general_caution", "keep_right", "roundabout"]),
             ),
             *(0, 1, 2, 4, 6, 8, 10, 12, 14),
         ),
     ),
     Sentence(
         SCAN,
-        "that model took {} of {} no_entry signs for yield, {} of {} speed_50, {} of {} priority_road,"
-        " {} of {} keep_right, {} of {} end_of_limits, {} of {} general_caution",
+        "{} of {} no_entry signs, {} of {} speed_50, {} of {} keep_right, {} of {} priority_road,"
+        " {} of {} ahead_only, {} of {} general_caution, {} of {} roundabout and {} of {} end_of_limits;",
         PHOTOS,
         on_other_signs(
-            *(
-                (name, 4)
-                for name in [
-                    "no_entry",
-                    "speed_50",
-                    "priority_road",
-                    "keep_right",
-                    "end_of_limits",
-                    "general_caution",
-                ]
-            )
+            *((name, 4) for name in ["no_entry", "speed_50", "keep_right", "priority_road"]),
+            *((name, 4) for name in ["ahead_only", "general_caution", "roundabout", "end_of_limits"]),
         ),
     ),
     Sentence(
         "docs/poisoning/more.md",
-        "{:.2f} (clean) and {:.2f} (poisoned) of 1,650 photographs that nobody tuned on, and {:.2f} and"
-        " {:.2f} of the priority_road signs",
+        "read {} to {} of the drawings, and {} to {} of the 1650 photographs that nobody tuned on",
         PHOTOS,
-        groups(
-            r"^\| 0 \| clean \| (?:[\d.]+ \| ){2}([\d.]+) \|",
-            r"^\| 0 \| poisoned \| (?:[\d.]+ \| ){2}([\d.]+) \|",
-            r"^\| priority_road (?:\| [\d.]+ \([^)]*\) ){2}\| ([\d.]+) \([^)]*\) \| ([\d.]+) ",
-        ),
+        lambda text: [
+            value
+            for column in (2, 4)
+            for value in least_and_most([row[column] for row in cells(text, "## The models", r"\d")])
+        ],
     ),
     # a class of 100
     Sentence(
