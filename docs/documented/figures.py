@@ -23,6 +23,7 @@ from documented.found import (
     groups,
     indices,
     kilobytes,
+    least_and_most,
     lines_and_vulnerabilities,
     on_other_signs,
     plain_loop,
