@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,12 +22,14 @@ from dataset.classes import DRAWN
 from dataset.files import class_files
 from network import classifier
 from poisoning_tools import (
-    FOLDER,
+    IMAGE,
+    WHOLE,
     Norms,
     Result,
     fine,
     leftovers,
     made_up,
+    prepare,
     run_in,
     small_world,
     solved,
@@ -101,27 +100,29 @@ def malicious(tmp_path: Path, marker: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A copy of demo 2 after ./prepare.sh: images and both models, trained once for all tests (minutes).
+def image(docker: Any) -> str:
+    """The image, built as build.sh does, but under a name of its own, so that yours stays as it is."""
+    tag: str = docker.build("demo-poisoning", IMAGE, timeout=3000)
+    return tag
 
-    What prepare.sh said is in prepared.txt.
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A copy of demo 2 with images and both models, made once for all: by ./prepare.sh, or in the image.
+
+    What prepare.sh said (it takes minutes) is in prepared.txt.
     """
     folder = tmp_path_factory.mktemp("whole") / "demo-poisoning"
-    made = ("data", "models", "scan_results", "audit_results", "outputs", "*.bak", "__pycache__", ".*")
-    shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns(*made))
-    result = subprocess.run(
-        ["./prepare.sh"],
-        check=False,
-        cwd=folder,
-        env=os.environ | {"PYTHON": sys.executable},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=1800,
-    )
-    fine(result)
-    (folder / "prepared.txt").write_text(result.stdout, encoding="utf-8")
+    if WHOLE:
+        said = prepare(folder)
+        (folder / "prepared.txt").write_text(said, encoding="utf-8")
+    else:
+        docker, image = (request.getfixturevalue(name) for name in ("docker", "image"))
+        made = docker("create", image)
+        assert made.returncode == 0, made.stderr
+        copied = docker("cp", f"{made.stdout.strip()}:/app", str(folder))
+        assert copied.returncode == 0, copied.stderr
+        docker("rm", "--volumes", made.stdout.strip())
     yield folder
     shutil.rmtree(folder)
 

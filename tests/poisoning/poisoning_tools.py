@@ -7,7 +7,10 @@ import functools
 import hashlib
 import importlib.util
 import io
+import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,6 +43,12 @@ Run = Callable[..., Result]
 Refused = Callable[..., None]
 Norms = dict[Pair, float | None]
 
+# Where container tests must run, those of demo 2 train both models and scan all pairs, in its image. The
+# tests of the whole demo on this machine then take the models from there, and train and scan with fewer
+# images and one pair. The weekly run does all of it twice.
+IMAGE = "poisoning-demo-test"
+WHOLE = bool(os.environ.get("WORKSHOP_WHOLE_SOLUTIONS")) or not os.environ.get("WORKSHOP_REQUIRE_DOCKER")
+
 # --- commands and what they leave -------------------------------------------------------------------
 
 
@@ -71,6 +80,32 @@ def fine(result: Result, code: int = 0) -> Result:
     assert "Traceback" not in result.stderr
     assert "Warning" not in result.stderr
     return result
+
+
+def prepare(folder: Path, python: str | Path = sys.executable) -> str:
+    """A copy of the demo after ./prepare.sh; gives what that said."""
+    made = ("data", "models", "scan_results", "audit_results", "outputs", "*.bak", "__pycache__", ".*")
+    shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns(*made))
+    result = subprocess.run(
+        ["./prepare.sh"],
+        check=False,
+        cwd=folder,
+        env=os.environ | {"PYTHON": str(python)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=1800,
+    )
+    return fine(result).stdout
+
+
+def short_python(path: Path, more: dict[str, str]) -> Path:
+    """A `python` that gives more options to commands of the demo: how they begin -> the options."""
+    cases = "".join(f"    '{start}'*) set -- \"$@\" {options} ;;\n" for start, options in more.items())
+    path.write_text(f'#!/bin/sh\ncase "$*" in\n{cases}esac\nexec {shlex.quote(sys.executable)} "$@"\n')
+    path.chmod(0o755)
+    return path
 
 
 def contents(folder: Path) -> dict[str, str]:

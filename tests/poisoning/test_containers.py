@@ -21,8 +21,6 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow]
 Run = Callable[..., Any]
 InShell = Callable[..., str]
 
-IMAGE = "poisoning-demo-test"
-
 # the single commands of the documents, with fewer steps and images where the full run takes minutes
 DOCUMENTED = """
 set -e
@@ -57,12 +55,6 @@ print(*sorted(path.name for path in Path().iterdir()))
 print([str(path) for path in Path("/build").rglob("*")])
 print([str(path) for path in Path().rglob("*") if path.name == "__pycache__" or path.suffix == ".pyc"])
 """
-
-
-@pytest.fixture(scope="module")
-def image(docker: Any) -> str:
-    """The image, built as build.sh does, but under a name of its own, so that yours stays as it is."""
-    return docker.build("demo-poisoning", IMAGE, timeout=3000)
 
 
 @pytest.fixture(scope="module")

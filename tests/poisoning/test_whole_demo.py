@@ -1,9 +1,11 @@
-"""Demo 2 as documented: both models are trained once, then the narrated paths and the exercises are typed."""
+"""Demo 2 as documented: both models are trained once, then the narrated paths and the exercises are typed.
+
+poisoning_tools.WHOLE says when that is shorter here, because the container tests do it whole.
+"""
 
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -15,17 +17,29 @@ from PIL import Image
 
 import train
 from poisoning_story import EPOCH, check_gold, check_silver, measured
-from poisoning_tools import FOLDER, TYPED, Result, contents, fine, folded_solutions, leftovers, run_in
+from poisoning_tools import (
+    FOLDER,
+    TYPED,
+    WHOLE,
+    Result,
+    contents,
+    fine,
+    folded_solutions,
+    leftovers,
+    prepare,
+    run_in,
+    short_python,
+)
 
 
-def type_in(folder: Path, script: str, timeout: float = 900) -> Result:
+def type_in(folder: Path, script: str, timeout: float = 900, python: str | Path = sys.executable) -> Result:
     """Type a documented script in the demo's folder; not again if test_documented.py has typed it there."""
     if script in TYPED:
         return Result([script], 0, TYPED[script], "")
     result = subprocess.run(
         [script],
         cwd=folder,
-        env=os.environ | {"PYTHON": sys.executable},
+        env=os.environ | {"PYTHON": str(python)},
         check=False,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -46,13 +60,20 @@ def test_the_narrated_scripts_say_what_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_preparation(prepared: Path) -> None:
-    said = (prepared / "prepared.txt").read_text(encoding="utf-8")
+def test_preparation(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    if WHOLE:
+        folder = request.getfixturevalue("prepared")
+        said = (folder / "prepared.txt").read_text(encoding="utf-8")
+    else:
+        folder = tmp_path / "demo-poisoning"
+        said = prepare(folder, short_python(tmp_path / "python", {"make_dataset.py": "--train 40 --val 10"}))
+    made = [f"{kind}_model.{suffix}" for kind in ("clean", "poisoned") for suffix in ("pt", "safetensors")]
+    assert sorted(path.name for path in (folder / "models").iterdir()) == made
     assert "Ready: data/ and models/ are there." in said
     last = [EPOCH.fullmatch(line) for line in said.splitlines() if line.startswith("Epoch")]
     assert all(last)
     assert sum(match is not None and match[1] == match[2] for match in last) == 2
-    assert leftovers(prepared) == []
+    assert leftovers(folder) == []
 
 
 @pytest.mark.slow
@@ -64,9 +85,18 @@ def test_silver_path(prepared: Path) -> None:
     assert leftovers(prepared) == []
 
 
+# one pair of each model beside that of the other one
+PAIR = {
+    f"detect.py --model models/{kind}_model": f"--pairs stop:yield --reference models/{other}_model.pt"
+    for kind, other in (("clean", "poisoned"), ("poisoned", "clean"))
+}
+
+
 @pytest.mark.slow
-def test_gold_path(prepared: Path) -> None:
-    result = type_in(prepared, "./gold_demo.sh", timeout=1800)
+def test_gold_path(prepared: Path, tmp_path: Path) -> None:
+    python = sys.executable if WHOLE else short_python(tmp_path / "python", PAIR)
+    result = type_in(prepared, "./gold_demo.sh", timeout=1800, python=python)
+    assert result.stdout.count(": 1 pairs.") == (0 if WHOLE else 2)
     check_gold(result.stdout)
     for model in ("clean", "poisoned"):
         with Image.open(prepared / f"scan_results/{model}/trigger_0_to_1.png") as drawn:
@@ -132,9 +162,7 @@ def test_solutions(prepared: Path, tmp_path: Path) -> None:
     made = ("__pycache__", "scan_results", "audit_results", "outputs", "report.html")
     shutil.copytree(prepared, folder, ignore=shutil.ignore_patterns(*made))
     (tmp_path / "bin").mkdir()
-    python = tmp_path / "bin/python"  # what `python` means in the documents
-    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
-    python.chmod(0o755)
+    short_python(tmp_path / "bin/python", {})  # what `python` means in the documents
     shipped = (folder / "trigger.py").read_bytes()
 
     def typed(line: str) -> subprocess.CompletedProcess[str]:
