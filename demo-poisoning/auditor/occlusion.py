@@ -33,8 +33,9 @@ EACH = 32  # images of a class that are tried first, half of them the most suspi
 DONORS = 8  # images whose spot is pasted, at most
 TAKERS = 8  # images that it is pasted into; 4 where every image of a class is tried
 FEWEST = 4  # images that must have the spot
-WORKS = 0.5  # share of the pastes that must work
-ELSEWHERE = 0.25  # share that may work with spots of the other images of the class
+HINT = 0.2  # share of the first pastes that must work for a spot to be tried on the whole class
+WORKS = 0.5  # share of its images whose pastes must work then
+ELSEWHERE = 0.15  # share that may work with spots of the other images of the class
 AT_HOME = 0.3  # share of the neighbours that must be of the other class
 
 
@@ -162,7 +163,7 @@ class Search:
             made = paste(self.pixels[donors[:DONORS]], takers, spot.top, spot.left)
             fooled = (_logits(self.model, made).argmax(1) == spot.label).float()
             shares.append(fooled.view(-1, len(takers)).mean(1).median().item())
-        return shares[0] >= WORKS and shares[1] <= ELSEWHERE
+        return shares[0] >= HINT and shares[1] <= ELSEWHERE
 
     def members(self, spot: Spot) -> Members:
         """Step 3: hide and paste the spot of every image of the class."""
