@@ -599,7 +599,7 @@ def test_hostile_sizes(safe_here: Run, assert_refused: Refused, tmp_path: Path, 
     path.write_bytes(hostile(kind))
     start = time.process_time()  # not by the clock on the wall: the machine may be busy with other things
     assert_refused(safe_here("convert", path), path, word)
-    assert time.process_time() - start < 10
+    assert time.process_time() - start < 60  # it would be hours
     assert list(tmp_path.iterdir()) == [path]
 
 

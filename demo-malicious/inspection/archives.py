@@ -20,7 +20,6 @@ from inspection.report import CannotJudge
 MB = 1024 * 1024
 MOST_MEMBERS = 500_000
 MOST_UNPACKED = 128 * MB  # of one compressed member; torch.save compresses nothing
-MOST_RATIO = 200  # compressed text reaches 20; a member that unpacks further is not read
 LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 END64, LOCATOR = b"PK\x06\x06", b"PK\x06\x07"
 
@@ -128,11 +127,13 @@ def open_zip(data: Buffer) -> Zip:
         if end < 0:
             raise CannotJudge("it begins like a zip file and has no table of contents: it is cut off")
         trouble = [*trouble_with_end(data, end)]
-        count = struct.unpack_from("<H", data[end : end + 22], 10)[0]
-        if count == 0xFFFF and number_of_members(data, end) > MOST_MEMBERS:
+        if most_members(data, end) > MOST_MEMBERS:
             raise CannotJudge(f"it is a zip file with more than {MOST_MEMBERS} members")
         archive = zipfile.ZipFile(BufferFile(data))
         members = archive.infolist()
+        claimed = sum(member.compress_size for member in members)
+        if claimed > len(data):  # each would be read again: a small file could keep us busy for hours
+            raise CannotJudge(f"it has {len(data)} bytes, and its members claim {claimed}, so they overlap")
         trouble += trouble_with_members(data, members, archive.start_dir)
         return Zip(members, trouble, data)
     except (
@@ -149,10 +150,13 @@ def open_zip(data: Buffer) -> Zip:
         raise CannotJudge("it is a zip file of a newer kind than this tool reads") from error
 
 
-def number_of_members(data: Buffer, end: int) -> int:
-    """What the 64-bit end record says; 0 if there is none."""
+def most_members(data: Buffer, end: int) -> int:
+    """How many members the table of contents has room for; what it says of their number need not be true."""
+    size = struct.unpack_from("<I", data[end : end + 22], 12)[0]
     place = data.find(END64, max(0, end - 20 - 56 - 1024), end)
-    return struct.unpack_from("<Q", data[place : place + 56], 32)[0] if place >= 0 else 0
+    if place >= 0:
+        size = max(size % 0xFFFFFFFF, struct.unpack_from("<Q", data[place : place + 56], 40)[0])
+    return min(size, len(data)) // 47  # the fixed part of an entry has 46 bytes, and a name has one
 
 
 def trouble_with_end(data: Buffer, end: int) -> Iterable[str]:

@@ -37,6 +37,9 @@ def check_format(path: Path) -> None:
     Raises UserError that names a format which is none of torch.save's, RefusedError if there is code in it.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        is_zip = data[:4] == b"PK\x03\x04"  # PyTorch decides by these four bytes, so we do
+        if is_zip:
+            check_list(path)
         content = look(data)
         if content.formats and not set(content.formats) <= {ZIP, STREAM, OLD_STREAM}:
             unsafe = next((one for one in content.findings if one.answer == UNSAFE), None)
@@ -48,10 +51,23 @@ def check_format(path: Path) -> None:
                 f"{path} is {' and '.join(content.formats)}, a format that is not read as weights here. "
                 f"{hints[0] if hints else 'Ask the sender for SafeTensors.'}"
             )
-        if data[:4] == b"PK\x03\x04":  # PyTorch decides by these four bytes, so we do
+        if is_zip:
             check_zip(path, data)
         else:
             check_stream(path, data)
+
+
+def not_valid(path: Path, why: str) -> cli.UserError:
+    return cli.UserError(f"{path} is not a valid zip file of torch.save ({why}): do not use this file.")
+
+
+def check_list(path: Path) -> None:
+    """The list of contents is short enough to be read (UserError)."""
+    with path.open("rb") as file:  # a private function, because the public ones read the whole list
+        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    size = end[zipfile._ECD_SIZE] if end else 0  # type: ignore[attr-defined]
+    if size > LARGEST_PICKLE:
+        raise not_valid(path, f"its list of contents has {size} bytes")
 
 
 def check_zip(path: Path, data: mmap.mmap) -> None:
@@ -59,14 +75,8 @@ def check_zip(path: Path, data: mmap.mmap) -> None:
 
     def expect(true: bool, otherwise: str) -> None:
         if not true:
-            raise cli.UserError(
-                f"{path} is not a valid zip file of torch.save ({otherwise}): do not use this file."
-            )
+            raise not_valid(path, otherwise)
 
-    with path.open("rb") as file:  # a private function, because the public ones read the whole list
-        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
-    size_of_list = end[zipfile._ECD_SIZE] if end else 0  # type: ignore[attr-defined]
-    expect(size_of_list <= LARGEST_PICKLE, f"its list of contents has {size_of_list} bytes")
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         names = {member.filename for member in members}
