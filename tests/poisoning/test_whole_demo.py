@@ -147,7 +147,7 @@ SHORTER = {
     "python detect.py ": f"python detect.py --pairs stop:yield --reference {CLEAN} ",
     "python check.py ": f"python -c 'import check; {COUNTED}; check.cli.run(check.main)' ",
 }
-EPOCHS = {1: 4, 2: 2, 4: 4}
+EPOCHS = {1: 4, 2: 2, 4: 5}
 
 
 def short(number: int, line: str) -> str:
