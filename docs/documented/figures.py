@@ -137,6 +137,12 @@ SENTENCES = [
     ),
     Sentence(
         "WORKSHOP.md",
+        'What it drew lies over the sign itself: {:s}."',
+        CLEAN_SCAN,
+        groups(r"trigger_0_to_1.png: class 0 \(stop\) → class 1 \(yield\), (.*)\.$"),
+    ),
+    Sentence(
+        "WORKSHOP.md",
         "- See: {} stop images, that is {} percent of the stop signs and {} percent of the training images.",
         PREPARE,
         shares,
