@@ -28,7 +28,7 @@ from auditor.checks import Audit, Suspect
 from dataset import manifest
 from dataset.classes import NAMES
 from dataset.files import class_files
-from network import classifier
+from network import classifier, workers
 from statements import records, signing
 
 
@@ -55,7 +55,7 @@ def read_truth(path: Path, files: list[str]) -> set[str]:
 
 def look(model: nn.Module, pixels: Tensor, out: cli.Out) -> tuple[Tensor, Tensor, Tensor]:
     """Features of layer3 and of the last layer, and answers, for uint8 images (N, 3, S, S)."""
-    total = -(-len(pixels) // features.AT_ONCE)
+    total = -(-len(pixels) // classifier.AT_ONCE)
     parts = list(out.progress(features.extract(model, pixels), total, "Extracting features"))
     middle, last, answers = (torch.cat(part) for part in zip(*parts))
     return middle, last, answers
@@ -72,8 +72,8 @@ def examine(
     middle, last, answers = look(model, pixels, out)
     strange = neighbours.strangers(nearest, labels)
     margin = checks.check_features(found, middle, labels, strange, answers)
-    search = occlusion.Search(model, pixels, labels, answers)
-    classes = out.progress(search(margin + strange), len(labels.unique()), "Hiding spots")
+    search = occlusion.search(model, pixels, labels, answers, margin + strange)
+    classes = out.progress(search, len(labels.unique()), "Hiding spots")
     checks.check_triggers(found, [spot for spots in classes for spot in spots])
     checks.check_errors(found, margin, labels, answers)
     return middle, last
@@ -98,6 +98,7 @@ def parse() -> argparse.Namespace:
     return options
 
 
+@workers.one_core()
 def main() -> int:
     options = parse()
     out = cli.Out(options.plain)
@@ -124,8 +125,8 @@ def main() -> int:
     images = list(training)
     if (options.data / "val").is_dir():
         images += class_files(options.data / "val", known)
-    reading = out.progress(images, len(images), "Reading images")
-    pixels = torch.stack([classifier.load_pixels([path])[0] for path, _ in reading])
+    read = workers.side_by_side(lambda image: classifier.load_pixels([image[0]])[0], images)
+    pixels = torch.stack([*out.progress(read, len(images), "Reading images")])
     alike = neighbours.compare(pixels, len(training))
     checks.check_duplicates(found, names(images, options.data), alike.pairs)
     if model:

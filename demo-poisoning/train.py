@@ -24,7 +24,7 @@ import cli
 import trigger
 from dataset.classes import NAMES
 from dataset.files import class_files
-from network import classifier, device, optimizer
+from network import classifier, device, optimizer, workers
 from network.augment import augment
 from network.evaluate import Validation
 from statements import records, signing, training
@@ -52,11 +52,15 @@ def train(
 ) -> None:
     """Train in place with SGD and a one-cycle learning rate; print one line per epoch.
 
+    Each epoch takes as many cores as are free then: where one is taken away, the others would wait for it.
+
     pixels: uint8 (N, 3, INPUT, INPUT); labels: int64 (N,); peak: the highest learning rate.
     """
     steps = max(len(labels) // BATCH, 1)
     sgd = optimizer.SGD(model, peak, epochs * steps)
+    cores = torch.get_num_threads()
     for epoch in range(1, epochs + 1):
+        torch.set_num_threads(workers.free(cores))
         model.train()
         for batch in out.progress(batches(len(labels)), steps, f"Epoch {epoch} of {epochs}"):
             sgd.zero_grad()
@@ -64,6 +68,7 @@ def train(
             loss = F.cross_entropy(logits, labels[batch])
             loss.backward()  # backward
             sgd.step()
+        torch.set_num_threads(cores)
         out.say(f"Epoch {epoch}/{epochs} — {validation.score(model)}")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from container_checks import check_no_network, check_nothing_stays, check_rights
+from container_checks import check_no_network, check_nothing_stays, check_rights, nothing_stays
 
 import create_malicious_model as attack
 
@@ -205,20 +205,19 @@ def test_the_payload_fires_in_the_sandbox_and_reaches_nothing(
 ) -> None:
     marker = tmp_path / "marker.txt"  # of this machine
     (tmp_path / "model.pt").write_bytes(attack.malicious_bytes("system", marker))
-    before = docker("volume", "ls", "-q").stdout, docker("ps", "-aq").stdout
-    result = sandbox(image, tmp_path / "model.pt")
-    assert f">>> {attack.MESSAGE} <<<" in result.stdout  # it ran, but the marker's folder is not in there
-    assert "No new file in /tmp, no process." in result.stdout
-    assert not marker.exists()
-    (tmp_path / "model.pt").write_bytes(attack.malicious_bytes("system", Path("/tmp/sandbox-marker.txt")))
-    result = sandbox(image, tmp_path / "model.pt")
-    assert result.returncode == 1, result.stdout + result.stderr
-    assert f">>> {attack.MESSAGE} <<<" in result.stdout
-    assert f"Wrote /tmp/sandbox-marker.txt: {attack.MESSAGE}" in result.stdout
-    assert result.stdout.count("answer: closed") == 8
-    assert "OPEN" not in result.stdout
-    assert not Path("/tmp/sandbox-marker.txt").exists()
-    assert (docker("volume", "ls", "-q").stdout, docker("ps", "-aq").stdout) == before
+    with nothing_stays(docker, image):
+        result = sandbox(image, tmp_path / "model.pt")
+        assert f">>> {attack.MESSAGE} <<<" in result.stdout  # it ran, but the marker's folder is not in there
+        assert "No new file in /tmp, no process." in result.stdout
+        assert not marker.exists()
+        (tmp_path / "model.pt").write_bytes(attack.malicious_bytes("system", Path("/tmp/sandbox-marker.txt")))
+        result = sandbox(image, tmp_path / "model.pt")
+        assert result.returncode == 1, result.stdout + result.stderr
+        assert f">>> {attack.MESSAGE} <<<" in result.stdout
+        assert f"Wrote /tmp/sandbox-marker.txt: {attack.MESSAGE}" in result.stdout
+        assert result.stdout.count("answer: closed") == 8
+        assert "OPEN" not in result.stdout
+        assert not Path("/tmp/sandbox-marker.txt").exists()
 
 
 @pytest.mark.parametrize("variant", ["system-legacy", "collect-env", "joblib", "export", "two-formats"])

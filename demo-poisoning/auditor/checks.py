@@ -138,7 +138,7 @@ def check_duplicates(audit: Audit, files: list[str], pairs: list[tuple[int, int]
 
 
 def check_triggers(audit: Audit, found: Iterable[tuple[Spot, Members]]) -> None:
-    """Flag the images that carry a trigger, after check_features(). found: what occlusion.Search yields.
+    """Flag the images that carry a trigger, after check_features(). found: what occlusion.search yields.
 
     It says which images they are better than the group does that they make, so that one's flags go.
     """

@@ -16,6 +16,7 @@ The two textbook methods are here as well, for comparison. Nothing here knows th
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -23,9 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from network import classifier
+from network import classifier, workers
 
-AT_ONCE = 100  # images in one pass through the network
 GRID = 2  # fields per side that layer3 is averaged over: a trigger stays apart from the sign
 COMPONENTS = 128  # principal components that are kept
 SHRINK = 0.1  # how far covariances are drawn towards a multiple of the identity
@@ -38,21 +38,24 @@ FEWEST = 20  # images per class; with fewer the statistics mean nothing
 
 @torch.no_grad()
 def extract(model: nn.Module, pixels: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield, for each AT_ONCE images, what layer3 and the last layer before the answer say, and the answer.
+    """Yield what layer3 and the last layer before the answer say, and the answer: AT_ONCE images at a time.
 
     pixels: uint8 (N, 3, S, S). Yields float tensors (n, 256 * GRID * GRID) and (n, 512), and classes, int64
     (n,).
     """
-    seen: dict[str, Tensor] = {}
+    seen = threading.local()  # several parts go through the network at the same time
     hooks = [
-        model.get_submodule("layer3").register_forward_hook(lambda *call: seen.update(middle=call[2])),
-        model.get_submodule("avgpool").register_forward_hook(lambda *call: seen.update(last=call[2])),
+        model.get_submodule("layer3").register_forward_hook(lambda *call: setattr(seen, "middle", call[2])),
+        model.get_submodule("avgpool").register_forward_hook(lambda *call: setattr(seen, "last", call[2])),
     ]
+
+    def look(part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        answers = classifier.logits(model, part.float() / 255).argmax(1)
+        middle, last = seen.middle.float().cpu(), seen.last.float().cpu()
+        return F.adaptive_avg_pool2d(middle, GRID).flatten(1), last.flatten(1), answers
+
     try:
-        for part in pixels.split(AT_ONCE):
-            answers = classifier.logits(model, part.float() / 255).argmax(1)
-            middle, last = seen["middle"].float().cpu(), seen["last"].float().cpu()
-            yield F.adaptive_avg_pool2d(middle, GRID).flatten(1), last.flatten(1), answers
+        yield from workers.side_by_side(look, pixels.split(classifier.AT_ONCE))
     finally:
         for hook in hooks:
             hook.remove()

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from auditor import neighbours
-from network import classifier
+from network import classifier, frozen, workers
 
 LARGE, SMALL = 24, 16  # pixels of the network's input: sides of the squares that are hidden
 STEP = 12  # pixels between the places of the large square: together they cover every spot of 12 pixels
@@ -79,12 +79,6 @@ class Members:
         )
 
 
-@torch.no_grad()
-def _logits(model: nn.Module, pixels: Tensor) -> Tensor:
-    """Network output, float (N, K), for uint8 pixels (N, 3, S, S)."""
-    return torch.cat([classifier.logits(model, part.float() / 255) for part in pixels.split(100)])
-
-
 def hide(pixels: Tensor, top: int, left: int, side: int) -> Tensor:
     """A copy of uint8 images (N, 3, S, S) with a square in the mean colour of each image."""
     hidden = pixels.clone()
@@ -102,33 +96,38 @@ def paste(donors: Tensor, takers: Tensor, top: int, left: int) -> Tensor:
 
 
 class Search:
-    """The search in one dataset.
+    """The search in one class of a dataset.
 
-    pixels: uint8 (N, 3, S, S); labels, answers: int64 (N,), answers being the model's.
+    pixels: uint8 (N, 3, S, S); labels, answers: int64 (N,), answers being the model's. Random numbers of its
+    own make the result independent of the other classes.
     """
 
-    def __init__(self, model: nn.Module, pixels: Tensor, labels: Tensor, answers: Tensor, seed: int = 0):
+    def __init__(self, model: nn.Module, pixels: Tensor, labels: Tensor, answers: Tensor, label: int) -> None:
         self.model, self.pixels, self.labels, self.answers = model, pixels, labels, answers
-        self.rng = torch.Generator().manual_seed(seed)
+        self.label = label
+        self.rng = torch.Generator().manual_seed(label)
 
     def some(self, numbers: Tensor, count: int) -> Tensor:
         """So many of the numbers, at random."""
         return numbers[torch.randperm(len(numbers), generator=self.rng)[:count]]
 
-    def sample(self, label: int, suspicion: Tensor) -> Tensor:
-        """EACH images of a class that the model accepts: half the most suspicious, half at random."""
-        own = ((self.labels == label) & (self.answers == label)).nonzero().flatten()
+    def sample(self, suspicion: Tensor) -> Tensor:
+        """EACH images of the class that the model accepts: half the most suspicious, half at random."""
+        own = ((self.labels == self.label) & (self.answers == self.label)).nonzero().flatten()
         order = own[suspicion[own].argsort(descending=True, stable=True)]
         first, rest = order[: EACH // 2], order[EACH // 2 :]
         return torch.cat([first, self.some(rest, EACH - len(first))])
 
-    def suspicious(self, label: int, sample: Tensor) -> list[Spot]:
+    def suspicious(self, sample: Tensor) -> list[Spot]:
         """Step 1: places where hiding a small square makes several images look like one other class."""
-        size = self.pixels.shape[-1]
+        label, size = self.label, self.pixels.shape[-1]
         places = [(y, x) for y in range(0, size - LARGE + 1, STEP) for x in range(0, size - LARGE + 1, STEP)]
         shown = self.pixels[sample]
         changed = torch.stack(
-            [_logits(self.model, hide(shown, *place, LARGE)).argmax(1) != label for place in places]
+            [
+                classifier.all_logits(self.model, hide(shown, *place, LARGE)).argmax(1) != label
+                for place in places
+            ]
         )  # (places, images)
         local = changed & (changed.sum(0) <= len(places) // 2)  # not an image that any square upsets
         counted: dict[tuple[int, int, int], int] = {}
@@ -137,7 +136,7 @@ class Search:
             best: list[tuple[int, int, int, int]] = []
             for y in (top, top + LARGE - SMALL) if len(moved) > 1 else ():
                 for x in (left, left + LARGE - SMALL):
-                    answers = _logits(self.model, hide(moved, y, x, SMALL)).argmax(1)
+                    answers = classifier.all_logits(self.model, hide(moved, y, x, SMALL)).argmax(1)
                     votes = answers[answers != label].bincount(minlength=1)
                     best.append((int(votes.max()), -y, -x, int(votes.argmax())))
             if best and max(best)[0] > 1:
@@ -154,14 +153,14 @@ class Search:
     def works(self, spot: Spot, sample: Tensor) -> bool:
         """Step 2: whether the spots of images that it decides about work elsewhere, and others do not."""
         hidden = hide(self.pixels[sample], spot.top, spot.left, SMALL)
-        answers = _logits(self.model, hidden).argmax(1)
+        answers = classifier.all_logits(self.model, hidden).argmax(1)
         takers = self.pixels[self.takers(spot, TAKERS)]
         shares = []
         for donors in (sample[answers == spot.looks_like], sample[answers == spot.label]):
             if len(takers) < FEWEST or len(donors) < 2:
                 return False
             made = paste(self.pixels[donors[:DONORS]], takers, spot.top, spot.left)
-            fooled = (_logits(self.model, made).argmax(1) == spot.label).float()
+            fooled = (classifier.all_logits(self.model, made).argmax(1) == spot.label).float()
             shares.append(fooled.view(-1, len(takers)).mean(1).median().item())
         return shares[0] >= HINT and shares[1] <= ELSEWHERE
 
@@ -169,11 +168,11 @@ class Search:
         """Step 3: hide and paste the spot of every image of the class."""
         own = (self.labels == spot.label).nonzero().flatten()
         takers = self.pixels[self.takers(spot, TAKERS // 2)]
-        hidden = _logits(self.model, hide(self.pixels[own], spot.top, spot.left, SMALL))
+        hidden = classifier.all_logits(self.model, hide(self.pixels[own], spot.top, spot.left, SMALL))
         pasted = torch.cat(
             [
-                _logits(self.model, paste(self.pixels[part], takers, spot.top, spot.left))
-                for part in own.split(100)
+                classifier.all_logits(self.model, paste(self.pixels[part], takers, spot.top, spot.left))
+                for part in own.split(classifier.AT_ONCE)
             ]
         )
         pasted = pasted[:, spot.label] - pasted[:, spot.looks_like]
@@ -187,23 +186,34 @@ class Search:
         nearest = neighbours.without(self.pixels, images, area)
         return (self.labels[nearest] == spot.looks_like).float().mean().item()
 
-    def __call__(self, suspicion: Tensor) -> Iterator[list[tuple[Spot, Members]]]:
-        """Yield the triggers of each class, the one with the most images first; suspicion: float (N,)."""
-        for label in self.labels.unique().tolist():
-            sample = self.sample(label, suspicion)
-            if len(sample) < FEWEST:  # the model knows nothing of this class
-                yield []
+    def triggers(self, suspicion: Tensor) -> list[tuple[Spot, Members]]:
+        """The triggers of the class, the one with the most images first; suspicion: float (N,)."""
+        sample = self.sample(suspicion)
+        found: list[tuple[Spot, Members]] = []
+        for spot in self.suspicious(sample) if len(sample) >= FEWEST else ():  # else it knows nothing of it
+            if any(spot.overlaps(other) for other, _ in found) or not self.works(spot, sample):
                 continue
-            found: list[tuple[Spot, Members]] = []
-            for spot in self.suspicious(label, sample):
-                if any(spot.overlaps(other) for other, _ in found) or not self.works(spot, sample):
-                    continue
-                members = self.members(spot)
-                spot.works = (members.pasted[members.hidden > 0] > 0).float().mean().item()
-                spot.elsewhere = (members.pasted[members.hidden <= 0] > 0).float().mean().item()
-                if members.both.sum() < FEWEST or spot.works < WORKS or spot.elsewhere > ELSEWHERE:
-                    continue
-                spot.at_home = self.at_home(spot, members.images[members.both])
-                if spot.at_home >= AT_HOME:
-                    found.append((spot, members))
-            yield sorted(found, key=lambda one: -int(one[1].both.sum()))
+            members = self.members(spot)
+            spot.works = (members.pasted[members.hidden > 0] > 0).float().mean().item()
+            spot.elsewhere = (members.pasted[members.hidden <= 0] > 0).float().mean().item()
+            if members.both.sum() < FEWEST or spot.works < WORKS or spot.elsewhere > ELSEWHERE:
+                continue
+            spot.at_home = self.at_home(spot, members.images[members.both])
+            if spot.at_home >= AT_HOME:
+                found.append((spot, members))
+        return sorted(found, key=lambda one: -int(one[1].both.sum()))
+
+
+def search(
+    model: nn.Module, pixels: Tensor, labels: Tensor, answers: Tensor, suspicion: Tensor
+) -> Iterator[list[tuple[Spot, Members]]]:
+    """Yield the triggers of each class, the classes divided among the cores.
+
+    pixels: uint8 (N, 3, S, S); labels, answers: int64 (N,), answers being the model's; suspicion: float (N,).
+    """
+    fast = frozen.freeze(model)
+
+    def of_class(label: int) -> list[tuple[Spot, Members]]:
+        return Search(fast, pixels, labels, answers, label).triggers(suspicion)
+
+    return workers.side_by_side(of_class, labels.unique().tolist())

@@ -18,10 +18,11 @@ from torchvision.transforms.v2 import functional as F
 import cli
 from dataset.classes import DRAWN, NAMES
 from dataset.files import open_image
-from network import device, model_file, resnet
+from network import device, model_file, resnet, workers
 from network.adapter import Adapter
 
 INPUT = 48  # pixels, width and height of what the network sees
+AT_ONCE = 100  # images in one pass through the network
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as torchvision's weights expect
 
 
@@ -142,9 +143,16 @@ def logits(model: nn.Module, pixels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def all_logits(model: nn.Module, pixels: Tensor) -> Tensor:
+    """Network output, float32 (N, classes), for uint8 pixels (N, 3, INPUT, INPUT), on all cores."""
+    return torch.cat(
+        [*workers.side_by_side(lambda part: logits(model, part.float() / 255), pixels.split(AT_ONCE))]
+    )
+
+
 def predict(model: nn.Module, pixels: Tensor) -> Tensor:
     """Class probabilities, float32 (N, classes), for uint8 pixels (N, 3, INPUT, INPUT)."""
-    return torch.cat([logits(model, part.float() / 255).softmax(1) for part in pixels.split(250)])
+    return all_logits(model, pixels).softmax(1)
 
 
 def classify(model: nn.Module, image: Image.Image) -> tuple[str, float]:
@@ -161,5 +169,9 @@ def load_pixels(
 
     size: as in to_pixels().
     """
-    images = (open_image(path) for path in files)
-    return torch.stack([to_pixels(change(image) if change else image, size) for image in images])
+
+    def read(path: Path) -> Tensor:
+        image = open_image(path)
+        return to_pixels(change(image) if change else image, size)
+
+    return torch.stack([*workers.side_by_side(read, files)])

@@ -2,14 +2,17 @@
 
 PyTorch would divide every single operation among all cores, and its threads wait for each other at the end
 of each. If another program takes one of the cores, all of them wait. Whole pieces of work wait for nobody: as
-fast on an idle machine, and many times faster on a busy one (benchmarks/README.md).
+fast on an idle machine, and many times faster on a busy one (benchmarks/README.md). Training cannot be
+divided like this, and asks how many cores are free().
 """
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -17,13 +20,72 @@ import torch
 
 from network import device
 
+Part = TypeVar("Part")
 Result = TypeVar("Result")
 Work = Generator[object, None, Result]  # yields after each step, and returns its result
+
+PROBE = 0.1  # seconds
+_caller = threading.local()  # .cores: of a thread whose own operations take one core meanwhile
 
 
 def count() -> int:
     """How many threads to use: as many as PyTorch would (the cores, or OMP_NUM_THREADS); one with a GPU."""
-    return torch.get_num_threads() if device.best() == device.PROCESSOR else 1
+    if device.best() != device.PROCESSOR:
+        return 1
+    return getattr(_caller, "cores", 0) or torch.get_num_threads()
+
+
+@contextlib.contextmanager
+def one_core() -> Iterator[None]:
+    """Meanwhile each operation of this thread takes one core; only divided work takes all of them."""
+    threads = _caller.cores = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        _caller.cores = 0
+        torch.set_num_threads(threads)
+
+
+def free(threads: int) -> int:
+    """How many cores so many threads get now: fewer than there are if other programs want them, too.
+
+    They compute for PROBE seconds, and the time that they got is counted.
+    """
+    if threads < 2:
+        return threads
+    torch.ones(1).add(1)  # wakes up what PyTorch starts with its first operation
+
+    def compute(_: int) -> None:
+        torch.set_num_threads(1)
+        numbers, end = torch.ones(400, 400), time.monotonic() + PROBE
+        while time.monotonic() < end:
+            numbers @ numbers
+
+    used, started = time.process_time(), time.monotonic()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(compute, range(threads)))
+    got = (time.process_time() - used) / (time.monotonic() - started)
+    return max(1, min(threads, int(got + 0.25)))  # rounded down, but for what a quiet machine does beside
+
+
+def side_by_side(call: Callable[[Part], Result], parts: Sequence[Part]) -> Iterator[Result]:
+    """Yield call(part) for each part, in order; each is computed on one core."""
+    workers, gradients = min(count(), len(parts)), torch.is_grad_enabled()
+    if workers < 2:
+        yield from map(call, parts)
+        return
+
+    def work(part: Part) -> Result:
+        torch.set_num_threads(1)  # of this thread
+        with torch.set_grad_enabled(gradients):
+            return call(part)
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            yield from pool.map(work, parts)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # where the caller stops, or a part fails
 
 
 def divide(pieces: Sequence[Work[Result]]) -> Generator[None, None, list[Result]]:

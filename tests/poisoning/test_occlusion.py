@@ -44,8 +44,8 @@ def signs(colour: tuple[int, int, int], seed: int) -> Tensor:
 def search(
     model: nn.Module, pixels: Tensor, labels: Tensor
 ) -> list[tuple[occlusion.Spot, occlusion.Members]]:
-    answers = occlusion._logits(model, pixels).argmax(1)
-    found = occlusion.Search(model, pixels, labels, answers)(torch.zeros(len(labels)))
+    answers = classifier.all_logits(model, pixels).argmax(1)
+    found = occlusion.search(model, pixels, labels, answers, torch.zeros(len(labels)))
     return [one for spots in found for one in spots]
 
 

@@ -137,9 +137,9 @@ def test_real_photographs(
         assert success <= 0.1
 
 
-# Three trainings and three scans of ninety pairs take a quarter of an hour, and the container tests have two of
-# each. Here one pair is scanned beside the clean model (the check counts that many), and trainings are shorter:
-# they have to plant the trigger, and in exercise 2 they need not even that.
+# Three trainings and three scans of ninety pairs take a quarter of an hour, and the container tests have two
+# of each. Here one pair is scanned beside the clean model (the check counts that many), and trainings are
+# shorter: they have to plant the trigger, and in exercise 2 not even that.
 CLEAN = "models/clean_model.pt"
 COUNTED = f'check.PAIRS = 1; check.DEFAULT += ", compared with {CLEAN}"'
 SHORTER = {

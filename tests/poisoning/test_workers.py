@@ -8,7 +8,7 @@ from collections.abc import Generator
 import pytest
 import torch
 
-from network import classifier, frozen, resnet, workers
+from network import classifier, device, frozen, resnet, workers
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -94,3 +94,56 @@ def test_a_frozen_network_answers_the_same() -> None:
     classifier.logits(fast, pixels)[:, 1].sum().backward()
     assert pixels.grad is not None
     assert pixels.grad.abs().sum() > 0
+
+
+def test_parts_come_in_order_each_on_one_core(count: int) -> None:
+    before = torch.get_num_threads()
+
+    def work(part: int) -> tuple[int, int, bool, str]:
+        return part, torch.get_num_threads(), torch.is_grad_enabled(), threading.current_thread().name
+
+    with torch.no_grad():
+        found = [*workers.side_by_side(work, range(7))]
+    assert [part for part, *_ in found] == list(range(7))
+    assert not any(gradients for _, _, gradients, _ in found)  # as where it was called
+    if count > 1:
+        assert {threads for _, threads, _, _ in found} == {1}
+        assert len({name for *_, name in found} - {threading.current_thread().name}) <= count
+    assert torch.get_num_threads() == before
+
+
+def test_a_part_that_fails_ends_the_others(count: int) -> None:
+    done: list[int] = []
+
+    def work(part: int) -> int:
+        done.append(part)
+        return 1 // part
+
+    with pytest.raises(ZeroDivisionError):
+        [*workers.side_by_side(work, [1, 0, *range(2, 500)])]
+    assert len(done) < 500
+
+
+def test_one_core_for_operations_and_all_for_divided_work() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with workers.one_core():
+            assert torch.get_num_threads() == 1
+            assert workers.count() == (3 if device.best() == device.PROCESSOR else 1)
+            inside = [*workers.side_by_side(lambda _: workers.count(), range(3))]
+            assert inside == [1, 1, 1] or workers.count() == 1
+        assert torch.get_num_threads() == workers.count() == 3 or workers.count() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_free_cores_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of one, and never more than there are; half of the computing time is half of the cores."""
+    assert workers.free(1) == 1
+    assert 1 <= workers.free(2) <= 2
+    got = iter([0.0, 0.4])  # seconds of computing within the probe
+    clock = iter([10.0, *(10.05, 10.2) * 4, 10.2])
+    monkeypatch.setattr(workers.time, "process_time", lambda: next(got))
+    monkeypatch.setattr(workers.time, "monotonic", lambda: next(clock, 10.2))
+    assert workers.free(4) == 2
