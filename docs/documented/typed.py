@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from documented import figures
 from documented.blocks import FOLDERS, ROOT, Block, blocks_of
 from documented.records import Record, keep, same_as
 from documented.shell import Shell
@@ -78,9 +79,10 @@ def type_all(
 
 
 def shown(folder: str) -> set[str]:
-    """The commands that a sample of this folder's documents names."""
+    """The commands that a sample of this folder's documents names, or that a sentence has figures of."""
     there = [document for document in FOLDERS[folder] if (ROOT / document).exists()]
-    return {block.notes.get("shows", "") for document in there for block in blocks_of(document)}
+    samples = {block.notes.get("shows", "") for document in there for block in blocks_of(document)}
+    return samples | {sentence.source for sentence in figures.SENTENCES}
 
 
 def run_one(shell: Shell, typing: Typing, command: str, line: str, code: int, *, say: bool) -> None:
