@@ -143,9 +143,9 @@ def check_triggers(audit: Audit, found: Iterable[tuple[Spot, Members]]) -> None:
     It says which images they are better than the group does that they make, so that one's flags go.
     """
     taken: set[int] = set()
-    everything = sorted(found, key=lambda one: -int(one[1].both.sum()))
+    everything = sorted(found, key=lambda one: -int(one[1].carry.sum()))
     for spot, members in everything:
-        chosen = members.both
+        chosen = members.carry
         numbers = members.images[chosen].tolist()
         if len(taken.intersection(numbers)) * 2 > len(numbers):
             continue  # another spot of the same images

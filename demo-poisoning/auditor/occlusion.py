@@ -67,12 +67,20 @@ class Members:
 
     @property
     def both(self) -> Tensor:
-        """Which images have the trigger: they change their answer without it, and hand it on."""
+        """Which images surely have the trigger: they change their answer without it, and hand it on."""
         return (self.hidden > 0) & (self.pasted > 0)
 
     @property
+    def carry(self) -> Tensor:
+        """Which images have the trigger, once those in `both` have shown that there is one: the sum counts.
+
+        One of the two may just fail, where the model is unsure of the images that the spot is pasted into.
+        """
+        return self.strength > 0
+
+    @property
     def strength(self) -> Tensor:
-        """How clearly each image has it, (n,): both differences, each in the median of those that have."""
+        """How clearly each image has it, (n,): both differences, each in the median of those in `both`."""
         return sum(
             (value / value[self.both].median() for value in (self.hidden, self.pasted)),
             torch.zeros(len(self.images)),
@@ -201,7 +209,7 @@ class Search:
             spot.at_home = self.at_home(spot, members.images[members.both])
             if spot.at_home >= AT_HOME:
                 found.append((spot, members))
-        return sorted(found, key=lambda one: -int(one[1].both.sum()))
+        return sorted(found, key=lambda one: -int(one[1].carry.sum()))
 
 
 def search(
