@@ -42,7 +42,7 @@ SHIPPED = "bottom-right corner"  # where trigger.py puts the square when nobody 
 PAIRS = len(DRAWN) * (len(DRAWN) - 1)
 DEFAULT = "100 steps, 30 images per class, seed 0"  # how detect.py scans without options
 WORKS = 0.5  # attack success rate below which an attack hardly works
-RECALL, PRECISION = 0.90, 0.60  # exercise 3
+RECALL, PRECISION = 0.95, 0.60  # exercise 3
 SUCCESS, ACCURACY, BY_CHANCE = 0.90, 0.95, 0.10  # exercise 4
 
 

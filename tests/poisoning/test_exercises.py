@@ -406,7 +406,7 @@ def test_a_list_of_files(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Precision 0.50: that share of yours is poisoned. Precision must be 0.60" in hint(3)
     write("\n".join(poisoned[1:]))
     assert "Recall 0.67: 2 of the 3 poisoned ones are among them." in hint(3)
-    assert "Recall must be 0.90" in hint(3)
+    assert "Recall must be 0.95" in hint(3)
     write("\n".join([*poisoned, "train/yield/yield_99999.jpg"]))
     assert "1 lines of exercise3.txt name no training image, for example ['train/yield/yield_99999.jpg']" in (
         hint(3)
