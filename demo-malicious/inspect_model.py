@@ -35,8 +35,9 @@ LONG_NAMES = {"torch": "PyTorch get_unsafe_globals_in_checkpoint"}
 
 def visible(text: str) -> str:
     """The text with control characters written out: names in a hostile file must not steer the terminal."""
-    text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-    return text if len(text) <= WIDTH else f"{text[:WIDTH]}... ({len(text)} characters)"
+    size = len(text)
+    text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text[: WIDTH + 1])
+    return text if len(text) <= WIDTH else f"{text[:WIDTH]}... ({size} characters)"
 
 
 def show_pickle(part: PickleReport, every_line: bool, out: cli.Out) -> None:

@@ -203,8 +203,8 @@ def trouble_with_members(data: Buffer, members: list[zipfile.ZipInfo], start_dir
     position, hidden, wrong = 0, 0, False
     for member in sorted(members, key=lambda one: one.header_offset):
         head = data[member.header_offset : member.header_offset + 30]
-        if len(head) < 30 or head[:4] != LOCAL:
-            wrong = True
+        if len(head) < 30 or head[:4] != LOCAL or member.header_offset < position:
+            wrong = True  # not read further: each could point to the same long name
             continue
         flags, method, _, _, _, packed, size, name, extra = struct.unpack_from("<HHHHIIIHH", head, 6)
         own = data[member.header_offset + 30 : member.header_offset + 30 + name]
@@ -216,9 +216,7 @@ def trouble_with_members(data: Buffer, members: list[zipfile.ZipInfo], start_dir
                 member.compress_size,
                 2**32 - 1,
             )
-        if member.header_offset < position:
-            wrong = True
-        elif member.header_offset > position:
+        if member.header_offset > position:
             gap = data[position : min(member.header_offset, position + 4096)]
             descriptor = gap[:4] == b"PK\x07\x08" and len(gap) <= 24
             if not (descriptor or len(gap) in (12, 16, 20, 24)):

@@ -5,7 +5,9 @@ Helper module, not a command.
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import cli
@@ -31,7 +33,7 @@ def existing_file(path: Path) -> Path:
 def every_file(folder: Path) -> list[Path]:
     """Every file below a folder, in a fixed order. Raises UserError for a link, which could lead anywhere."""
     found = []
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(everything(folder)):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise cli.UserError(
                 f"{path} is a link or a device: copy the folder with the files themselves "
@@ -42,6 +44,22 @@ def every_file(folder: Path) -> list[Path]:
     if not found:
         raise cli.UserError(f"{folder} holds no file: name a folder with a model.")
     return found
+
+
+def everything(folder: Path) -> Iterator[Path]:
+    """All that lies below a folder, links and folders included. Links are not followed.
+
+    Neither os.walk nor Path.rglob: of folders in folders in folders each ends in a RecursionError in some
+    version of Python. What the system cannot open, for example because its path is too long, is an OSError.
+    """
+    todo = [folder]
+    while todo:
+        with os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                path = Path(entry.path)
+                yield path
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(path)
 
 
 def leaves_folder(path: str) -> bool:

@@ -10,7 +10,9 @@ import codecs
 import json
 import mmap
 import os
+import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ HARMLESS = (TEXT, IMAGE, WEIGHTS)  # formats that are no models, summed up in on
 IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"%PDF-", b"RIFF")
 SCRIPTS = ("it is Python code", "it is a script, which is not judged here")
 LARGEST_JSON = 64 * 2**20
+MOST_SHARDS = 10_000  # the largest models have about two hundred
 
 
 def inspect_folder(folder: Path) -> list[Report]:
@@ -44,25 +47,37 @@ def reports(folder: Path) -> Iterator[Report]:
 
 def every_file(folder: Path) -> list[Path]:
     """Every file below the folder, links included, and what stands for a folder that is not looked into."""
-    found = []
-    for place, folders, files in os.walk(folder):
-        here = Path(place)
-        for name in sorted(folders):
-            if (here / name).is_symlink() or name == ".git":
-                folders.remove(name)
-                found.append(here / name)
-        found += [here / name for name in files]
+    found: list[Path] = []
+    todo = [folder]
+    while (
+        todo
+    ):  # not os.walk: folders in folders in folders end in a RecursionError in some versions of Python
+        here = todo.pop()
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    inner = entry.is_dir(follow_symlinks=False) and entry.name != ".git"
+                    (todo if inner else found).append(Path(entry.path))
+        except OSError:
+            if here != folder:
+                found.append(here)  # it is named as one that cannot be read
     return sorted(found)
 
 
 def inspect_entry(path: Path, folder: Path) -> Report:
     """One file of a folder."""
+    try:
+        path.lstat()
+    except OSError as error:
+        return told(path, SKIPPED, UNKNOWN, f"it cannot be read ({error.strerror})")
     if path.is_symlink() and (away := leads_away(path, folder)):
         return told(path, LINK, UNKNOWN, away)
     if path.name == ".git" and path.is_dir():
         return told(
             path, SKIPPED, UNKNOWN, "it is Git's own folder, which is not looked into; no loader reads it"
         )
+    if path.is_dir() and not path.is_symlink():
+        return told(path, SKIPPED, UNKNOWN, "it is a folder that cannot be read")
     if path.is_dir():
         return told(path, LINK, UNKNOWN, "it is a link to a folder, which is not looked into twice")
     if path.exists() and not path.is_file():
@@ -108,12 +123,10 @@ def told(path: Path, kind: str, answer: str, reason: str, size: int = 0) -> Repo
 
 def onnx_model_of(path: Path, size: int) -> str:
     """The ONNX model beside this file whose weights end where the file ends; nothing if there is none."""
-    for model in sorted(path.parent.glob("*.onnx"))[:MOST_MODELS]:
+    for model in onnx_models(path.parent, path.parent.stat().st_mtime_ns):
         try:
-            if model.stat().st_size == 0 or not model.is_file():
-                continue
-            with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                ends = onnx_parts(data).ends if is_onnx(data) else {}
+            status = model.stat()
+            ends = onnx_ends(model, status.st_size, status.st_mtime_ns)
         except (OSError, ValueError, CannotJudge):
             continue
         if ends.get(path.name) in (size, ALL_OF_IT):
@@ -121,14 +134,35 @@ def onnx_model_of(path: Path, size: int) -> str:
     return ""
 
 
+@lru_cache(maxsize=64)  # for each file of a folder of many the same question is asked
+def onnx_models(folder: Path, changed: int) -> list[Path]:
+    """The first ONNX models of a folder; `changed` is when it was changed last."""
+    return sorted(folder.glob("*.onnx"))[:MOST_MODELS]
+
+
+@lru_cache(maxsize=4 * MOST_MODELS)
+def onnx_ends(model: Path, size: int, changed: int) -> dict[str, int]:
+    """Where the weights end that an ONNX model of this size and time of change names; nothing if it is none.
+
+    Raises OSError, ValueError.
+    """
+    if size == 0 or not model.is_file():
+        return {}
+    with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            return onnx_parts(data).ends if is_onnx(data) else {}
+        except CannotJudge:
+            return {}
+
+
 def leads_away(path: Path, folder: Path) -> str:
     """Why a link is not followed; nothing if it stays in the folder, or in the cache of a hub."""
+    if not path.exists():  # asked first: links of links of links are no work for Python
+        return "it is a link to nothing"
     target = Path(os.path.realpath(path))
     root = folder.resolve()
     # the cache of a model hub: snapshots/<revision>/<name> is a link to blobs/<digest>
     caches = [parent.parent / "blobs" for parent in (root, *root.parents) if parent.name == "snapshots"]
-    if not target.exists():
-        return "it is a link to nothing"
     if root in target.parents or any(cache in target.parents for cache in caches):
         return ""
     return f"it is a link that leads out of the folder, to {target}"
@@ -156,11 +190,13 @@ def shards(tree: Any, path: Path) -> list[Finding]:
     if not isinstance(mapping, dict) or not all(isinstance(name, str) for name in mapping.values()):
         return [Finding(UNKNOWN, "it is a list of shards that cannot be read")]
     named = set(mapping.values())
+    if len(named) > MOST_SHARDS:  # each is looked up in the folder
+        return [Finding(UNKNOWN, f"it names more than {MOST_SHARDS} shards, more than this tool looks for")]
     away = sorted(name for name in named if leaves_folder(name))
     missing = sorted(name for name in named if not leaves_folder(name) and not (path.parent / name).exists())
     first = path.name.removesuffix(".index.json").rsplit(".", 1)
-    pattern = f"{first[0]}-*-of-*.{first[-1]}"
-    extra = sorted(one.name for one in path.parent.glob(pattern) if one.name not in named)
+    beside = shards_in(path.parent, path.parent.stat().st_mtime_ns).get(first[0], [])
+    extra = sorted(name for name in beside if name.endswith(f".{first[-1]}") and name not in named)
     if away:
         return [Finding(UNSAFE, f"it names shards outside of the folder: {few(away)}")]
     if missing:
@@ -170,3 +206,23 @@ def shards(tree: Any, path: Path) -> list[Finding]:
             Finding(UNKNOWN, f"{len(extra)} shards lie in the folder that it does not name: {few(extra)}")
         ]
     return []
+
+
+@lru_cache(maxsize=64)  # there can be as many lists as files
+def shards_in(folder: Path, changed: int) -> dict[str, list[str]]:
+    """What looks like its shards for each list in a folder, by the list's name without its endings.
+
+    `changed` is when the folder was changed last.
+    """
+    names = [path.name for path in folder.iterdir()]
+    found: dict[str, list[str]] = {
+        name.removesuffix(".index.json").rsplit(".", 1)[0]: []
+        for name in names
+        if name.lower().endswith(".index.json")
+    }
+    for name in names:
+        head = name.rpartition("-of-")[0]
+        for dash in re.finditer("-", head):
+            if (start := head[: dash.start()]) in found:
+                found[start].append(name)
+    return found

@@ -30,6 +30,9 @@ MOST_DEPTH = 5  # archives in archives
 def look(data: Buffer, where: str = "", content: Content | None = None, depth: int = 0) -> Content:
     """Try every format on these bytes. The findings stand in the content; an empty list means: none fits."""
     content = content or Content()
+    if depth:
+        content.in_time()
+    content.count_for_scanners(data)
     if depth > MOST_DEPTH:
         content.add(UNKNOWN, f"it has more than {MOST_DEPTH} archives in each other", where)
         return content

@@ -9,7 +9,7 @@ import struct
 
 from inspection.pickle_reader import Buffer
 from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge, Finding
-from inspection.texts import chat_template
+from inspection.texts import LONGEST_TEMPLATE, MOST_TEMPLATES, chat_template
 
 GGUF_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 GGUF_UINT32, GGUF_TEXT, GGUF_LIST = 4, 8, 9
@@ -60,12 +60,15 @@ def gguf(data: Buffer) -> Finding:
     budget = MOST_ENTRIES
     templates: dict[str, str] = {}
     for _ in range(cursor.number("Q")):
+        budget -= 1
+        if budget < 0:
+            raise CannotJudge("it is a GGUF file with more entries than this tool reads")
         key = cursor.take(cursor.number("Q")).decode("utf-8", "replace")
         kind = cursor.number("I")
         if kind == GGUF_TEXT:
             value = cursor.take(cursor.number("Q"))
             if "template" in key or b"{%" in value or b"{{" in value:
-                templates[key] = value.decode("utf-8", "replace")
+                add_template(templates, key, value)
         elif kind == GGUF_LIST:
             inner, count = cursor.number("I"), cursor.number("Q")
             budget -= count
@@ -77,7 +80,7 @@ def gguf(data: Buffer) -> Finding:
                 for number in range(count):
                     value = cursor.take(cursor.number("Q"))
                     if "template" in key:
-                        templates[f"{key}, {number}"] = value.decode("utf-8", "replace")
+                        add_template(templates, f"{key}, {number}", value)
             else:
                 raise CannotJudge("it is a GGUF file with lists of lists, which this tool does not read")
         elif kind in GGUF_SIZES:
@@ -91,6 +94,15 @@ def gguf(data: Buffer) -> Finding:
     return worst([chat_template(text, f"its {key}") for key, text in templates.items()]) or Finding(
         SAFE, "it is GGUF: numbers and settings, and no template"
     )
+
+
+def add_template(templates: dict[str, str], key: str, value: bytes) -> None:
+    """Note a template. Raises CannotJudge for more than anybody could read: to parse them takes seconds."""
+    while key in templates:  # which one counts is up to the reader, so all are judged
+        key += " again"
+    templates[key] = value.decode("utf-8", "replace")
+    if len(templates) > MOST_TEMPLATES or sum(map(len, templates.values())) > 2 * LONGEST_TEMPLATE:
+        raise CannotJudge("it is a GGUF file with more templates than this tool reads")
 
 
 def gguf_tensors(cursor: _Cursor, count: int, alignment: int) -> str:

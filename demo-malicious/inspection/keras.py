@@ -65,13 +65,17 @@ def keras_config(text: str) -> Finding:
             if kind in KERAS_RUNS:
                 runs.add(KERAS_RUNS[kind])
             elif kind == "function":
-                strange.add(f"the function {part.get('config')!r}"[:80])
+                name = part.get(
+                    "config"
+                )  # a text; anything else could be large, and in itself again and again
+                strange.add(f"the function {name!r}"[:80] if isinstance(name, str) else "a function")
             elif kind not in KERAS_LAYERS:
                 strange.add(f"the class {kind!r}"[:80])
         if isinstance(module, str) and not KERAS_MODULES.fullmatch(module) and module != "builtins":
             runs.add(f"the module {module!r}"[:80] + ", which loading would import")
-        if part.get("registered_name") and ">" in str(part.get("registered_name")):
-            strange.add(f"the class {part['registered_name']!r}"[:80])
+        own = part.get("registered_name")
+        if isinstance(own, str) and ">" in own:
+            strange.add(f"the class {own!r}"[:80])
     if runs:
         return Finding(UNSAFE, f"it is a Keras model with {few(sorted(runs))}")
     if strange:

@@ -19,6 +19,7 @@ def inside(where: str, name: str) -> str:
 
 def read_member(archive: Zip, member: zipfile.ZipInfo, place: str, content: Content) -> bytes | None:
     """The bytes of a member, or None, with a finding, if it cannot or should not be read."""
+    content.in_time()
     try:
         return archive.read(member)
     except CannotJudge as error:

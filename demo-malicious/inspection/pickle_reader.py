@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import pickletools
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 from inspection.names import VALID_NAME, full_name
@@ -211,6 +212,36 @@ def walk(data: Buffer, start: int = 0, most: int = MOST_INSTRUCTIONS, values: Ke
     return found
 
 
+def instructions_for_scanners(data: Buffer, most: int) -> int:
+    """How many instructions stand in a row from the start, at most `most`.
+
+    A loader stops at the first one that makes no sense, or at STOP; scanners read on.
+    """
+    position, count, size = 0, 0, len(data)
+    window, base = b"", 0
+    while position < size and count < most:
+        offset = position - base
+        if offset >= len(window):
+            base, offset = position, 0
+            window = data[position : position + 65536]
+        argument = ARGUMENT[window[offset]]
+        if argument is None:
+            break
+        count += 1
+        position += 1
+        if argument >= 0:
+            position += argument
+        elif argument <= -21:
+            width = -20 - argument
+            position += width + int.from_bytes(data[position : position + width], "little")
+        else:
+            for _ in range(2 if argument == PAIR else 1):
+                position = data.find(b"\n", position) + 1
+                if not position:
+                    return count
+    return count
+
+
 def _take(stack: list[object], pops: int, marked: bool) -> list[object] | None:
     """Take the values of one instruction off the stack, the lowest first; None if they are not there."""
     above: list[object] = []
@@ -292,10 +323,17 @@ def _number(name: str, argument: bytes) -> int:
     return int.from_bytes(argument, "little")
 
 
+@lru_cache(maxsize=2048)  # a pickle of some megabytes can import the same two long texts a million times
+def _full_name(module: bytes, attribute: bytes) -> tuple[str, bool]:
+    """The name, and whether it is a valid one."""
+    name = full_name(module.decode("utf-8", "replace"), attribute.decode("utf-8", "replace"))
+    return name, VALID_NAME.fullmatch(name) is not None
+
+
 def _import(found: Walk, stack: list[object], module: bytes, attribute: bytes) -> None:
     """Note an import."""
-    name = full_name(module.decode("utf-8", "replace"), attribute.decode("utf-8", "replace"))
-    if VALID_NAME.fullmatch(name):
+    name, valid = _full_name(bytes(module), bytes(attribute))
+    if valid:
         found.names.add(name)
     else:
         found.odd = True

@@ -14,6 +14,8 @@ from inspection.names import JOBLIB_ARRAY
 from inspection.pickle_reader import PUSHES_BY_NAME, Buffer, Imported, Text
 from inspection.report import CannotJudge
 
+# entries of all dictionaries with which objects are filled: one of 100,000 can be used again in three bytes
+MOST_FILLED = 3_000_000
 OTHER = object()  # a value that is not followed
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 NUMBERS = {"BININT": "<i", "BININT1": "<B", "BININT2": "<H"}
@@ -38,6 +40,7 @@ class Values:
     def __init__(self, data: Buffer, fill: Callable[[Made, int], int] | None = None) -> None:
         self.data, self.fill = data, fill
         self.stored: list[object] = []  # what persistent ids name: the storages of tensors
+        self.entries = 0  # of dictionaries, with which objects were filled so far
         self.filled_unknown = False  # BUILD has filled something that is not followed
 
     def result(self, name: str, taken: list[object], argument: bytes) -> list[object]:
@@ -61,6 +64,11 @@ class Values:
             return [taken[0]]
         if name in ("SETITEM", "SETITEMS") and isinstance(taken[0], dict):
             return [self.filled(taken[0], taken[1:])]
+        if name in ("REDUCE", "NEWOBJ", "OBJ", "NEWOBJ_EX"):
+            for given in taken[1:]:
+                self.spend(given)
+                for part in given if isinstance(given, tuple) else ():
+                    self.spend(part)
         if name in ("REDUCE", "NEWOBJ") and isinstance(taken[0], Imported):
             return [Made(taken[0].name, taken[1])]
         if name in ("BINPERSID", "PERSID"):
@@ -80,6 +88,7 @@ class Values:
     def built(self, stack: list[object], state: object, place: int) -> int:
         """BUILD has filled the last value with a state. Gives the place where the pickle goes on."""
         made = stack[-1]
+        self.spend(state)
         if not isinstance(made, Made):
             self.filled_unknown = True
             return place
@@ -93,6 +102,15 @@ class Values:
             stack[-1] = OTHER  # the array took its place
             return after
         return place
+
+    def spend(self, value: object) -> None:
+        """Count what a loader copies for one instruction. Raises CannotJudge beyond a limit."""
+        if isinstance(value, (dict, list, tuple)):
+            self.entries += len(value)
+        elif isinstance(value, Text):
+            self.entries += (value.last - value.first) // 1024
+        if self.entries > MOST_FILLED:
+            raise CannotJudge("it makes the same large things again and again, as no saved model does")
 
 
 def whole_number(name: str, argument: bytes) -> object:

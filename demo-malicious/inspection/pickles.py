@@ -38,11 +38,7 @@ def bare_pickles(data: Buffer, where: str, content: Content, others: list[str]) 
     try:
         first = walk(data, 0, content.instructions)
     except TooLong:
-        content.limit = True
-        content.add(
-            UNKNOWN, f"it has more than {MOST_INSTRUCTIONS} instructions, more than this tool follows", where
-        )
-        return STREAM
+        return too_long(where, content)
     if not first.accepted and not first.odd:
         if others or data[0:1] != b"\x80" or data[1:2] not in (b"\2", b"\3", b"\4", b"\5"):
             return ""
@@ -62,10 +58,21 @@ def bare_pickles(data: Buffer, where: str, content: Content, others: list[str]) 
         return ""  # how msgpack begins; no loader knows such a number, so it stops there
     if others and first.complete and first.end <= 4 and not first.names:
         return ""  # one or two instructions without effect, as many files begin
-    stream(data, 0, where, content)
+    try:
+        stream(data, 0, where, content)
+    except TooLong:  # not in its first pickle
+        return too_long(where, content)
     if data[0 : len(LEGACY_MAGIC)] == LEGACY_MAGIC:
         return OLD_STREAM
     return JOBLIB if JOBLIB_ARRAY in first.names else STREAM
+
+
+def too_long(where: str, content: Content) -> str:
+    """Note that there are more instructions than we follow."""
+    content.limit = True
+    more = f"it has more than {MOST_INSTRUCTIONS} instructions, more than this tool follows"
+    content.add(UNKNOWN, more, where)
+    return STREAM
 
 
 def stream(data: Buffer, start: int, where: str, content: Content) -> None:
@@ -131,6 +138,7 @@ def joblib(data: Buffer, first: Walk, where: str, content: Content, number: int)
         note(data, first, where, content, number)
         later_names(data, first.end, where, content)
         return -1
+    content.instructions -= first.instructions  # a plain reader can read far behind the end of this one
     seen: set[str] = set()
     for found in parts:
         note(data, found, where, content, number)

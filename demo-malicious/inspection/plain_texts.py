@@ -12,7 +12,7 @@ from inspection.keras import keras_config
 from inspection.pickle_reader import Buffer
 from inspection.report import SAFE, UNKNOWN, UNSAFE, Finding
 from inspection.text_models import text_model
-from inspection.texts import chat_template, dictionaries
+from inspection.texts import LONGEST_TEMPLATE, MOST_TEMPLATES, chat_template, dictionaries
 
 MB = 1024 * 1024
 SCRIPTS = (
@@ -26,7 +26,9 @@ PYTHON_TAG = re.compile(r"!!?python/|tag:yaml\.org,2002:python/")  # the second:
 MLFLOW_CODE = re.compile(
     r"^[ \t]*[\"']?(model_code_path|code)[\"']?[ \t]*:[ \t]*(?!null\b|~|[\"']{2})(\S+)", re.M
 )
-MLFLOW = re.compile(r"^\s*loader_module:\s*[\"']?(?!mlflow\.)([\w.]+)", re.M)
+# in one line only: over many empty lines each would be searched from every one of them
+HYDRA = re.compile(r"^([^\S\n]|[{-])*_target_\s*:", re.M)
+MLFLOW = re.compile(r"^[^\S\n]*loader_module:\s*[\"']?(?!mlflow\.)([\w.]+)", re.M)
 
 
 def is_text(data: Buffer) -> bool:
@@ -62,7 +64,7 @@ def settings_in(name: str, raw: bytes) -> list[Finding]:
         return [chat_template(text, "it")]
     if not name.endswith(PROSE) and PYTHON_TAG.search(text):
         return [Finding(UNSAFE, "it is YAML that asks for Python objects, which an unsafe YAML loader makes")]
-    if not name.endswith(PROSE) and re.search(r"^[\s{-]*_target_\s*:", text, re.M):
+    if not name.endswith(PROSE) and HYDRA.search(text):
         return [
             Finding(
                 UNKNOWN, "it is YAML with _target_ (Hydra), which names code that a loader imports and calls"
@@ -75,12 +77,16 @@ def settings_in(name: str, raw: bytes) -> list[Finding]:
     found = []
     if '"chat_template"' in text and text.lstrip()[:1] == "{":
         try:
+            templates = set()  # one that stands there often is read once
             for part in dictionaries(json.loads(text)):
                 value = part.get("chat_template")
                 for one in value if isinstance(value, list) else [value]:
                     template = one.get("template") if isinstance(one, dict) else one
                     if isinstance(template, str):
-                        found.append(chat_template(template, "its chat_template"))
+                        templates.add(template)
+            if len(templates) > MOST_TEMPLATES or sum(map(len, templates)) > 2 * LONGEST_TEMPLATE:
+                return [Finding(UNKNOWN, "it has more chat templates than this tool reads")]
+            found += [chat_template(template, "its chat_template") for template in sorted(templates)]
         except (ValueError, RecursionError):
             found.append(Finding(UNKNOWN, "it is JSON that cannot be read"))
     return found or [TEXT]
@@ -101,4 +107,4 @@ def mlflow(text: str) -> list[Finding]:
 
 def printable(text: str) -> str:
     """The text with control characters and unpaired surrogates as "?", and not too long."""
-    return "".join(c if c.isprintable() else "?" for c in text)[:500]
+    return "".join(c if c.isprintable() else "?" for c in text[:500])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+from dataclasses import dataclass, field
 from typing import TypeGuard
 
 from inspection import random_states
@@ -102,11 +103,24 @@ def sizes_named(values: Values) -> dict[str, int]:
 # --- PyTorch before 0.4: a tar archive of pickles, with numbers between them ------------------------------
 
 
-def pickled(data: Buffer, place: int, parts: list[Walk]) -> tuple[object, int]:
+@dataclass
+class Parts:
+    """The pickles that were followed, and how many instructions may still come."""
+
+    left: int
+    walks: list[Walk] = field(default_factory=list)
+
+    def follow(self, data: Buffer, place: int, values: Values | None = None) -> Walk:
+        found = walk(data, place, self.left, values)
+        self.left -= found.instructions
+        self.walks.append(found)
+        return found
+
+
+def pickled(data: Buffer, place: int, parts: Parts) -> tuple[object, int]:
     """The value of the pickle at this place, and the place behind it. Texts become str."""
     values = Values(data)
-    found = walk(data, place, 1_000_000, values)
-    parts.append(found)
+    found = parts.follow(data, place, values)
     if not found.complete:
         raise CannotJudge("it is a pickle that breaks off: it is damaged or cut off")
     value = found.value
@@ -115,9 +129,12 @@ def pickled(data: Buffer, place: int, parts: list[Walk]) -> tuple[object, int]:
     return value, found.end
 
 
-def old_tar_numbers(storages: bytes, tensors: bytes) -> list[Walk]:
-    """Follow the parts `storages` and `tensors` of the old tar format to their last byte."""
-    parts: list[Walk] = []
+def old_tar_numbers(storages: bytes, tensors: bytes, most: int) -> list[Walk]:
+    """Follow the parts `storages` and `tensors` of the old tar format to their last byte.
+
+    Raises TooLong if their pickles have more than `most` instructions, all together.
+    """
+    parts = Parts(most)
     count, place = pickled(storages, 0, parts)
     for _ in range(whole(count)):
         row, place = pickled(storages, place, parts)
@@ -134,7 +151,7 @@ def old_tar_numbers(storages: bytes, tensors: bytes) -> list[Walk]:
         place = skipped(tensors, place, 8 + 16 * dimensions + 8)
     if place != len(tensors):
         raise CannotJudge(f"it has {len(tensors) - place} bytes behind its shapes that no format explains")
-    return parts
+    return parts.walks
 
 
 def whole(value: object) -> int:
@@ -155,7 +172,7 @@ def joblib_arrays(data: Buffer, start: int, most: int) -> list[Walk]:
 
     The others are the arrays of objects, each of which is a pickle of its own.
     """
-    inner: list[Walk] = []
+    inner = Parts(most)
 
     def fill(made: Made, place: int) -> int:
         if made.name != JOBLIB_ARRAY:
@@ -168,8 +185,7 @@ def joblib_arrays(data: Buffer, start: int, most: int) -> list[Walk]:
             raise CannotJudge("it describes an array in a way that joblib does not")
         size = bytes_of_type(dtype, values)
         if size < 0:  # Python objects: a pickle of its own, read by Python's own reader
-            found = walk(data, place, most)
-            inner.append(found)
+            found = inner.follow(data, place)
             if not found.complete or JOBLIB_ARRAY in found.names:
                 raise CannotJudge("it has an array of objects that breaks off")
             return found.end
@@ -184,7 +200,7 @@ def joblib_arrays(data: Buffer, start: int, most: int) -> list[Walk]:
     found = walk(data, start, most, values)
     if values.filled_unknown and random_states.named(found.names):
         raise CannotJudge(random_states.NOT_AS_WRITTEN)
-    return [found, *inner]
+    return [found, *inner.walks]
 
 
 def is_shape(shape: object) -> TypeGuard[tuple[int, ...]]:

@@ -22,6 +22,7 @@ CLASSES = ("activation_function", "activation_fn", "sbert_ce_default_activation_
 KERNELS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
 SENTENCES = "sentence_transformers."
 EXPRESSION = re.compile(r"\$\s*(import\b|from\s|[^\s\d].*[(\[@])", re.S)  # MONAI evaluates it as Python
+MOST_PARTS = 1000  # of a pipeline; they have about ten
 ADAPTER_LIBRARIES = ("transformers", "diffusers", "peft")
 
 
@@ -31,7 +32,7 @@ def check_settings(name: str, tree: object, here: Path) -> list[Finding]:
     name: of the file, in small letters; tree: what it holds; here: its folder.
     """
     if name == "modules.json" and isinstance(tree, list):  # sentence-transformers
-        types = {str(part.get("type", SENTENCES)) for part in tree if isinstance(part, dict)}
+        types = {printed(part.get("type", SENTENCES)) for part in tree if isinstance(part, dict)}
         return list(sentence_modules(types))
     if not isinstance(tree, dict):
         return []
@@ -49,10 +50,10 @@ def sentence_modules(types: set[str]) -> Iterator[Finding]:
 
 def code_of(tree: Settings, parts: list[Settings], here: Path) -> Iterator[Finding]:
     """Code that transformers imports when it is told to trust it, and kernels, for which it does not ask."""
-    named = {text for part in parts for text in texts_in(part.get("auto_map"))}
-    for part in parts:
-        for task in values_of(part.get("custom_pipelines")):
-            named.update(texts_in(task.get("impl", task) if isinstance(task, dict) else task))
+    named = texts_under(parts, ("auto_map",))
+    tasks = [task for part in parts for task in values_of(part.get("custom_pipelines"))]
+    impl = [task.get("impl", task) if isinstance(task, dict) else task for task in tasks]
+    named |= texts_in(impl)
     if named:
         scripts = sorted(script.name for script in here.glob("*.py"))
         beside = f"; beside it: {few(scripts)}" if scripts else ""
@@ -63,7 +64,7 @@ def code_of(tree: Settings, parts: list[Settings], here: Path) -> Iterator[Findi
         )
     elif tree.get("trust_remote_code") is True:
         yield Finding(UNSAFE, "it asks for trust_remote_code=True")
-    kernels = {text for part in parts for key in KERNELS for text in texts_in(part.get(key)) if "/" in text}
+    kernels = {text for text in texts_under(parts, KERNELS) if "/" in text}
     if kernels:
         yield Finding(
             UNSAFE, f"it names kernels ({few(sorted(kernels))}): code that transformers gets from a hub"
@@ -72,12 +73,12 @@ def code_of(tree: Settings, parts: list[Settings], here: Path) -> Iterator[Findi
 
 def calls(tree: Settings, parts: list[Settings]) -> Iterator[Finding]:
     """Classes and functions that are named by their path, to be imported and called."""
-    classes = {text for part in parts for key in CLASSES for text in texts_in(part.get(key))}
+    classes = texts_under(parts, CLASSES)
     if own := sorted(name for name in classes if "." in name and not name.startswith("torch.nn.")):
         yield Finding(UNSAFE, f"it names code ({few(own)}) that sentence-transformers imports and calls")
     if isinstance(tree.get("types"), dict) and "structure" in tree:
-        yield from sentence_modules(set(texts_in(tree["types"])))
-    if targets := sorted({text for part in parts for text in texts_in(part.get("_target_"))}):
+        yield from sentence_modules(texts_in(tree["types"]))
+    if targets := sorted(texts_under(parts, ("_target_",))):
         yield Finding(
             UNKNOWN,
             f"it has _target_ (Hydra, MONAI): it names code ({few(targets)}) that a loader imports and calls",
@@ -95,12 +96,12 @@ def adapter(tree: Settings) -> Iterator[Finding]:
     """Libraries that peft imports for an adapter."""
     mapping = tree.get("auto_mapping")
     if isinstance(mapping, dict) and mapping.get("parent_library"):
-        library = str(mapping["parent_library"])
+        library = printed(mapping["parent_library"])
         if library.split(".", maxsplit=1)[0] not in ADAPTER_LIBRARIES:
             yield Finding(UNKNOWN, f"it is an adapter whose base model is code of {library[:100]!r}")
     megatron = tree.get("megatron_core")
     if megatron and megatron != "megatron.core":
-        yield Finding(UNKNOWN, f"it is an adapter for which peft imports {str(megatron)[:100]!r}")
+        yield Finding(UNKNOWN, f"it is an adapter for which peft imports {printed(megatron)[:100]!r}")
 
 
 def pipeline(tree: Settings, here: Path) -> Iterator[Finding]:
@@ -108,7 +109,10 @@ def pipeline(tree: Settings, here: Path) -> Iterator[Finding]:
     if "_class_name" not in tree or "_diffusers_version" not in tree:
         return
     pairs = [value for value in tree.values() if isinstance(value, list) and len(value) == 2]
-    libraries = {str(value[0]) for value in pairs} - {"transformers", "diffusers", "None"}
+    libraries = {printed(value[0]) for value in pairs} - {"transformers", "diffusers", "None"}
+    if len(libraries) > MOST_PARTS:  # each is looked up in the folder
+        yield Finding(UNKNOWN, f"it is a pipeline of more than {MOST_PARTS} parts, more than this tool reads")
+        return
     if own := sorted(name for name in libraries if has_code(here, name)):
         yield Finding(UNSAFE, f"it names Python code of this folder ({few(own)}) that diffusers imports")
 
@@ -118,6 +122,11 @@ def has_code(here: Path, name: str) -> bool:
     return not leaves_folder(name) and ((here / f"{name}.py").exists() or any((here / name).glob("*.py")))
 
 
+def printed(value: object) -> str:
+    """A value as a text; what is no text and no number could be large, or nested too deeply for repr."""
+    return str(value) if isinstance(value, (str, int, float, type(None))) else "something that is no text"
+
+
 def values_of(value: object) -> list[object]:
     """The values of an object or a list; another value as a list of one."""
     if isinstance(value, dict):
@@ -125,14 +134,20 @@ def values_of(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 
-def texts_in(value: object) -> Iterator[str]:
+def texts_under(parts: list[Settings], keys: tuple[str, ...]) -> set[str]:
+    """Every text that is a value below one of these keys."""
+    return texts_in([part[key] for part in parts for key in keys if key in part])
+
+
+def texts_in(value: object) -> set[str]:
     """Every text in parsed JSON that is a value."""
-    todo = [value]
+    found, todo = set(), [value]
+    seen: set[int] = set()  # one key can stand below itself hundreds of times: each part is read once
     while todo:
         part = todo.pop()
         if isinstance(part, str):
-            yield part
-        elif isinstance(part, dict):
-            todo.extend(part.values())
-        elif isinstance(part, list):
-            todo.extend(part)
+            found.add(part)
+        elif isinstance(part, (dict, list)) and id(part) not in seen:
+            seen.add(id(part))
+            todo.extend(part.values() if isinstance(part, dict) else part)
+    return found

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from inspection.names import few
 from inspection.report import SAFE, UNKNOWN, UNSAFE, Finding
 
-LONGEST_TEMPLATE = 200_000
+LONGEST_TEMPLATE = 200_000  # characters; two of that length take a second or two to parse
+MOST_TEMPLATES = 100  # of a file; models have one to five
 # what templates of chat models use, and Jinja's sandbox allows
 TEMPLATE_CALLS = {
     "raise_exception", "range", "namespace", "strftime_now", "dict", "lipsum", "cycler", "joiner", "loop",

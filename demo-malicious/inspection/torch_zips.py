@@ -55,8 +55,14 @@ def check_torch(archive: Zip, where: str, content: Content, look: Look) -> None:
         if setting and re.fullmatch(setting, part):
             continue
         if name.lower().endswith((".pkl", ".pickle")):
+            content.count_for_scanners(part)
             values = Values(part) if name.lower() == root.lower() + "data.pkl" else None
-            found = one_pickle(part, 0, place, content, values=values)
+            try:
+                found = one_pickle(part, 0, place, content, values=values)
+            except CannotJudge as error:
+                content.limit = True
+                content.add(UNKNOWN, str(error), place)
+                continue
             if not found.complete:
                 content.add(UNKNOWN, BREAKS_OFF, place)
             elif found.end < len(part):
@@ -85,6 +91,7 @@ def check_torchscript(archive: Zip, where: str, content: Content, look: Look) ->
         part = read_member(archive, member, place, content)
         if part is None:
             continue
+        content.count_for_scanners(part)
         found = walk(part, 0, content.instructions)
         content.instructions -= found.instructions
         found.names = {
@@ -110,8 +117,7 @@ def check_pt2(archive: Zip, where: str, content: Content, look: Look) -> None:
     """torch.export's archive: a member can be an archive itself, and the loader unpickles some."""
     for member in archive.members:
         name = member.filename.lower()
-        raw = re.search(r"(^|/)(weights|constants)/[^/]*(weight|tensor|constant)\w*_?\d+$", name)
-        if member.filename.endswith("/") or (raw and not looks_packed(archive.head(member))):
+        if member.filename.endswith("/") or (is_numbers(name) and not looks_packed(archive.head(member))):
             continue  # numbers
         place = inside(where, member.filename)
         part = read_member(archive, member, place, content)
@@ -147,6 +153,21 @@ def check_package(archive: Zip, where: str, content: Content, look: Look) -> Non
         UNSAFE,
         "it is an archive of torch.package, which brings Python code and runs it when it is imported",
         where,
+    )
+
+
+def is_numbers(name: str) -> bool:
+    """Whether a member of an archive of torch.export has the name of a tensor, such as weights/weight_0."""
+    folder, _, base = name.rpartition("/")
+    # with no pattern for all of it: a name has up to 65,535 letters, and it would be tried at each of them
+    end = max(
+        base.rfind(word) + len(word) if word in base else -1 for word in ("weight", "tensor", "constant")
+    )
+    return (
+        folder.rpartition("/")[2] in ("weights", "constants")
+        and end >= 0
+        and re.fullmatch(r"\w+", base[end:]) is not None
+        and base[-1].isdecimal()
     )
 
 

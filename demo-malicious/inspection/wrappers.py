@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bz2
 import io
+import itertools
 import lzma
 import re
 import tarfile
@@ -27,6 +28,19 @@ from inspection.zips import fits_zip
 MOST_UNPACKED = 256 * MB  # of a compressed file
 MOST_RATIO = 1100  # what zlib reaches at most
 MOST_MEMBERS = 20_000
+MOST_EXTRA = 5000  # bytes of a header of tar that extends the next one: a long name, a few times
+MOST_STREAMS = 10_000  # compressed ones in a row; blocked gzip has 4,096 in 256 MB
+MOST_LATER = 5000  # places in the numbers of an old tar file that look like the beginning of a pickle
+LONGEST_LATER = 65_536  # bytes of a pickle that begins there
+# members that have no data behind their header, whatever size it says
+NO_DATA = (
+    tarfile.LNKTYPE,
+    tarfile.SYMTYPE,
+    tarfile.CHRTYPE,
+    tarfile.BLKTYPE,
+    tarfile.DIRTYPE,
+    tarfile.FIFOTYPE,
+)
 OLD_TAR = {"storages", "tensors", "pickle", "sys_info"}
 OLD_TAR_SAFE = (
     "it is a file of PyTorch before 0.4 (old tar format): its names only hold data, and its numbers are "
@@ -55,6 +69,7 @@ def check_tar(data: Buffer, where: str, content: Content, look: Look) -> str:
     """A tar archive: of PyTorch before 0.4, of NeMo, or of anything. Members are judged one by one."""
     parts: list[tuple[str, bytes]] = []
     old = False
+    check_headers(data)
     try:
         with tarfile.open(fileobj=archives.BufferFile(data), mode="r:") as tar:
             members = few_members(tar)
@@ -62,6 +77,7 @@ def check_tar(data: Buffer, where: str, content: Content, look: Look) -> str:
             old = {"storages", "tensors", "pickle"} <= set(names)
             unpacked = 0
             for member, name in zip(members, names, strict=True):
+                content.in_time()
                 place = inside(where, printable(member.name))
                 if member.name.startswith("/") or ".." in member.name.split("/") or "\\" in member.name:
                     content.add(UNSAFE, "it would be unpacked outside of the archive's folder", place)
@@ -110,6 +126,31 @@ def few_members(tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
     return members
 
 
+def check_headers(data: Buffer) -> None:
+    """Raise CannotJudge for what makes Python's reader of tar slow: it has no limits of its own.
+
+    A header for all members is copied for each of them, a long one is searched in quadratic time, many in a
+    row end in a RecursionError, and a sparse member of one block unpacks to any size.
+    """
+    position, extra = 0, 0
+    while len(block := bytes(data[position : position + 512])) == 512 and any(block):
+        try:
+            header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except (tarfile.TarError, ValueError):
+            break  # Python's reader stops there, too, or says what is wrong
+        kind = header.type
+        more = kind in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
+                        tarfile.GNUTYPE_LONGLINK)  # fmt: skip
+        text = bytes(data[position + 512 : position + 512 * (1 + -(-header.size // 512))]) if more else b""
+        extra = extra + 1 if more else 0
+        if header.size < 0 or kind == tarfile.GNUTYPE_SPARSE or b"GNU.sparse" in text or b" size=" in text:
+            raise CannotJudge("it is a tar archive with sparse members, or sizes that readers differ in")
+        if extra > 5 or len(text) > MOST_EXTRA or (kind == tarfile.XGLTYPE and position > 0):
+            raise CannotJudge("it is a tar archive with more extra headers than this tool reads")
+        data_blocks = 0 if kind in NO_DATA else -(-header.size // 512)
+        position += 512 + 512 * data_blocks
+
+
 def only_members(data: Buffer, members: list[tarfile.TarInfo]) -> bool:
     """Whether a tar archive holds these members once each, one behind the other, and else only zeros."""
     position = 0
@@ -128,7 +169,7 @@ def only_members(data: Buffer, members: list[tarfile.TarInfo]) -> bool:
 
 def old_tar(parts: dict[str, bytes], where: str, content: Content) -> None:
     """The parts of PyTorch's old tar format, followed to their last byte. Raises CannotJudge."""
-    walks = raw_numbers.old_tar_numbers(parts["storages"], parts["tensors"])
+    walks = raw_numbers.old_tar_numbers(parts["storages"], parts["tensors"], content.instructions)
     for name in OLD_TAR - {"storages", "tensors"} & parts.keys():
         walks.append(walk(parts[name], 0, content.instructions))
         if not walks[-1].complete or walks[-1].end != len(parts[name]):
@@ -149,9 +190,10 @@ def old_tar_part(part: bytes, place: str, content: Content) -> None:
         if not found.complete:
             break
         position = found.end
-    # numbers come between them, and may look like a pickle: a later one begins with its protocol
-    for match in re.finditer(rb"\x80[\x02-\x05]", part):
-        found = walk(part, match.start(), content.instructions)
+    # numbers come between them, and may look like a pickle: a later one begins with its protocol. Each is
+    # followed for a while only: it could have one instruction that reaches to the end
+    for match in itertools.islice(re.finditer(rb"\x80[\x02-\x05]", part), MOST_LATER):
+        found = walk(part[match.start() : match.start() + LONGEST_LATER], 0, content.instructions)
         content.instructions -= found.instructions
         if found.names or found.hides:
             content.names |= found.names
@@ -190,6 +232,7 @@ def check_compressed(data: Buffer, where: str, content: Content, look: Look) -> 
     model = text_model(inner) if is_text(inner) else None
     look(inner, inside(where, f"unpacked ({name})") if where else f"unpacked ({name})", before)
     content.instructions, content.kept = before.instructions, before.kept
+    content.for_scanners = before.for_scanners
     content.findings += before.findings
     content.names |= before.names
     content.pickles += before.pickles
@@ -211,7 +254,7 @@ def unpack(data: Buffer, name: str) -> tuple[bytes, str]:
     Raises CannotJudge beyond a limit.
     """
     make = next(make for known, make in COMPRESSED.values() if known == name)
-    found, position, unpacker = io.BytesIO(), 0, make()
+    found, position, unpacker, streams = io.BytesIO(), 0, make(), 1
     most = min(MOST_UNPACKED, MOST_RATIO * len(data) + MB)
     try:
         while position < len(data):
@@ -233,6 +276,9 @@ def unpack(data: Buffer, name: str) -> tuple[bytes, str]:
                             found.getvalue(),
                             f"it has bytes behind its {name} data that no format explains",
                         )
+                    streams += 1
+                    if streams > MOST_STREAMS:  # for each, the rest of the block is copied
+                        raise CannotJudge(f"it is more than {MOST_STREAMS} {name} files in a row")
                     unpacker, block = make(), unpacker.unused_data  # several in a row, as gzip allows
                     continue
                 block = getattr(unpacker, "unconsumed_tail", b"")

@@ -75,6 +75,7 @@ def check_zip(data: Buffer, where: str, content: Content, look: Look) -> str:
 def check_npz(archive: Zip, where: str, content: Content, look: Look) -> None:
     """NumPy's archive of arrays: each member is an array file, and arrays of objects are pickles."""
     for member in archive.members:
+        content.in_time()
         place = inside(where, member.filename)
         head = archive.head(member, 4096)
         try:
@@ -97,6 +98,7 @@ def check_npz(archive: Zip, where: str, content: Content, look: Look) -> None:
 def check_keras(archive: Zip, where: str, content: Content, look: Look) -> None:
     """Keras 3: the configuration says which layers are made, the weights are HDF5."""
     for member in archive.members:
+        content.in_time()
         place, name = inside(where, member.filename), member.filename.lower()
         try:
             if name.endswith("config.json"):

@@ -14,9 +14,10 @@ from pathlib import Path
 import cli
 from inspection.formats import look
 from inspection.pickle_reader import Buffer, TooLong, walk
+from inspection.pickle_values import Values
 from inspection.pickles import OLD_STREAM, STREAM
 from inspection.plain_texts import printable
-from inspection.report import UNSAFE
+from inspection.report import UNSAFE, CannotJudge
 from inspection.zips import ZIP
 
 MB = 1_000_000
@@ -99,8 +100,9 @@ def check_zip(path: Path, data: mmap.mmap) -> None:
         # PyTorch does not look at the checksums, so it would take damaged numbers for good ones
         intact = all(right_checksum(member, data) for member in members)
         expect(intact, "a checksum is wrong, so it is damaged")
+        left = MOST_INSTRUCTIONS  # of all pickles together
         for member in pickles:
-            check_instructions(path, archive.read(member), 1)
+            left = check_instructions(path, archive.read(member), 1, left)
 
 
 def right_checksum(member: zipfile.ZipInfo, data: mmap.mmap) -> bool:
@@ -120,15 +122,20 @@ def check_stream(path: Path, data: Buffer) -> None:
     check_instructions(path, data, 5)
 
 
-def check_instructions(path: Path, data: Buffer, pickles: int) -> None:
-    """So many pickles in a row have no more instructions than a large model needs (UserError)."""
-    position, left = 0, MOST_INSTRUCTIONS
+def check_instructions(path: Path, data: Buffer, pickles: int, left: int = MOST_INSTRUCTIONS) -> int:
+    """So many pickles in a row have no more instructions than a large model needs (UserError).
+
+    Gives how many are left. The values are followed as well, because one instruction can copy a large one.
+    """
+    position, values = 0, Values(data)
     try:
         for _ in range(pickles):
-            found = walk(data, position, left)
+            found = walk(data, position, left, values)
             position, left = found.end, left - found.instructions
             if not found.complete:  # damaged: PyTorch says so
                 break
+    except CannotJudge as error:
+        raise cli.UserError(f"{path} is not a file of torch.save ({error}): do not use this file.") from error
     except TooLong:
         position = len(data)
         left = -1
@@ -137,3 +144,4 @@ def check_instructions(path: Path, data: Buffer, pickles: int) -> None:
             f"{path} is not a valid file of torch.save (or a far too large one: its pickles have more than "
             f"{MOST_INSTRUCTIONS} instructions or {LARGEST_PICKLE} bytes): do not use this file."
         )
+    return left

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 import cli
-from inspection.files import existing_file
+from inspection.files import everything, existing_file
 from inspection.names import MAKES, full_name, is_allowed, is_data
 from weights.before_loading import RefusedError, check_format
 from weights.limits import within_limits
@@ -125,11 +125,10 @@ def load_model(path: Path) -> Weights:
     """Read weights with the loaders that run nothing: a file, or a folder with one model, also in shards."""
     if not path.is_dir():
         return load_safetensors(path) if path.suffix == ".safetensors" else load_pickle(path)
-    files = sorted(file for file in path.rglob("*.safetensors") if file.is_file())
+    inside = sorted(file for file in everything(path) if file.is_file())
+    files = [file for file in inside if file.name.endswith(".safetensors")]
     if not files:
-        files = sorted(
-            file for file in path.rglob("*") if file.suffix in (".pt", ".pth", ".bin") and file.is_file()
-        )
+        files = [file for file in inside if file.suffix in (".pt", ".pth", ".bin")]
     if not files:
         raise cli.UserError(f"{path} holds no weights: put a SafeTensors file there.")
     weights: Weights = {}
