@@ -176,7 +176,7 @@ def test_a_costly_file_cannot_be_judged(name: str) -> None:
 def test_parts_of_an_archive_have_a_time_all_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """500 KB can unpack to a hundred large parts, of which each takes seconds."""
     for data in (zipped({f"m/{n}": b"\x80\2N0" for n in range(3)}), tar((str(n), b"\1") for n in range(3))):
-        monkeypatch.setattr(content, "MOST_SECONDS", 20)
+        monkeypatch.setattr(content, "MOST_SECONDS", 10)
         assert "its parts take" not in str(formats.look(data).findings)
         monkeypatch.setattr(content, "MOST_SECONDS", 0)
         report = verdict(data)

@@ -17,7 +17,7 @@ KEPT = 64 * MB  # of pickles, for the decompiler
 MOST_FOR_SCANNERS = 250_000  # instructions: they take seconds for them, and have no limits of their own
 # of the processor, for all parts of an archive: a part takes milliseconds or at most seconds, but some
 # kilobytes can unpack to thousands of large parts, and archives in archives to any number
-MOST_SECONDS = 20
+MOST_SECONDS = 10
 
 
 @dataclass

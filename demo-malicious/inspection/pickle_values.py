@@ -108,7 +108,7 @@ class Values:
         if isinstance(value, (dict, list, tuple)):
             self.entries += len(value)
         elif isinstance(value, Text):
-            self.entries += (value.last - value.first) // 1024
+            self.entries += (value.last - value.first) // 4096
         if self.entries > MOST_FILLED:
             raise CannotJudge("it makes the same large things again and again, as no saved model does")
 
