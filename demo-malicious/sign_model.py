@@ -35,6 +35,7 @@ from model_signing import hashing, signing, verifying
 import cli
 
 PRIVATE_KEY, PUBLIC_KEY = Path("signer.key"), Path("signer.pub")
+TOO_DEEP = "{} cannot be read: it holds too many folders in folders, which no model needs."
 LARGEST = 10_000_000  # bytes of a signature or key file; real ones have a few thousand
 
 
@@ -120,6 +121,8 @@ def sign(path: Path, private_key: Path, signature: Path | None = None) -> Path:
                 f"{path} holds a symbolic link: copy it with the files themselves (cp -rL FOLDER COPY) and "
                 "name the copy."
             ) from error
+        except RecursionError as error:  # in the library, or in Python's own list of a folder
+            raise cli.UserError(TOO_DEEP.format(path)) from error
     return signature
 
 
@@ -158,6 +161,8 @@ def verify(
             verifier.verify(model, signature)
     except OSError as error:
         raise cli.UserError(f"{path} cannot be read ({error.strerror}): check permissions.") from error
+    except RecursionError as error:
+        raise cli.UserError(TOO_DEEP.format(path)) from error
     except Exception as error:  # the signature may be anything; nothing in it may stop us
         inside = (
             f"; the signature itself lies in {path}: move it beside"

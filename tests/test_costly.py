@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -22,6 +23,7 @@ from inspection.folder import every_file, inspect_folder
 from inspection.report import SAFE, UNKNOWN, UNSAFE, Report
 from inspection.verdict import conclude, fill, inspect_file
 from policy import existing_model
+from sign_model import keygen, sign
 from weights.safe_loading import load_pickle
 
 MOST_SECONDS = 60  # of the processor; without the limits it is minutes to hours
@@ -286,6 +288,9 @@ def test_folders_in_folders_and_links_of_links(tmp_path: Path, monkeypatch: pyte
         assert [report.overall for report in inspect_folder(tmp_path)] == [SAFE]
         assert len(files.every_file(tmp_path)) == 1
         assert existing_model(tmp_path) == tmp_path
+        keygen(tmp_path.with_name("k.key"), tmp_path.with_name("k.pub"))
+        with contextlib.suppress(cli.UserError):  # some versions of Python cannot list it: then one sentence
+            sign(tmp_path, tmp_path.with_name("k.key"))
     finally:  # pytest cannot take it away
         subprocess.run(["rm", "-r", tmp_path / "a"], check=True)
     links = tmp_path / "links"
