@@ -36,7 +36,8 @@ logged() { # logged COMMAND...: an installer; in plain text its output goes to a
         return
     fi
     mkdir -p "$ROOT/results" && printf '\n$ %s\n' "$*" >>"$log" || return
-    say "This takes a while. What it says goes to $log."
+    [ -n "${LOG_NAMED:-}" ] || say "This takes a while. What it says goes to $log."
+    LOG_NAMED=1 # once is enough to hear it
     say_that_it_goes_on &
     ticker=$!
     "$@" >>"$log" 2>&1 || code=$?
