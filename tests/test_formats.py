@@ -400,6 +400,16 @@ def test_a_pickle_that_breaks_off_behind_an_odd_import_is_one(program: bytes) ->
     assert verdict(model_files.two_formats(nowhere)).overall == SAFE
 
 
+@pytest.mark.parametrize("save", [numpy.savez, numpy.savez_compressed])
+def test_records_with_many_fields_are_numbers(tmp_path: Path, save: Callable[..., None]) -> None:
+    """Their names are no types, whatever letters they have, and the header may be long."""
+    fields = [(f"a_field_of_our_own_{number}", "<f4") for number in range(300)]
+    save(tmp_path / "records.npz", a=numpy.zeros(500, numpy.dtype(fields)), b=numpy.ones(3))
+    assert inspect_file(tmp_path / "records.npz").overall == SAFE
+    numpy.save(tmp_path / "records.npy", numpy.zeros(5, numpy.dtype([("one", "?"), ("two", "<i4", (2,))])))
+    assert inspect_file(tmp_path / "records.npy").overall == SAFE
+
+
 def test_subclasses_of_arrays_only_hold_data() -> None:
     """joblib's own test files hold a numpy.matrix; tables are often a numpy.recarray, statistics masked."""
     table = numpy.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f4")])

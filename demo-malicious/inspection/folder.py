@@ -48,10 +48,9 @@ def reports(folder: Path) -> Iterator[Report]:
 def every_file(folder: Path) -> list[Path]:
     """Every file below the folder, links included, and what stands for a folder that is not looked into."""
     found: list[Path] = []
+    # not os.walk: folders in folders in folders end in a RecursionError in some versions of Python
     todo = [folder]
-    while (
-        todo
-    ):  # not os.walk: folders in folders in folders end in a RecursionError in some versions of Python
+    while todo:
         here = todo.pop()
         try:
             with os.scandir(here) as entries:

@@ -13,6 +13,17 @@ from inspection.pickle_reader import Buffer
 from inspection.report import CannotJudge
 
 
+LARGEST = 1_000_000  # bytes; a header has a hundred, and some thousand where a record has many fields
+
+
+def header_end(head: bytes) -> int:
+    """Where the header of an array file ends, as its first 12 bytes say; at most a little behind LARGEST."""
+    if len(head) < 12:
+        return 12
+    size = struct.unpack_from("<I" if head[6] > 1 else "<H", head, 8)[0]
+    return int(12 + min(size, LARGEST))
+
+
 def npy_header(data: Buffer) -> tuple[dict[str, object], int]:
     """The header of an array file, and where its data begins. Raises CannotJudge."""
     import ast  # noqa: PLC0415 (only here)
@@ -22,7 +33,7 @@ def npy_header(data: Buffer) -> tuple[dict[str, object], int]:
     try:
         wide = head[6] > 1
         size, start = struct.unpack_from("<I" if wide else "<H", head, 8)[0], 12 if wide else 10
-        if size > 1_000_000 or start + size > len(data):
+        if size > LARGEST or start + size > len(data):
             raise bad
         text = bytes(data[start : start + size]).decode("utf-8" if head[6] > 2 else "latin1").strip()
         with warnings.catch_warnings():
@@ -59,10 +70,14 @@ def array_bytes(header: dict[str, object]) -> int:
     return size
 
 
-def has_objects(description: object) -> bool:
-    """Whether the type of an array, at any depth, is or has Python objects: then a pickle follows."""
-    if isinstance(description, str):
-        return "O" in description.upper().replace("BOOL", "")
-    if isinstance(description, (list, tuple)):
-        return any(has_objects(part) for part in description)
-    return not isinstance(description, (int, type(None)))
+def has_objects(description: Any) -> bool:
+    """Whether the type of an array, at any depth, is or has Python objects: then a pickle follows.
+
+    NumPy itself says so, as it does when it loads. Raises CannotJudge for a type that it does not know.
+    """
+    from numpy.lib.format import descr_to_dtype  # noqa: PLC0415 (only here)
+
+    try:
+        return bool(descr_to_dtype(description).hasobject)
+    except Exception as error:  # NumPy raises many kinds
+        raise CannotJudge("it is a NumPy array file that is damaged") from error

@@ -77,13 +77,12 @@ def check_npz(archive: Zip, where: str, content: Content, look: Look) -> None:
     for member in archive.members:
         content.in_time()
         place = inside(where, member.filename)
-        head = archive.head(member, 4096)
+        head = archive.head(member, 12)
         try:
             if head[:6] == NPY:
                 # the numbers need not be unpacked: only arrays of objects hold more than numbers
-                header, start = numpy_header.npy_header(
-                    head if member.file_size > 4096 else archive.read(member)
-                )
+                head = archive.head(member, numpy_header.header_end(head))
+                header, start = numpy_header.npy_header(head)
                 if not numpy_header.has_objects(header.get("descr")):
                     if start + numpy_header.array_bytes(header) == member.file_size:
                         content.add(SAFE, "it is an array of numbers", place)
