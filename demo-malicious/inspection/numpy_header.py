@@ -12,7 +12,6 @@ from typing import Any
 from inspection.pickle_reader import Buffer
 from inspection.report import CannotJudge
 
-
 LARGEST = 1_000_000  # bytes; a header has a hundred, and some thousand where a record has many fields
 
 
