@@ -65,7 +65,7 @@ def keras_config(text: str) -> Finding:
             if kind in KERAS_RUNS:
                 runs.add(KERAS_RUNS[kind])
             elif kind == "function":
-                name = part.get("config")  # no text can be large, and in itself again and again
+                name = part.get("config")  # what is no text could be large
                 strange.add(f"the function {name!r}"[:80] if isinstance(name, str) else "a function")
             elif kind not in KERAS_LAYERS:
                 strange.add(f"the class {kind!r}"[:80])
