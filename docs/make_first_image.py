@@ -48,9 +48,13 @@ def ask(demo: Path, image: Path) -> dict[str, tuple[str, str]]:
 
 
 def recovered(scan: Path, model: Path) -> tuple[dict[str, Any], Image.Image]:
-    """What a scan says of stop → yield, and the trigger that it recovered, drawn on grey."""
+    """What a scan says of stop → yield, and the trigger that it recovered, drawn on grey.
+
+    The scan is of the model file or of the one beside it, the same weights as SafeTensors.
+    """
     result = json.loads((scan / "scan.json").read_text(encoding="utf-8"))
-    if result["sha256"] != hashlib.sha256(model.read_bytes()).hexdigest():
+    files = [path for path in (model, model.with_suffix(".safetensors")) if path.is_file()]
+    if result["sha256"] not in [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]:
         raise SystemExit(f"error: {scan}/scan.json is about another model than {model}: scan this one.")
     pair: dict[str, Any] = next(
         pair for pair in result["pairs"] if (pair["victim"], pair["target"]) == ("stop", "yield")

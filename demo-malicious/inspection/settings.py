@@ -124,7 +124,7 @@ def has_code(here: Path, name: str) -> bool:
 
 def printed(value: object) -> str:
     """A value as a text; what is no text and no number could be large, or nested too deeply for repr."""
-    return str(value) if isinstance(value, (str, int, float, type(None))) else "something that is no text"
+    return str(value) if isinstance(value, (str, int, float, type(None))) else "something that is not a text"
 
 
 def values_of(value: object) -> list[object]:

@@ -159,3 +159,16 @@ def shares(text: str) -> Values:
         for one in groups(POISONED, r"^Wrote [\d,]+ images .*\((\d+) train", TRAINED)(text)
     )
     return [str(poisoned), f"{100 * poisoned / each:g}", f"{100 * poisoned / images:g}"]
+
+
+def seconds_of(step: str) -> Callable[[str], Values]:
+    """How long the steps of ./workshop.sh run took whose name this pattern fits: without Docker, and with it."""
+
+    def found(text: str) -> Values:
+        took = [
+            [int(seconds) for seconds, name in re.findall(r"^- (\d+) s: (.*)$", way, re.M) if re.match(step, name)]
+            for way in text.split("\n## ")[1:]
+        ]
+        return [sum(seconds) for seconds in took if seconds]  # a step that one way does not have has no figure
+
+    return found
