@@ -162,13 +162,11 @@ def shares(text: str) -> Values:
 
 
 def seconds_of(step: str) -> Callable[[str], Values]:
-    """How long the steps of ./workshop.sh run took whose name this pattern fits: without Docker, and with it."""
+    """How long the steps of ./workshop.sh run took whose name this pattern fits, for each way that has any."""
 
     def found(text: str) -> Values:
-        took = [
-            [int(seconds) for seconds, name in re.findall(r"^- (\d+) s: (.*)$", way, re.M) if re.match(step, name)]
-            for way in text.split("\n## ")[1:]
-        ]
-        return [sum(seconds) for seconds in took if seconds]  # a step that one way does not have has no figure
+        ways = [re.findall(r"^- (\d+) s: (.*)$", way, re.MULTILINE) for way in text.split("\n## ")[1:]]
+        took = [[int(seconds) for seconds, name in way if re.match(step, name)] for way in ways]
+        return [str(sum(seconds)) for seconds in took if seconds]
 
     return found
