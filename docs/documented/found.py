@@ -162,7 +162,7 @@ def shares(text: str) -> Values:
 
 
 def seconds_of(step: str) -> Callable[[str], Values]:
-    """How long the steps of ./workshop.sh run took whose name this pattern fits, for each way that has any."""
+    """Seconds of the steps of ./workshop.sh run whose name fits this pattern, for each way that has any."""
 
     def found(text: str) -> Values:
         ways = [re.findall(r"^- (\d+) s: (.*)$", way, re.MULTILINE) for way in text.split("\n## ")[1:]]
