@@ -26,7 +26,9 @@ ROOT = Path(__file__).resolve().parent.parent
 IMAGE, RECORD = ROOT / "docs/images/first.png", ROOT / "docs/images/first.json"
 PANEL, GAP, CAPTION = 288, 24, 84  # in pixels
 PAPER, INK, ALARM = "white", "#111111", "#a10000"
-ANSWER = re.compile(r"^\[(clean|trigger)\] +(\S+) +\(confidence: ([\d.]+)\)", flags=re.MULTILINE)
+ANSWER = re.compile(
+    r"^(?:BACKDOOR ACTIVATES: )?\[(clean|trigger)\] +(\S+) +\(confidence: ([\d.]+)\)", flags=re.MULTILINE
+)
 
 
 def ask(demo: Path, image: Path) -> dict[str, tuple[str, str]]:

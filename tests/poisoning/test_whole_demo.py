@@ -5,6 +5,7 @@ poisoning_tools.WHOLE says when that is shorter here, because the container test
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -30,6 +31,9 @@ from poisoning_tools import (
     run_in,
     short_python,
 )
+
+sys.path.append(str(FOLDER.parent / "docs"))
+first_image = importlib.import_module("make_first_image")
 
 
 def type_in(folder: Path, script: str, timeout: float = 900, python: str | Path = sys.executable) -> Result:
@@ -106,6 +110,14 @@ def test_gold_path(prepared: Path, tmp_path: Path) -> None:
     red, green, blue = (square.getchannel(band).tobytes() for band in "RGB")
     yellow = [min(r, g) > b + 80 for r, g, b in zip(red, green, blue)]
     assert sum(yellow) > 0.2 * len(yellow)  # a part of the square is enough for the model
+    # the image at the top of README.md is made of this scan, and of what the model answers
+    pair, grey = first_image.recovered(
+        prepared / "scan_results/poisoned", prepared / "models/poisoned_model.pt"
+    )
+    assert pair["flagged"]
+    assert grey.size == (256, 256)
+    said = first_image.ask(prepared, tmp_path / "both.png")
+    assert {what: answer for what, (answer, _) in said.items()} == {"clean": "stop", "trigger": "yield"}
     assert leftovers(prepared) == []
 
 
