@@ -195,10 +195,15 @@ TOGETHER = {
 FIRST = (
     "test_benchmarks",
     "test_real_grype",
+    "test_costly",
+    "test_formats",
     "containers",
     "test_safe_demo",
     "test_fuzz",
     "test_inspect",
+    "test_pipeline",
+    "test_samples",
+    "test_serve",
     "poisoning/test_whole_demo",
     "poisoning/test_containers",
 )

@@ -20,6 +20,7 @@ STORY = (  # where somebody puts a sticker on a real sign
     "docs/instructor/clock.md",
     "docs/instructor/room.md",
     "docs/records/demo-poisoning.txt",
+    "docs/transcripts/transcript-2.txt",
     *(f"demo-poisoning/{name}" for name in ("README.md", "trigger.py", "workshop_demo.sh")),
 )
 WORDS = {

@@ -27,6 +27,7 @@ from documented.found import (
     lines_and_vulnerabilities,
     on_other_signs,
     plain_loop,
+    seconds_of,
     seeds,
     shares,
     slowest_of_a_class,
@@ -115,7 +116,25 @@ THRESHOLD, REFERENCE_THRESHOLD = groups(r"^THRESHOLD = ([\d.]+)"), groups(r"^REF
 DEFAULT = groups(r"^\| anomaly index over pairs \(detect.py\) .*?\| ([\d.]+) \| \d+ of 30")
 YELLOW = indices("^yellow square, 15 %$")
 
+RUNS = "docs/records/runs.txt"
+
 SENTENCES = [
+    # whole runs
+    Sentence(
+        "README.md",
+        "all of it took {} seconds: {} to install, {} for demo 1, {} to make the images and train both"
+        " models, {} for the attack, {} for the scans and the report, and {} for demo 3.",
+        RUNS,
+        lambda text: [
+            *groups(r"^Done: every step of run worked, in (\d+) s\.$")(text),
+            *seconds_of("Install")(text),
+            *seconds_of("Demo 1")(text),
+            *seconds_of("Demo 2: make")(text),
+            *seconds_of("Demo 2, attack")(text),
+            *seconds_of("Demo 2, defence")(text),
+            *seconds_of("Demo 3")(text),
+        ],
+    ),
     # demo 2, its commands
     Sentence(
         "WORKSHOP.md",

@@ -9,6 +9,7 @@ import io
 import random
 import re
 import shutil
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -415,6 +416,9 @@ def test_imagenet_weights_without_network(assert_refused: Refused, tmp_path: Pat
         patch.setenv("TORCH_HOME", str(tmp_path / "home"))
         for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
             patch.setenv(name, "http://127.0.0.1:9")
+        patch.setattr(
+            urllib.request, "_opener", None
+        )  # it remembers the proxies, for all tests after this one
         patch.delenv("no_proxy", raising=False)
         patch.delenv("NO_PROXY", raising=False)
         arguments = ("--init", "imagenet", "--data", data, "--epochs", 1, "--model", "new/m.pt")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -188,6 +189,9 @@ def test_no_network(
 ) -> None:
     for name in ("https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr(
+        urllib.request, "_opener", None
+    )  # it remembers the proxies, for all tests after this one
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "")
     assert_refused(run_main(get_gtsrb), "data/gtsrb-official", "go online", "--photos")
