@@ -2,9 +2,9 @@
 
     python docs/heard.py [--update]
 
-Reads docs/transcripts (demos 1 and 3) and docs/records (demo 2), as --plain would print them. Prints a table:
-seconds at 175 words a minute, the voice's default, and the longest line. --update writes it into
-docs/instructor/room.md, between two comments. Exit code 2: espeak-ng is not installed.
+Reads docs/transcripts, as --plain would print them. Prints a table: seconds at 175 words a minute, the
+voice's default, and the longest line. --update writes it into docs/instructor/room.md, between two comments.
+Exit code 2: espeak-ng is not installed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import wave
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "demo-malicious"))
-from documented.records import read_record
 
 import cli
 
@@ -53,15 +52,9 @@ def steps() -> list[tuple[str, str]]:
     """Number and title of each step, with what it says."""
     found: list[tuple[str, str]] = []
     for demo in (1, 2, 3):
-        path = ROOT / f"docs/transcripts/transcript-{demo}.txt"
-        if path.is_file():
-            parts = re.split(r"^### Step ", path.read_text(encoding="utf-8"), flags=re.M)[1:]
-            found += [(part.partition("\n")[0], part.partition("\n")[2]) for part in parts]
-        else:
-            for script in ("./workshop_demo.sh", "./gold_demo.sh"):
-                said = read_record("demo-poisoning")[script].output
-                parts = re.split(r"^== Step ", said, flags=re.M)[1:]
-                found += [(part.partition(" ==\n")[0], part.partition("\n")[2]) for part in parts]
+        text = (ROOT / f"docs/transcripts/transcript-{demo}.txt").read_text(encoding="utf-8")
+        parts = re.split(r"^### Step ", text, flags=re.M)[1:]
+        found += [(part.partition("\n")[0], part.partition("\n")[2]) for part in parts]
     return found
 
 

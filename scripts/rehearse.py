@@ -130,13 +130,16 @@ def rehearse(steps: list[Step], stage: Stage) -> tuple[dict[int, list[str]], lis
     transcripts: dict[int, list[str]] = {step.demo: [] for step in steps}
     failed: list[str] = []
     by_name = {step.name: step for step in steps}
+    headed: list[Step] = []
 
     def say(line: str) -> None:
         transcripts[step.demo].append(line)
         print(line, flush=True)
 
-    def head(step: Step) -> None:
-        say(f"\n### Step {step.name}: {step.title}")
+    def head(shown: Step) -> None:
+        if shown not in headed:
+            headed.append(shown)
+            say(f"\n### Step {shown.name}: {shown.title}")
 
     for step in steps:
         if step.number and step.commands:
@@ -150,12 +153,14 @@ def rehearse(steps: list[Step], stage: Stage) -> tuple[dict[int, list[str]], lis
                     if said > 1 and RECORDED not in line:
                         failed.append(f"Step {step.name}, {line}: exit code {said}")
                     break
-                if narrated := NARRATED.match(said):
+                narrated = NARRATED.match(said)
+                if narrated and narrated[1] in by_name:
                     now.seconds += time.monotonic() - started
-                    now, started = by_name.get(narrated[1], now), time.monotonic()
+                    now, started = by_name[narrated[1]], time.monotonic()
                     now.typed += 1
-                    head(now)
-                say(said)
+                    head(now)  # in the words of the plan
+                else:
+                    say(said)
             now.seconds += time.monotonic() - started
     return transcripts, failed
 

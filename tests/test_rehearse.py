@@ -115,6 +115,7 @@ def test_every_step_is_typed_and_timed(workshop: Path) -> None:
         "### Step 2.1: poison",
         "### Step 2.2: look",
     ]
+    assert not [line for line in transcript if line.startswith("==")]  # each title once
     table = (workshop / "results/rehearsal.md").read_text()
     assert re.findall(
         r"^\| (\d\.\d) .*? \| (\d+) \| (\d+|nothing typed) \| \d+ \|$", table, re.MULTILINE
