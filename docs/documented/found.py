@@ -170,3 +170,9 @@ def seconds_of(step: str) -> Callable[[str], Values]:
         return [str(sum(seconds)) for seconds in took if seconds]
 
     return found
+
+
+def image_sizes(text: str) -> Values:
+    """Seconds and gigabytes of each image that ./workshop.sh run has built."""
+    built = re.findall(r"^- image \S+: (\d+) MB, built in (\d+) s$", text, re.MULTILINE)
+    return [value for megabytes, seconds in built for value in (seconds, str(int(megabytes) / 1000))]
