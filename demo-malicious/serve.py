@@ -46,13 +46,15 @@ import cli
 import policy
 import sign_model
 from create_malicious_model import MARKER, VARIANTS, is_ours
+from inspection.files import everything
 from weights import served
 
 LARGEST_IMAGE = 1_000_000  # bytes of a request for a prediction
 LARGEST_ORDER = 10_000  # bytes of a request to load
 MOST_DROPPED = 64_000_000  # bytes that are read only to say politely that they are too many
 MOST_PIXELS = 4_000_000  # a small file can unfold to a huge image
-MOST_FILES = 1000  # in a folder with a model
+MOST_FILES = 1000  # in a folder with a model, and folders
+MOST_DEPTH = 50  # folders in each other; Python cannot make or delete a thousand
 AT_ONCE = 100  # connections; more are told 503
 
 
@@ -178,16 +180,19 @@ def take(source: Path, copy: Path, most: int | None) -> None:
 def take_folder(source: Path, copy: Path, most: int | None) -> None:
     """Copy a folder of ordinary files. Follows no link; Refused if it is too large or holds nothing."""
     left, number = most, 0
-    for place, _, names in os.walk(source):
-        for name in names:
-            path = Path(place) / name
-            target = copy / path.relative_to(source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            take(path, target, left)
-            left = None if left is None else left - target.stat().st_size
-            number += 1
-            if number > MOST_FILES:
-                raise Refused(400, f"{source.name} holds more than {MOST_FILES} files.")
+    for found, path in enumerate(everything(source), 1):  # a folder that cannot be read is an OSError
+        if found > MOST_FILES:
+            raise Refused(400, f"{source.name} holds more than {MOST_FILES} files and folders.")
+        inner = path.relative_to(source)
+        if len(inner.parts) > MOST_DEPTH:
+            raise Refused(400, f"{source.name} holds more than {MOST_DEPTH} folders in each other.")
+        if path.is_dir() and not path.is_symlink():
+            continue
+        target = copy / inner
+        target.parent.mkdir(parents=True, exist_ok=True)
+        take(path, target, left)
+        left = None if left is None else left - target.stat().st_size
+        number += 1
     if not number:
         raise Refused(400, f"{source.name} holds no file.")
 

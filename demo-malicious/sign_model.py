@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from model_signing import hashing, signing, verifying
 
 import cli
+from inspection.files import everything
 
 PRIVATE_KEY, PUBLIC_KEY = Path("signer.key"), Path("signer.pub")
 TOO_DEEP = "{} cannot be read: it holds too many folders in folders, which no model needs."
@@ -292,7 +293,7 @@ def existing_model(path: Path) -> Path:
     """The full path of a file or folder with something in it, else UserError."""
     try:
         if path.is_dir():
-            nothing = not any(path.iterdir())
+            nothing = not list(everything(path))  # all of it: the library leaves out what it cannot open
         elif path.is_file():
             with path.open("rb") as file:
                 nothing = not file.read(1)

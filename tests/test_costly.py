@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import cli
-from inspection import content, files, formats
+from inspection import content, files, formats, pickle_reader
 from inspection.folder import every_file, inspect_folder
 from inspection.report import SAFE, UNKNOWN, UNSAFE, Report
 from inspection.verdict import conclude, fill, inspect_file
@@ -125,7 +125,7 @@ COSTLY: dict[str, tuple[Callable[[], bytes], str]] = {
                 ("pickle", b"\x80\2N."),
             ]
         ),
-        "more instructions",
+        "more than 6000000 instructions",
     ),
     "later pickles of an old tar file that reach to its end": (
         lambda: tar([("storages", b"\x80\2V" * 2_000_000), ("tensors", b""), ("pickle", b"")]),
@@ -142,6 +142,12 @@ COSTLY: dict[str, tuple[Callable[[], bytes], str]] = {
     "too many instructions, in two pickles": (
         lambda: 2 * (b"\x80\2" + 2 * NOTHING + b"N."),
         "6000000 instructions",
+    ),
+    "values on the stack": (lambda: b"\x80\4" + b"\x8c\0" * 3_000_000 + b".", "more than 2500000 values"),
+    "values in the memo": (lambda: b"\x80\4N" + b"\x94" * 3_000_000 + b".", "more than 2500000 values"),
+    "tuples in tuples": (
+        lambda: b"\x80\2cnumpy.random._pickle\n__randomstate_ctor\n0)" + b"\x85" * 2_000_000 + b".",
+        "more than 1500000 tuples",
     ),
     "one state for many objects": (lambda: zipped({"m/data.pkl": filled_again()}), "again and again"),
     "a header of tar for all members": (
@@ -173,6 +179,32 @@ def test_a_costly_file_cannot_be_judged(name: str) -> None:
     report = verdict(make())
     assert report.overall == UNKNOWN
     assert reason in report.reason
+
+
+@pytest.mark.parametrize(
+    "again",
+    [b"h\0h\1\x930", b"h\2h\3\x930", b"h\4h\0Ns0", b"h\4h\2Ns0"],
+    ids=["import", "import, protocol 0", "key", "key, protocol 0"],
+)
+def test_a_text_that_is_used_again_and_again_is_read_once(
+    again: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six megabytes can name the same two long texts a million times."""
+    texts = b"".join(
+        [
+            b"\x80\2cnumpy.random._pickle\n__randomstate_ctor\n0",
+            *(text(letter * 1900) + b"q" + bytes([n]) for n, letter in enumerate((b"a", b"b"))),
+            *(
+                b"V" + letter * 300 + b"\nq" + bytes([n])
+                for n, letter in enumerate((b"\\u0061", b"\\u0062"), 2)
+            ),
+            b"}q\4",
+        ]
+    )
+    decoded = []
+    monkeypatch.setattr(pickle_reader.Text, "decoded", lambda *given: decoded.append(given) or "a")
+    assert verdict(texts + again * 1000 + b"N.").overall in (SAFE, UNSAFE)
+    assert 0 < len(decoded) <= 8
 
 
 def test_parts_of_an_archive_have_a_time_all_together(monkeypatch: pytest.MonkeyPatch) -> None:

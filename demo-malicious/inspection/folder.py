@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import cli
 from inspection import text_models
 from inspection.files import leaves_folder
 from inspection.names import few
@@ -26,6 +27,7 @@ from inspection.settings import check_settings
 from inspection.verdict import inspect_file
 
 TEXT, IMAGE, SKIPPED, LINK, WEIGHTS = "text", "image", "skipped", "link", "weights of an ONNX model"
+UNREAD = "not read"  # counts, also where what is skipped does not
 MOST_MODELS = 20  # ONNX models of a folder whose weights may lie beside them
 HARMLESS = (TEXT, IMAGE, WEIGHTS)  # formats that are no models, summed up in one line
 IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"%PDF-", b"RIFF")
@@ -35,7 +37,10 @@ MOST_SHARDS = 10_000  # the largest models have about two hundred
 
 
 def inspect_folder(folder: Path) -> list[Report]:
-    """One report for each file below the folder, in the order of their names. Raises nothing."""
+    """One report for each file below the folder, in the order of their names.
+
+    Raises UserError if the folder itself cannot be read.
+    """
     return list(reports(folder))
 
 
@@ -46,7 +51,10 @@ def reports(folder: Path) -> Iterator[Report]:
 
 
 def every_file(folder: Path) -> list[Path]:
-    """Every file below the folder, links included, and what stands for a folder that is not looked into."""
+    """Every file below the folder, links included, and what stands for a folder that is not looked into.
+
+    Raises UserError if the folder itself cannot be read.
+    """
     found: list[Path] = []
     # not os.walk: folders in folders in folders end in a RecursionError in some versions of Python
     todo = [folder]
@@ -57,9 +65,12 @@ def every_file(folder: Path) -> list[Path]:
                 for entry in entries:
                     inner = entry.is_dir(follow_symlinks=False) and entry.name != ".git"
                     (todo if inner else found).append(Path(entry.path))
-        except OSError:
-            if here != folder:
-                found.append(here)  # it is named as one that cannot be read
+        except OSError as error:
+            if here == folder:
+                raise cli.UserError(
+                    f"{folder} cannot be read ({error.strerror}): check its permissions."
+                ) from error
+            found.append(here)  # it is named as one that cannot be read
     return sorted(found)
 
 
@@ -68,7 +79,7 @@ def inspect_entry(path: Path, folder: Path) -> Report:
     try:
         path.lstat()
     except OSError as error:
-        return told(path, SKIPPED, UNKNOWN, f"it cannot be read ({error.strerror})")
+        return told(path, UNREAD, UNKNOWN, f"it cannot be read ({error.strerror})")
     if path.is_symlink() and (away := leads_away(path, folder)):
         return told(path, LINK, UNKNOWN, away)
     if path.name == ".git" and path.is_dir():
@@ -76,11 +87,11 @@ def inspect_entry(path: Path, folder: Path) -> Report:
             path, SKIPPED, UNKNOWN, "it is Git's own folder, which is not looked into; no loader reads it"
         )
     if path.is_dir() and not path.is_symlink():
-        return told(path, SKIPPED, UNKNOWN, "it is a folder that cannot be read")
+        return told(path, UNREAD, UNKNOWN, "it is a folder that cannot be read")
     if path.is_dir():
         return told(path, LINK, UNKNOWN, "it is a link to a folder, which is not looked into twice")
     if path.exists() and not path.is_file():
-        return told(path, SKIPPED, UNKNOWN, "it is not an ordinary file (a device or a pipe)")
+        return told(path, UNREAD, UNKNOWN, "it is not an ordinary file (a device or a pipe)")
     try:
         size = path.stat().st_size
         if size == 0:
@@ -88,7 +99,7 @@ def inspect_entry(path: Path, folder: Path) -> Report:
         with path.open("rb") as file:
             head = file.read(16)
     except OSError as error:
-        return told(path, SKIPPED, UNKNOWN, f"it cannot be read ({error.strerror})")
+        return told(path, UNREAD, UNKNOWN, f"it cannot be read ({error.strerror})")
     report = inspect_file(path)
     if report.formats == ["script"] and path.suffix in (".sh", ".bash", ".py"):
         return told(path, SKIPPED, UNKNOWN, "it is a script, which is not judged here", size)
@@ -126,7 +137,7 @@ def onnx_model_of(path: Path, size: int) -> str:
         try:
             status = model.stat()
             ends = onnx_ends(model, status.st_size, status.st_mtime_ns)
-        except (OSError, ValueError, CannotJudge):
+        except (OSError, ValueError):
             continue
         if ends.get(path.name) in (size, ALL_OF_IT):
             return model.name

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from inspection import gguf, hdf5, messages, numpy_header, onnx_graph, recognised, safetensors_header
 from inspection.content import Content, Look
 from inspection.members import inside
-from inspection.pickle_reader import MOST_INSTRUCTIONS, Buffer, TooLong
+from inspection.pickle_reader import TOO_LONG, Buffer, TooLong
 from inspection.pickles import MSGPACK, bare_pickles, stream
 from inspection.plain_texts import is_text
 from inspection.recognised import magic
@@ -52,11 +52,7 @@ def look(data: Buffer, where: str = "", content: Content | None = None, depth: i
             content.add(UNKNOWN, str(error), where)
         except TooLong:
             content.limit = True
-            content.add(
-                UNKNOWN,
-                f"it has more than {MOST_INSTRUCTIONS} instructions, more than this tool follows",
-                where,
-            )
+            content.add(UNKNOWN, TOO_LONG, where)
         found.append(name)
     if name := bare_pickles(data, where, content, found):
         found.append(name)

@@ -27,7 +27,8 @@ MAKES = {
     "numpy.random._pickle.__generator_ctor": "numpy.random.Generator",
     "numpy.dtype": '*(type(numpy.dtype(code)) for code in "?bhilqBHILQefdgFDGSUV")',
 }
-VALID_NAME = re.compile(r"[\w.<>]{1,200}")
+LONGEST_NAME = 200
+VALID_NAME = re.compile(rf"[\w.<>]{{1,{LONGEST_NAME}}}")
 
 
 def full_name(module: str, name: str) -> str:

@@ -14,9 +14,15 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 
-from inspection.names import VALID_NAME, full_name
+from inspection.names import LONGEST_NAME, VALID_NAME, full_name
 
 MOST_INSTRUCTIONS = 6_000_000  # of all pickles in a file; 40,000 tensors need 1.4 million
+# on the stack and in the memo; each takes at least two instructions in what Python writes, and 150 bytes here
+MOST_VALUES = 2_500_000
+TOO_LONG = (
+    f"it has more than {MOST_INSTRUCTIONS} instructions, or keeps more than {MOST_VALUES} values at once, "
+    "more than this tool follows"
+)
 
 
 class Buffer(Protocol):
@@ -28,7 +34,7 @@ class Buffer(Protocol):
 
 
 class TooLong(Exception):
-    """The pickle has more instructions than this reader follows."""
+    """The pickle has more instructions, or keeps more values, than this reader follows."""
 
 
 @dataclass
@@ -82,14 +88,9 @@ for _opcode in pickletools.opcodes:
 TEXTS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "SHORT_BINSTRING", "BINSTRING", "STRING"}
 IS_TEXT = [name in TEXTS for name in NAME]
 CALLS = [name in {"REDUCE", "OBJ", "NEWOBJ", "NEWOBJ_EX"} for name in NAME]
-SPECIAL = [
-    name
-    in {
-        "MARK", "STOP", "GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "DUP", "POP", "BUILD",
-        "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET",
-    }
-    for name in NAME
-]  # fmt: skip
+PUTS, GETS = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}, {"GET", "BINGET", "LONG_BINGET"}
+IMPORTS = {"GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}
+SPECIAL = [name in {"MARK", "STOP", "DUP", "POP", "BUILD", *IMPORTS, *PUTS, *GETS} for name in NAME]
 
 
 @dataclass(frozen=True)
@@ -99,25 +100,31 @@ class Imported:
     name: str
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, slots=True)
 class Text:
     """A value that is a text, and where it stands."""
 
     kind: str
     first: int
     last: int
+    value: str | None = None  # kept, because one text can be used a million times in three bytes each
 
-    def read(self, data: Buffer) -> bytes:
-        """The text as a loader would see it: protocol 0 has escapes."""
+    def read(self, data: Buffer) -> str:
+        """The text as a loader would see it, its first 2,000 bytes."""
+        if self.value is None:
+            self.value = self.decoded(data)
+        return self.value
+
+    def decoded(self, data: Buffer) -> str:
         raw = bytes(data[self.first : min(self.last, self.first + 2000)])
         try:
-            if self.kind == "UNICODE":
-                return raw.decode("raw-unicode-escape").encode("utf-8", "replace")
-            if self.kind == "STRING":
-                return codecs.escape_decode(raw.strip()[1:-1])[0]
+            if self.kind == "UNICODE":  # protocol 0 has escapes
+                raw = raw.decode("raw-unicode-escape").encode("utf-8", "replace")
+            elif self.kind == "STRING":
+                raw = codecs.escape_decode(raw.strip()[1:-1])[0]
         except ValueError:
-            return b"?"
-        return raw
+            raw = b"?"
+        return raw.decode("utf-8", "replace")
 
 
 class Keeper(Protocol):
@@ -128,7 +135,7 @@ class Keeper(Protocol):
 
 
 def walk(data: Buffer, start: int = 0, most: int = MOST_INSTRUCTIONS, values: Keeper | None = None) -> Walk:
-    """Follow the pickle that begins at `start`. Raises TooLong after `most` instructions.
+    """Follow the pickle that begins at `start`. Raises TooLong beyond `most` or MOST_VALUES.
 
     With `values`, the plain values are kept as well, which takes longer and may raise CannotJudge.
     """
@@ -147,7 +154,7 @@ def walk(data: Buffer, start: int = 0, most: int = MOST_INSTRUCTIONS, values: Ke
         if argument is None:
             break
         count += 1
-        if count > most:
+        if count > most or (count & 4095 == 0 and len(stack) + len(memo) > MOST_VALUES):
             raise TooLong
         # where the argument stands
         first = position + 1
@@ -166,9 +173,9 @@ def walk(data: Buffer, start: int = 0, most: int = MOST_INSTRUCTIONS, values: Ke
                 last = data.find(b"\n", after)
                 after = last + 1
                 if last < 0:  # Python's own reader takes what there is, without its last byte, and imports it
-                    _import(found, stack, data[first:middle], data[middle + 1 : size - 1])
+                    _import(found, stack, _line(data, first, middle), _line(data, middle + 1, size - 1))
             elif argument == PAIR:
-                _import(found, stack, data[first : size - 1], b"")
+                _import(found, stack, _line(data, first, size - 1), "")
             if last < 0:
                 break
         if after > size:
@@ -180,7 +187,7 @@ def walk(data: Buffer, start: int = 0, most: int = MOST_INSTRUCTIONS, values: Ke
                 found.end = position
                 break
             if argument == PAIR:
-                _import(found, stack, data[first:middle], data[middle + 1 : last])
+                _import(found, stack, _line(data, first, middle), _line(data, middle + 1, last))
             if values and NAME[code] == "BUILD":
                 position = values.built(stack, state, position)
         elif values and not IS_TEXT[code]:
@@ -188,7 +195,7 @@ def walk(data: Buffer, start: int = 0, most: int = MOST_INSTRUCTIONS, values: Ke
             if taken is None:
                 break
             found.calls |= CALLS[code]
-            stack.extend(values.result(NAME[code], taken, data[first:last]))
+            stack.extend(values.result(NAME[code], taken, data[first:last] if last > first else b""))
         else:
             pops, marked = POPS[code]
             if marked:
@@ -245,6 +252,8 @@ def instructions_for_scanners(data: Buffer, most: int) -> int:
 def _take(stack: list[object], pops: int, marked: bool) -> list[object] | None:
     """Take the values of one instruction off the stack, the lowest first; None if they are not there."""
     above: list[object] = []
+    if not (marked or pops):
+        return above
     if marked:
         while stack and stack[-1] is not MARK:
             above.append(stack.pop())
@@ -263,7 +272,14 @@ def _special(  # noqa: PLR0917 (called a million times: by place is faster)
     name: str, data: Buffer, span: tuple[int, int], stack: list[object], memo: dict[int, object], found: Walk
 ) -> bool:
     """One instruction that matters for imports. Gives False where the pickle ends."""
-    if name == "MARK":
+    if name in PUTS:
+        if not stack:
+            return False
+        memo[len(memo) if name == "MEMOIZE" else _number(name, data[span[0] : span[1]])] = stack[-1]
+    elif name in GETS:
+        # a reader that goes on from an earlier pickle may know more than we do: unknown, but not an error
+        stack.append(memo.get(_number(name, data[span[0] : span[1]])))
+    elif name == "MARK":
         stack.append(MARK)
     elif name == "STOP":
         found.complete = bool(stack) and stack[-1] is not MARK
@@ -304,13 +320,6 @@ def _special(  # noqa: PLR0917 (called a million times: by place is faster)
         stack.pop()
         found.calls = True
         found.changes |= isinstance(stack[-1], Imported)
-    elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-        if not stack:
-            return False
-        memo[len(memo) if name == "MEMOIZE" else _number(name, data[span[0] : span[1]])] = stack[-1]
-    elif name in ("GET", "BINGET", "LONG_BINGET"):
-        # a reader that goes on from an earlier pickle may know more than we do: unknown, but not an error
-        stack.append(memo.get(_number(name, data[span[0] : span[1]])))
     return True
 
 
@@ -323,19 +332,26 @@ def _number(name: str, argument: bytes) -> int:
     return int.from_bytes(argument, "little")
 
 
-@lru_cache(maxsize=2048)  # a pickle of some megabytes can import the same two long texts a million times
-def _full_name(module: bytes, attribute: bytes) -> tuple[str, bool]:
-    """The name, and whether it is a valid one."""
-    name = full_name(module.decode("utf-8", "replace"), attribute.decode("utf-8", "replace"))
-    return name, VALID_NAME.fullmatch(name) is not None
+def _line(data: Buffer, first: int, last: int) -> str:
+    """A text in the bytes, as far as a name can reach: no more is read, however long it is."""
+    return bytes(data[first : min(last, first + 2000)]).decode("utf-8", "replace")
 
 
-def _import(found: Walk, stack: list[object], module: bytes, attribute: bytes) -> None:
+@lru_cache(maxsize=2048)  # a pickle of some megabytes can import the same two names a million times
+def _named(module: str, attribute: str) -> tuple[Imported, bool]:
+    """What is imported, and whether its name is a valid one."""
+    if len(module) + len(attribute) > LONGEST_NAME:
+        return Imported(""), False
+    name = full_name(module, attribute)
+    return Imported(name), VALID_NAME.fullmatch(name) is not None
+
+
+def _import(found: Walk, stack: list[object], module: str, attribute: str) -> None:
     """Note an import."""
-    name, valid = _full_name(bytes(module), bytes(attribute))
+    imported, valid = _named(module, attribute)
     if valid:
-        found.names.add(name)
+        found.names.add(imported.name)
     else:
         found.odd = True
-        found.odd_module |= b"\0" not in module  # no file has such a name
-    stack.append(Imported(name))
+        found.odd_module |= "\0" not in module  # no file has such a name
+    stack.append(imported)

@@ -16,12 +16,15 @@ from inspection.report import CannotJudge
 
 # entries of all dictionaries with which objects are filled: one of 100,000 can be used again in three bytes
 MOST_FILLED = 3_000_000
+MOST_MADE = 1_500_000  # tuples, lists and dictionaries; half a million numbers of NumPy have as many tuples
 OTHER = object()  # a value that is not followed
+STAND_IN = Imported(JOBLIB_ARRAY)
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 NUMBERS = {"BININT": "<i", "BININT1": "<B", "BININT2": "<H"}
+TUPLES = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
 
 
-@dataclass
+@dataclass(eq=False, slots=True)
 class Made:
     """What a call of an imported name would give, and what it would be filled with."""
 
@@ -41,24 +44,28 @@ class Values:
         self.data, self.fill = data, fill
         self.stored: list[object] = []  # what persistent ids name: the storages of tensors
         self.entries = 0  # of dictionaries, with which objects were filled so far
+        self.made = 0  # tuples, lists and dictionaries
         self.filled_unknown = False  # BUILD has filled something that is not followed
 
     def result(self, name: str, taken: list[object], argument: bytes) -> list[object]:
         """What an instruction pushes, given the values that it takes. Raises CannotJudge."""
-        if self.fill and name != "NEWOBJ" and Imported(JOBLIB_ARRAY) in taken:
+        if taken and self.fill and name != "NEWOBJ" and STAND_IN in taken:
             raise CannotJudge("it uses joblib's stand-in for an array as joblib does not")
+        if name in TUPLES:
+            self.count()
+            return [tuple(taken)]
         if name in CONSTANTS:
             return [CONSTANTS[name]]
         if name in NUMBERS:
             return [struct.unpack(NUMBERS[name], argument)[0]]
-        if name in ("LONG1", "INT", "LONG"):
-            return [whole_number(name, argument)]
         if name in ("EMPTY_LIST", "LIST"):
+            self.count()
             return [list(taken)]
         if name in ("EMPTY_DICT", "DICT"):
+            self.count()
             return [self.filled({}, taken)]
-        if name.startswith("TUPLE"):
-            return [tuple(taken)]
+        if name in ("LONG1", "INT", "LONG"):
+            return [whole_number(name, argument)]
         if name in ("APPEND", "APPENDS") and isinstance(taken[0], list):
             taken[0].extend(taken[1:])
             return [taken[0]]
@@ -70,6 +77,7 @@ class Values:
                 for part in given if isinstance(given, tuple) else ():
                     self.spend(part)
         if name in ("REDUCE", "NEWOBJ") and isinstance(taken[0], Imported):
+            self.count()
             return [Made(taken[0].name, taken[1])]
         if name in ("BINPERSID", "PERSID"):
             self.stored.append(taken[0] if taken else OTHER)
@@ -83,7 +91,7 @@ class Values:
 
     def plain(self, value: object) -> object:
         """A text as str, anything else as it is."""
-        return value.read(self.data).decode("utf-8", "replace") if isinstance(value, Text) else value
+        return value.read(self.data) if isinstance(value, Text) else value
 
     def built(self, stack: list[object], state: object, place: int) -> int:
         """BUILD has filled the last value with a state. Gives the place where the pickle goes on."""
@@ -102,6 +110,14 @@ class Values:
             stack[-1] = OTHER  # the array took its place
             return after
         return place
+
+    def count(self) -> None:
+        """Count what is made. Raises CannotJudge beyond a limit: Python searches all of it often."""
+        self.made += 1
+        if self.made > MOST_MADE:
+            raise CannotJudge(
+                f"it makes more than {MOST_MADE} tuples, lists and so on, more than this tool follows"
+            )
 
     def spend(self, value: object) -> None:
         """Count what a loader copies for one instruction. Raises CannotJudge beyond a limit."""

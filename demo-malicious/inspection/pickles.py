@@ -10,7 +10,7 @@ import re
 from inspection import archives, random_states, raw_numbers
 from inspection.content import MB, Content
 from inspection.names import JOBLIB_ARRAY, disallowed, few, full_name, only_data, refused, way_forward
-from inspection.pickle_reader import MOST_INSTRUCTIONS, Buffer, TooLong, Walk, walk
+from inspection.pickle_reader import TOO_LONG, Buffer, TooLong, Walk, walk
 from inspection.pickle_values import Values
 from inspection.plain_texts import is_text
 from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge
@@ -59,7 +59,7 @@ def bare_pickles(data: Buffer, where: str, content: Content, others: list[str]) 
     if others and first.complete and first.end <= 4 and not first.names:
         return ""  # one or two instructions without effect, as many files begin
     try:
-        stream(data, 0, where, content)
+        stream(data, 0, where, content, first)
     except TooLong:  # not in its first pickle
         return too_long(where, content)
     if data[0 : len(LEGACY_MAGIC)] == LEGACY_MAGIC:
@@ -70,19 +70,18 @@ def bare_pickles(data: Buffer, where: str, content: Content, others: list[str]) 
 def too_long(where: str, content: Content) -> str:
     """Note that there are more instructions than we follow."""
     content.limit = True
-    more = f"it has more than {MOST_INSTRUCTIONS} instructions, more than this tool follows"
-    content.add(UNKNOWN, more, where)
+    content.add(UNKNOWN, TOO_LONG, where)
     return STREAM
 
 
-def stream(data: Buffer, start: int, where: str, content: Content) -> None:
-    """Check the pickles in a row from `start` on, and what lies behind them."""
+def stream(data: Buffer, start: int, where: str, content: Content, first: Walk | None = None) -> None:
+    """Check the pickles in a row from `start` on, and what lies behind them. `first` was followed already."""
     if bytes(data[start : start + len(LEGACY_MAGIC)]) == LEGACY_MAGIC:
         old_stream(data, start, where, content)
         return
     position, number, size = start, 0, len(data)
     while position < size and number < MOST_PICKLES:
-        found = walk(data, position, content.instructions)
+        found = first if first and number == 0 else walk(data, position, content.instructions)
         number += 1
         if JOBLIB_ARRAY in found.names:
             position = joblib(data, found, where, content, number)

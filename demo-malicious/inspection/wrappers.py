@@ -18,7 +18,7 @@ from typing import Any
 from inspection import archives, raw_numbers, recognised
 from inspection.content import MB, Content, Look
 from inspection.members import check_part, inside
-from inspection.pickle_reader import Buffer, TooLong, walk
+from inspection.pickle_reader import TOO_LONG, Buffer, TooLong, walk
 from inspection.pickles import MOST_PICKLES, check_names, one_pickle
 from inspection.plain_texts import is_text, printable
 from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge
@@ -109,7 +109,7 @@ def check_tar(data: Buffer, where: str, content: Content, look: Look) -> str:
         old_tar(dict(parts), where, content)
         content.add(SAFE, OLD_TAR_SAFE, where, SANDBOX)
     except (CannotJudge, TooLong) as error:
-        more = str(error) or "it has more instructions than this tool follows"
+        more = str(error) or TOO_LONG
         content.add(UNKNOWN, f"it is a file of PyTorch before 0.4 (old tar format): {more}", where, SANDBOX)
         for name, part in parts:
             old_tar_part(part, inside(where, name), content)
