@@ -4,6 +4,7 @@
     python tests/fuzz_models.py --count 20000 --seed 7 the long run; with --one, each file through one command
     python tests/fuzz_models.py --target inspect       one command only
     python tests/fuzz_models.py --keep DIR             keep the files that broke something
+    python tests/fuzz_models.py --busy                 beside other work: seconds of the processor count
 
 The commands run in a worker process (importing PyTorch for each file would take hours), which is watched
 from outside: 10 seconds and 1 GB for each file. A worker that breaks a limit is stopped and replaced.
@@ -46,6 +47,7 @@ import fuzz_files  # noqa: E402
 from fuzz_files import ModelFile  # noqa: E402
 
 SECONDS, BYTES = 10, 10**9  # what one file may cost
+LONGEST_WAIT = 30  # times SECONDS, where seconds of the processor count
 KEYS = ("signer.key", "signer.pub")
 
 # name of the target -> (script, arguments; FILE is the hostile file)
@@ -268,7 +270,8 @@ def parts_of(data: bytes, depth: int = 0) -> Iterator[bytes]:
 class Worker:
     """A worker process that is replaced whenever it breaks a limit."""
 
-    def __init__(self, folder: Path, targets: list[str]) -> None:
+    def __init__(self, folder: Path, targets: list[str], busy: bool = False) -> None:
+        self.busy = busy  # count seconds of the processor
         self.command = [sys.executable, __file__, *(word for name in targets for word in ("--target", name))]
         self.box = folder / "box"
         self.out, self.tmp, self.marker = self.box / "out", self.box / "tmp", self.box / "marker"
@@ -308,18 +311,19 @@ class Worker:
         process = self.start()
         assert process.stdin and process.stdout
         libraries = forget_peak(process.pid)
-        start = time.monotonic()
+        start, used = time.monotonic(), processor(process.pid)
         process.stdin.write(json.dumps({"target": target, "file": file}) + "\n")
         process.stdin.flush()
         most = 0
         while not select.select([process.stdout], [], [], 0.02)[0]:
             most = max(most, sum(map(memory, [process.pid, *children(process.pid)])))
-            seconds = time.monotonic() - start
-            if most > BYTES or seconds > SECONDS:
+            waited = time.monotonic() - start
+            seconds = processor(process.pid) - used if self.busy else waited
+            if most > BYTES or seconds > SECONDS or waited > SECONDS * LONGEST_WAIT:
                 why = f"more than {BYTES // 10**6} MB" if most > BYTES else f"more than {SECONDS} seconds"
                 self.stop()
                 return Answer(broken=why, seconds=seconds, megabytes=most // 10**6)
-        seconds = time.monotonic() - start
+        seconds = processor(process.pid) - used if self.busy else time.monotonic() - start
         most = max(most, memory(process.pid, "VmHWM:") - libraries)
         line = process.stdout.readline()
         if not line:
@@ -338,6 +342,15 @@ def memory(pid: int, what: str = "RssAnon:") -> int:
     except OSError:
         return 0
     return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(what))
+
+
+def processor(pid: int) -> float:
+    """Seconds of the processor that a process and its ended children have used. 0 where there is no /proc."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def forget_peak(pid: int) -> int:
@@ -397,9 +410,9 @@ class Summary:
 class Fuzzer:
     """Tries files: writes them into the output folder, runs commands on them, looks at what happened."""
 
-    def __init__(self, folder: Path, targets: Iterable[str] = TARGETS) -> None:
+    def __init__(self, folder: Path, targets: Iterable[str] = TARGETS, busy: bool = False) -> None:
         self.targets = list(targets)
-        self.worker = Worker(folder, self.targets)
+        self.worker = Worker(folder, self.targets, busy)
         self.summary = Summary()
         self.seeds = fuzz_files.seeds(self.worker.marker)
         self.others = fuzz_files.other_formats(self.worker.marker)
@@ -508,10 +521,10 @@ def rules_broken(answer: Answer) -> list[str]:
 
 
 @contextmanager
-def fuzzer(targets: Iterable[str] = TARGETS) -> Iterator[Fuzzer]:
+def fuzzer(targets: Iterable[str] = TARGETS, busy: bool = False) -> Iterator[Fuzzer]:
     """A fuzzer in a folder of its own, which is removed in the end."""
     with tempfile.TemporaryDirectory(prefix="fuzz") as folder:
-        made = Fuzzer(Path(folder), targets)
+        made = Fuzzer(Path(folder), targets, busy)
         try:
             yield made
         finally:
@@ -541,6 +554,7 @@ def main() -> int:
     arguments.add_argument("--seed", type=int, default=0, help="the same seed makes the same mutations")
     arguments.add_argument("--target", action="append", choices=[*TARGETS, *FAULTY], help="only this command")
     arguments.add_argument("--one", action="store_true", help="each mutation through one command, in turn")
+    arguments.add_argument("--busy", action="store_true", help="count seconds of the processor (Linux)")
     arguments.add_argument("--keep", type=Path, metavar="DIR", help="write the files of findings there")
     arguments.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     args = arguments.parse_args()
@@ -548,7 +562,7 @@ def main() -> int:
         work(args.worker, args.target or TARGETS)
         return 0
     rng = random.Random(args.seed)
-    with fuzzer(args.target or TARGETS) as trying:
+    with fuzzer(args.target or TARGETS, args.busy) as trying:
         files = itertools.chain(trying.tricks(), (trying.mutated(rng) for _ in range(args.count)))
         for number, file in enumerate(files):
             turn = "verify" if file.suffix.endswith(".sig") else trying.targets[number % len(trying.targets)]

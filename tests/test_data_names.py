@@ -11,6 +11,7 @@ import time
 import zoneinfo
 from collections import ChainMap, UserDict
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -20,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import model_files
 from test_formats import verdict
 
+import cli
 from inspection.report import SAFE, UNKNOWN, UNSAFE
 from weights.safe_loading import load_pickle
 
@@ -154,3 +156,130 @@ def test_what_looks_like_data_and_is_not_says_why(data: bytes, word: str) -> Non
     hostile = verdict(data[:2] + b"cos\nsystem\n0" + data[2:])
     assert "system" in hostile.reason
     assert word not in hostile.help
+
+
+# --- types of NumPy --------------------------------------------------------------------------------------
+
+BYTES = b"A" * 8
+
+
+class Reduced:
+    """Pickles as a call, and a state to fill its result with."""
+
+    def __init__(self, call: object, *arguments: object, state: object = None) -> None:
+        self.reduced = (call, arguments) if state is None else (call, arguments, state)
+
+    def __reduce__(self) -> Any:
+        return self.reduced
+
+
+def type_of(code: object, *state: object) -> Reduced:
+    return Reduced(numpy.dtype, code, False, True, state=state)
+
+
+def array_of(kind: Reduced) -> Reduced:
+    return Reduced(
+        numpy.zeros(1).__reduce__()[0], numpy.ndarray, (0,), b"b", state=(1, (1,), kind, False, BYTES)
+    )
+
+
+OBJECT, WHOLE = numpy.dtype("O"), numpy.dtype("i8")
+FOREIGN = {  # of each, NumPy takes the bytes for the place of an object, or reads and writes outside of them
+    "objects without the flags": type_of("O8", 3, "|", None, None, None, -1, -1, 0),
+    "a field of objects": type_of("V8", 3, "|", None, ("a",), {"a": (OBJECT, 0)}, 8, 1, 0),
+    "a record": type_of(numpy.record, 3, "|", None, ("a",), {"a": (OBJECT, 0)}, 8, 1, 0),
+    "a field behind the end": type_of("V8", 3, "|", None, ("a",), {"a": (WHOLE, 2**30)}, 8, 1, 0),
+    "a field before the start": type_of("V8", 3, "|", None, ("a",), {"a": (WHOLE, -800)}, 8, 1, 0),
+    "a field without a name": type_of(
+        "V8", 3, "|", None, ("a",), {"a": (WHOLE, 0), "b": (OBJECT, 0)}, 8, 1, 0),
+    "an array in it": type_of("V8", 3, "|", (OBJECT, (1,)), None, None, 8, 1, 0),
+    "a larger array in it": type_of("V8", 3, "|", (WHOLE, (1000,)), None, None, 8, 1, 0),
+    "another size": type_of("i8", 3, "<", None, None, None, 800, 8, 0),
+    "fields of a number": type_of("i8", 3, "<", None, ("a",), {"a": (OBJECT, 0)}, 8, 1, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_type_of_numpy_that_says_what_is_not_true_is_not_judged(name: str, protocol: int) -> None:
+    value = {"array": array_of(FOREIGN[name])}
+    for data in (pickle.dumps(value, protocol), model_files.saved(value), model_files.dumped(value)):
+        report = verdict(data)
+        assert report.overall == UNKNOWN
+        assert "a type of NumPy" in str(report.findings)
+
+
+def test_a_type_within_another_cannot_be_changed_later() -> None:
+    """Else what it promises to the other one would no longer be true."""
+    small, large = (
+        pickle.dumps((3, "|", None, ("a",), {"a": (WHOLE, place)}, place + 8, 1, 16), 2)[2:-1] + b"b"
+        for place in (0, 800)
+    )
+    made = b"\x80\2(cnumpy\ndtype\n(X\2\0\0\0V8I00\nI01\ntRr\xe8\3\0\0"
+    again = b"j\xe8\3\0\0"
+    # filled twice, or after it became a part of something
+    for states, expected in (
+        (small, SAFE),
+        (large, SAFE),
+        (small + again + large, UNKNOWN),
+        (b"]" + again + b"a" + again + large, UNKNOWN),
+        (again + b"\x85" + again + large, UNKNOWN),
+    ):
+        assert verdict(made + states + b"t.").overall == expected
+
+
+ARGUMENTS = b"(K\1tS'O'\ncbuiltins\nbytearray\n(C\x08AAAAAAAAtR"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"cnumpy\nndarray\n(" + ARGUMENTS + b"tR.",
+        b"cnumpy\nrecarray\n(" + ARGUMENTS + b"tR.",
+        b"(" + ARGUMENTS + b"inumpy\nndarray\n.",
+        b"(cnumpy\nndarray\n" + ARGUMENTS + b"o.",
+        b"cnumpy\nndarray\n(" + ARGUMENTS + b"t\x81.",
+        b"cnumpy\nndarray\n(" + ARGUMENTS + b"t}\x92.",
+        b"ccopyreg\n__newobj__\n(cnumpy\nndarray\n" + ARGUMENTS + b"tR.",
+    ],
+    ids=["REDUCE", "recarray", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "copyreg"],
+)
+def test_an_array_that_is_made_by_its_class_is_not_safe(data: bytes, tmp_path: Path) -> None:
+    """numpy.ndarray((1,), "O", bytes) takes any bytes for the place of a Python object."""
+    for whole in (b"\x80\4" + data, model_files.zipped({"m/data.pkl": b"\x80\4" + data})):
+        report = verdict(whole)
+        assert report.overall == UNSAFE
+        assert "an array of NumPy by its class" in str(report.findings)
+        path = tmp_path / "model.pt"
+        path.write_bytes(whole)
+        with pytest.raises(cli.UserError):
+            load_pickle(path, allow=["numpy.ndarray", "builtins.bytearray", "numpy.recarray"])
+
+
+TRUE = {
+    "numbers": numpy.zeros(3),
+    "other byte order": numpy.zeros(3, ">f4"),
+    "texts": numpy.array(["a", "bcd"]),
+    "objects": numpy.array([None, "a"], "O"),
+    "times": numpy.array(["2026-01-01"], "M8[ns]"),
+    "spans": numpy.zeros(2, "m8[25s]"),
+    "a record": numpy.rec.array([(1, "a")], dtype=[("a", "i4"), ("b", "U3")]),
+    "fields with objects": numpy.zeros(2, [("a", "i1"), ("b", [("c", "O"), ("d", "f4", (2, 3))])]),
+    "aligned": numpy.zeros(2, numpy.dtype([("a", "i1"), ("b", "i8")], align=True)),
+    "titles": numpy.zeros(2, [(("long title", "a"), "i4")]),
+    "metadata": numpy.zeros(2, numpy.dtype("i8", metadata={"a": 1})),
+    "masked": numpy.ma.zeros(3, dtype=[("a", "i4")]),
+}
+
+
+@pytest.mark.parametrize("name", TRUE)
+@pytest.mark.parametrize("protocol", range(6))
+def test_honest_types_of_numpy_only_hold_data(name: str, protocol: int) -> None:
+    value = [TRUE[name], TRUE[name][:1], TRUE[name].dtype]
+    report = verdict(pickle.dumps(value, protocol))
+    assert report.overall == SAFE, report.reason
+
+
+@pytest.mark.parametrize("name", ["numbers", "texts", "times", "spans", "aligned", "titles"])
+def test_arrays_of_any_type_are_measured_in_joblib(name: str) -> None:
+    assert verdict(model_files.dumped({"array": TRUE[name]})).overall == SAFE

@@ -31,7 +31,7 @@ GROUPS = {
         pathlib.Path pathlib.PosixPath pathlib.WindowsPath pathlib.PurePath pathlib.PurePosixPath
         pathlib.PureWindowsPath pathlib._local.Path pathlib._local.PosixPath pathlib._local.WindowsPath
         pathlib._local.PurePosixPath pathlib._local.PureWindowsPath""",
-    "arrays and numbers: NumPy checks their size": """
+    "arrays and numbers: NumPy checks their size, numpy_types.py what a type says of itself": """
         numpy.dtype numpy.ndarray numpy._core.multiarray.scalar numpy._core.multiarray._reconstruct
         numpy._core.numeric._frombuffer
         numpy.matrix numpy.matrixlib.defmatrix.matrix numpy.recarray numpy.rec.recarray numpy.record
@@ -41,7 +41,7 @@ GROUPS = {
         numpy.bool_ numpy.bool numpy.int8 numpy.int16 numpy.int32 numpy.int64 numpy.uint8 numpy.uint16
         numpy.uint32 numpy.uint64 numpy.float16 numpy.float32 numpy.float64 numpy.longdouble
         numpy.complex64 numpy.complex128 numpy.str_ numpy.bytes_ numpy.datetime64 numpy.timedelta64""",
-    "random numbers: a state, whose places NumPy does not check; random_states.py does": """
+    "random numbers: a state, whose places NumPy does not check; numpy_states.py does": """
         numpy.random.__RandomState_ctor numpy.random._pickle.__randomstate_ctor
         numpy.random._pickle.__generator_ctor numpy.random._pickle.__bit_generator_ctor
         numpy.random.mtrand.RandomState numpy.random._generator.Generator

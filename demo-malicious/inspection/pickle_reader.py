@@ -45,6 +45,7 @@ class Walk:
     end: int = 0  # behind the last instruction that was read
     instructions: int = 0
     names: set[str] = field(default_factory=set)
+    called: set[str] = field(default_factory=set)  # those of them that it calls
     complete: bool = False  # it ends with STOP and gives back a value
     hides: bool = False  # it imports a name that it puts together in a way we do not follow
     odd: bool = False  # it imports something that is not a valid name
@@ -181,6 +182,8 @@ def walk(data: Buffer, start: int = 0, most: int = MOST_INSTRUCTIONS, values: Ke
         if after > size:
             break
         position = after
+        if CALLS[code]:
+            _note_call(NAME[code], stack, found)
         if SPECIAL[code]:
             state = stack[-1] if values and stack else None
             if not _special(NAME[code], data, (first, last), stack, memo, found):
@@ -188,6 +191,8 @@ def walk(data: Buffer, start: int = 0, most: int = MOST_INSTRUCTIONS, values: Ke
                 break
             if argument == PAIR:
                 _import(found, stack, _line(data, first, middle), _line(data, middle + 1, last))
+                if NAME[code] == "INST":
+                    _note_function(stack[-1], found)
             if values and NAME[code] == "BUILD":
                 position = values.built(stack, state, position)
         elif values and not IS_TEXT[code]:
@@ -321,6 +326,24 @@ def _special(  # noqa: PLR0917 (called a million times: by place is faster)
         found.calls = True
         found.changes |= isinstance(stack[-1], Imported)
     return True
+
+
+def _note_call(name: str, stack: list[object], found: Walk) -> None:
+    """Note the name of what an instruction calls, which lies below its arguments."""
+    if name == "OBJ":  # with any number of arguments, down to a mark
+        place = 1
+        while place <= len(stack) and stack[-place] is not MARK:
+            place += 1
+        place -= 1
+    else:
+        place = 3 if name == "NEWOBJ_EX" else 2
+    if 0 < place <= len(stack):
+        _note_function(stack[-place], found)
+
+
+def _note_function(function: object, found: Walk) -> None:
+    if isinstance(function, Imported):
+        found.called.add(function.name)
 
 
 def _number(name: str, argument: bytes) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from inspection.names import JOBLIB_ARRAY
 from inspection.pickle_reader import PUSHES_BY_NAME, Buffer, Imported, Text
@@ -22,6 +23,7 @@ STAND_IN = Imported(JOBLIB_ARRAY)
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 NUMBERS = {"BININT": "<i", "BININT1": "<B", "BININT2": "<H"}
 TUPLES = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
+ADDS = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS"}  # to what is below them, which stays
 
 
 @dataclass(eq=False, slots=True)
@@ -32,6 +34,8 @@ class Made:
     arguments: object
     state: dict[object, object] = field(default_factory=dict)
     tuple_state: tuple[object, ...] = ()
+    used: bool = False  # it is part of something else
+    checked: Any = None  # what a reader knows of it, once it is filled
 
 
 class Values:
@@ -51,6 +55,9 @@ class Values:
         """What an instruction pushes, given the values that it takes. Raises CannotJudge."""
         if taken and self.fill and name != "NEWOBJ" and STAND_IN in taken:
             raise CannotJudge("it uses joblib's stand-in for an array as joblib does not")
+        for value in taken:
+            if type(value) is Made:
+                value.used = True
         if name in TUPLES:
             self.count()
             return [tuple(taken)]
@@ -71,6 +78,8 @@ class Values:
             return [taken[0]]
         if name in ("SETITEM", "SETITEMS") and isinstance(taken[0], dict):
             return [self.filled(taken[0], taken[1:])]
+        if name in ADDS:
+            return [taken[0]]
         if name in ("REDUCE", "NEWOBJ", "OBJ", "NEWOBJ_EX"):
             for given in taken[1:]:
                 self.spend(given)
@@ -100,6 +109,8 @@ class Values:
         if not isinstance(made, Made):
             self.filled_unknown = True
             return place
+        if isinstance(state, Made):
+            state.used = True
         if isinstance(state, dict):
             made.state |= state
         elif isinstance(state, tuple):

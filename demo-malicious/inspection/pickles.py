@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from inspection import archives, random_states, raw_numbers
+from inspection import archives, numpy_states, numpy_types, raw_numbers
 from inspection.content import MB, Content
 from inspection.names import JOBLIB_ARRAY, disallowed, few, full_name, only_data, refused, way_forward
 from inspection.pickle_reader import TOO_LONG, Buffer, TooLong, Walk, walk
@@ -27,6 +27,10 @@ JOBLIB_SAFE = (
 JOBLIB_HELP = (
     "joblib.load is a reader of pickles and has no safe mode: inspect a file before each load, or ask the "
     "sender for SafeTensors, skops or ONNX."
+)
+CALLS_ARRAYS = (
+    "it makes an array of NumPy by its class, as no saved model does: so it can take any bytes for Python "
+    "objects, and write over memory"
 )
 OLD_STREAM = "stream of pickles (torch.save before PyTorch 1.6)"
 
@@ -173,9 +177,9 @@ def note(data: Buffer, found: Walk, where: str, content: Content, number: int) -
         after = found.end if found.complete else min(len(data), found.end + 4096)
         content.pickles.append((where or f"pickle {number}, byte {start}", bytes(data[start:after])))
     check_names(found, where, content)
-    if JOBLIB_ARRAY not in found.names and random_states.named(found.names):
+    if JOBLIB_ARRAY not in found.names and numpy_states.named(found.names):
         try:
-            random_states.check_states(data, start, found.instructions)
+            numpy_states.check_states(data, start, found.instructions)
         except CannotJudge as error:
             content.add(UNKNOWN, str(error), where)
 
@@ -203,6 +207,8 @@ def check_names(found: Walk, where: str, content: Content) -> None:
         content.add(UNSAFE, "it puts together the name of what it imports, as no saved model does", where)
     if bad := disallowed(found.names):
         content.add(UNSAFE, refused(bad), where, way_forward(bad))
+    if arrays := numpy_types.makes_arrays(found.called, found.names):
+        content.add(UNSAFE, CALLS_ARRAYS, where)
     if found.changes:
         content.add(UNKNOWN, "it changes a class or function that it imports, as no saved model does", where)
     if found.codes:
@@ -211,7 +217,7 @@ def check_names(found: Walk, where: str, content: Content) -> None:
         )
     if found.odd:
         content.add(UNKNOWN, "it imports something that is not a valid name", where)
-    if not (found.hides or bad or found.changes or found.codes or found.odd) and found.complete:
+    if not (found.hides or bad or arrays or found.changes or found.codes or found.odd) and found.complete:
         data = only_data(found.names)
         if data:
             content.add(

@@ -8,15 +8,14 @@ where the file is not as these programs write it.
 from __future__ import annotations
 
 import math
-import re
 import struct
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
-from inspection import random_states
+from inspection import numpy_states, numpy_types
 from inspection.names import JOBLIB_ARRAY
 from inspection.pickle_reader import Buffer, Imported, Walk, walk
-from inspection.pickle_values import OTHER, Made, Values
+from inspection.pickle_values import Made, Values
 from inspection.report import CannotJudge
 
 # bytes of one number, by the class of PyTorch's storage
@@ -164,7 +163,6 @@ def whole(value: object) -> int:
 # --- joblib: an array stands behind the instruction that fills its stand-in --------------------------------
 
 FIELDS = {"subclass", "shape", "order", "dtype", "allow_mmap", "numpy_array_alignment_bytes"}
-PLAIN_TYPE = re.compile(r"[biufc]\d{1,2}|[SU]\d{1,9}")
 
 
 def joblib_arrays(data: Buffer, start: int, most: int) -> list[Walk]:
@@ -176,7 +174,7 @@ def joblib_arrays(data: Buffer, start: int, most: int) -> list[Walk]:
 
     def fill(made: Made, place: int) -> int:
         if made.name != JOBLIB_ARRAY:
-            random_states.check_filled(made, values)
+            numpy_states.check_filled(made, values)
             return place
         if made.arguments != () or made.tuple_state or not {"shape", "dtype"} <= set(made.state) <= FIELDS:
             raise CannotJudge("it describes an array in a way that joblib does not")
@@ -198,8 +196,8 @@ def joblib_arrays(data: Buffer, start: int, most: int) -> list[Walk]:
 
     values = Values(data, fill)
     found = walk(data, start, most, values)
-    if values.filled_unknown and random_states.named(found.names):
-        raise CannotJudge(random_states.NOT_AS_WRITTEN)
+    if values.filled_unknown and numpy_states.named(found.names):
+        raise CannotJudge(numpy_states.UNKNOWN_STATE)
     return [found, *inner.walks]
 
 
@@ -210,22 +208,8 @@ def is_shape(shape: object) -> TypeGuard[tuple[int, ...]]:
 
 
 def bytes_of_type(dtype: Made, values: Values) -> int:
-    """Bytes of one number of this NumPy type; -1 for Python objects. Raises for any but plain types."""
-    import numpy  # noqa: PLC0415 (only here)
-
-    arguments = dtype.arguments if isinstance(dtype.arguments, tuple) else ()
-    code = values.plain(arguments[0]) if arguments else OTHER
-    state = tuple(values.plain(part) for part in dtype.tuple_state)
-    if dtype.state or not isinstance(code, str):
+    """Bytes of one number of this NumPy type; -1 if there are Python objects in it. Raises CannotJudge."""
+    real = numpy_types.check_type(dtype, values)
+    if not real.itemsize:
         raise CannotJudge("it describes an array in a way that joblib does not")
-    if code == "O8" and state[2:] == (None, None, None, -1, -1, 63):
-        return -1
-    if not PLAIN_TYPE.fullmatch(code):
-        raise CannotJudge(f"it has an array of the type {code[:20]!r}, which is not measured out here")
-    try:
-        real = numpy.dtype(code)
-    except TypeError as error:
-        raise CannotJudge("it describes an array in a way that joblib does not") from error
-    if state[0:1] != (3,) or state[2:] != real.__reduce__()[2][2:] or not real.itemsize:
-        raise CannotJudge("it describes an array in a way that joblib does not")
-    return real.itemsize
+    return -1 if real.hasobject else real.itemsize

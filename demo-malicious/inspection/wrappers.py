@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from inspection import archives, raw_numbers, recognised
+from inspection import archives, numpy_states, raw_numbers, recognised
 from inspection.content import MB, Content, Look
 from inspection.members import check_part, inside
 from inspection.pickle_reader import TOO_LONG, Buffer, TooLong, walk
@@ -174,6 +174,8 @@ def old_tar(parts: dict[str, bytes], where: str, content: Content) -> None:
         walks.append(walk(parts[name], 0, content.instructions))
         if not walks[-1].complete or walks[-1].end != len(parts[name]):
             raise CannotJudge(f"its part {name!r} is more than one whole pickle")
+        if numpy_states.named(walks[-1].names):
+            numpy_states.check_states(parts[name], 0, walks[-1].instructions)
     for found in walks:
         content.instructions -= found.instructions
         content.names |= found.names

@@ -12,10 +12,12 @@ import zlib
 from pathlib import Path
 
 import cli
+from inspection import numpy_states
 from inspection.formats import look
+from inspection.numpy_types import makes_arrays
 from inspection.pickle_reader import Buffer, TooLong, walk
 from inspection.pickle_values import Values
-from inspection.pickles import OLD_STREAM, STREAM
+from inspection.pickles import CALLS_ARRAYS, OLD_STREAM, STREAM
 from inspection.plain_texts import printable
 from inspection.report import UNSAFE, CannotJudge
 from inspection.zips import ZIP
@@ -134,6 +136,10 @@ def check_instructions(path: Path, data: Buffer, pickles: int, left: int = MOST_
             position, left = found.end, left - found.instructions
             if not found.complete:  # damaged: PyTorch says so
                 break
+            if makes_arrays(found.called, found.names):
+                raise CannotJudge(CALLS_ARRAYS)
+            if numpy_states.named(found.names):
+                numpy_states.check_states(data, found.start, found.instructions)
     except CannotJudge as error:
         raise cli.UserError(f"{path} is not a file of torch.save ({error}): do not use this file.") from error
     except TooLong:

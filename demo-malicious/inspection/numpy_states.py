@@ -1,17 +1,21 @@
-"""The states of NumPy's random numbers in a pickle: does each say a place that exists?
+"""What NumPy's objects in a pickle are filled with: is each state as NumPy writes it?
 
-Helper module, not a command. A state has a table of numbers and the place of the next one. NumPy takes any
-place: one outside of the table reads foreign memory, or crashes Python, when the next number is drawn. So
-every state is followed here, and one that is not as NumPy writes it is not judged.
+Helper module, not a command. numpy_types.py checks types. A state of random numbers has a table of numbers
+and the place of the next one. NumPy takes any place: one outside of the table reads foreign memory, or
+crashes Python, when the next number is drawn. So every state is followed here, and one that is not as NumPy
+writes it is not judged.
 """
 
 from __future__ import annotations
 
+from inspection import numpy_types
 from inspection.pickle_reader import Buffer, Imported, walk
 from inspection.pickle_values import Made, Values
 from inspection.report import CannotJudge
 
 RANDOM = "numpy.random."
+FILLED = (RANDOM, numpy_types.DTYPE)  # and numpy.dtypes
+UNKNOWN_STATE = "it fills something that is not followed here, beside types or random numbers of NumPy"
 NOT_AS_WRITTEN = "it has a state of NumPy's random numbers that is not as NumPy writes it"
 PLACES = {  # of each kind with a table: where the place stands, and the last one behind the table
     "MT19937": (("state", "pos"), 624),
@@ -22,7 +26,7 @@ NO_TABLE = ("PCG64", "PCG64DXSM", "SFC64")
 
 def named(names: set[str]) -> bool:
     """Whether a pickle with these names can hold such a state."""
-    return any(name.startswith(RANDOM) for name in names)
+    return any(name.startswith(FILLED) for name in names)
 
 
 def check_states(data: Buffer, start: int, most: int) -> None:
@@ -35,7 +39,7 @@ def check_states(data: Buffer, start: int, most: int) -> None:
     values = Values(data, fill)
     walk(data, start, most, values)
     if values.filled_unknown:
-        raise CannotJudge(NOT_AS_WRITTEN)
+        raise CannotJudge(UNKNOWN_STATE)
 
 
 def check_filled(made: Made, values: Values) -> None:
@@ -44,8 +48,11 @@ def check_filled(made: Made, values: Values) -> None:
     if name.startswith("copyreg."):  # its class is the first argument, and what makes it the second
         arguments = made.arguments if isinstance(made.arguments, tuple) else ()
         named = [part.name for part in arguments if isinstance(part, Imported)]
-        if not named or any(one.startswith(RANDOM) for one in named):
-            raise CannotJudge(NOT_AS_WRITTEN)
+        if not named or any(one.startswith(FILLED) for one in named):
+            raise CannotJudge(UNKNOWN_STATE)
+        return
+    if name.startswith(numpy_types.DTYPE):
+        numpy_types.check_filled(made, values)
         return
     if not name.startswith(RANDOM) or name.endswith("SeedSequence"):
         return  # a SeedSequence holds no place
