@@ -305,7 +305,9 @@ def row(spec: Spec, photos: Path, base: Path) -> dict[str, Any]:
     found = Audit([Suspect(name, checks.label_of(name)) for name in files])
     alike = neighbours.compare(pixels, len(files))
     checks.check_duplicates(found, files, alike.pairs)
-    middle, last = audit_data.examine(found, model, (pixels, labels), alike.nearest, cli.Out(plain=True))
+    strays = checks.check_neighbours(found, alike.nearest, labels)
+    quiet = cli.Out(plain=True)
+    middle, last = audit_data.examine(found, model, (pixels, labels), alike.nearest, quiet, strays=strays)
     checks.rank(found)
     seconds = time.process_time() - started
     flagged = {suspect.file for suspect in found.ranking if suspect.flagged}

@@ -54,10 +54,11 @@ def draw_dataset(folder: Path, seed: int, quick: bool) -> Path:
     return drawn
 
 
-def scan(path: Path, model: nn.Module, folder: Path, steps: int, out: cli.Out) -> dict[str, object]:
+def scan(path: Path, model: nn.Module, folder: Path, out: cli.Out, *, quick: bool) -> dict[str, object]:
     """The default scan of detect.py, and the transferability of the most suspicious pairs."""
+    steps, victims = (5, 2) if quick else (STEPS, len(DRAWN))
     pairs = [
-        (victim, target) for victim in range(len(DRAWN)) for target in range(len(DRAWN)) if victim != target
+        (victim, target) for victim in range(victims) for target in range(len(DRAWN)) if victim != target
     ]
     settings = search.Settings(folder, steps, SAMPLES, 0)
     started = time.monotonic()
@@ -121,7 +122,7 @@ def row(
         "clean_acc": round(score.clean_acc, 4),
         "asr": round(score.attack_success_rate or 0, 4),
     }
-    made |= scan(path, model, folder, 5 if quick else STEPS, out)
+    made |= scan(path, model, folder, out, quick=quick)
     if with_textbook:
         made["textbook"] = textbook_norms(model, folder, 5 if quick else TEXTBOOK_STEPS)
     return made

@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -62,17 +63,24 @@ def look(model: nn.Module, pixels: Tensor, out: cli.Out) -> tuple[Tensor, Tensor
 
 
 def examine(
-    found: Audit, model: nn.Module, images: tuple[Tensor, Tensor], nearest: Tensor, out: cli.Out
+    found: Audit,
+    model: nn.Module,
+    images: tuple[Tensor, Tensor],
+    nearest: Tensor,
+    out: cli.Out,
+    *,
+    strays: Sequence[neighbours.Astray] = (),
 ) -> tuple[Tensor, Tensor]:
     """All that a model says of the training images, noted in `found`. Returns both kinds of features.
 
-    images: pixels, uint8 (N, 3, S, S), and labels, int64 (N,); nearest: of neighbours.compare().
+    images: pixels, uint8 (N, 3, S, S), and labels, int64 (N,); nearest: of neighbours.compare(); strays: of
+    checks.check_neighbours().
     """
     pixels, labels = images
     middle, last, answers = look(model, pixels, out)
     strange = neighbours.strangers(nearest, labels)
     margin = checks.check_features(found, middle, labels, strange, answers)
-    search = occlusion.search(model, pixels, labels, answers, margin + strange)
+    search = occlusion.search(model, pixels, labels, answers, margin + strange, strays=strays)
     classes = out.progress(search, len(labels.unique()), "Hiding spots")
     checks.check_triggers(found, [spot for spots in classes for spot in spots])
     checks.check_errors(found, margin, labels, answers)
@@ -129,8 +137,11 @@ def main() -> int:
     pixels = torch.stack([*out.progress(read, len(images), "Reading images")])
     alike = neighbours.compare(pixels, len(training))
     checks.check_duplicates(found, names(images, options.data), alike.pairs)
+    strays = checks.check_neighbours(found, alike.nearest, labels)
     if model:
-        middle, last = examine(found, model, (pixels[: len(training)], labels), alike.nearest, out)
+        middle, last = examine(
+            found, model, (pixels[: len(training)], labels), alike.nearest, out, strays=strays
+        )
     checks.rank(found)
     if truth and model:
         checks.measure(found, truth, files, (middle, last, labels))

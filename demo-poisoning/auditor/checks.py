@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from auditor import features
-from auditor.occlusion import SMALL, Members, Spot
+from auditor.neighbours import Astray, astray
+from auditor.occlusion import Members, Spot
 from dataset import manifest
 from dataset.classes import NAMES
 from network.classifier import INPUT
@@ -27,7 +28,8 @@ MORE = 1.5  # flag this many times the images of a group: Tran et al. 2018 remov
 ERRORS = 0.01  # share of all images from which scattered label errors are a finding
 FEWEST = 4  # images that a group needs
 
-TRIGGER, GROUP, ERROR = "trigger", "looks like another class", "label error"  # reasons for a flag
+TRIGGER, STRAY, GROUP = "trigger", "stands among another class", "looks like another class"  # for a flag
+ERROR = "label error"
 
 
 @dataclass
@@ -40,7 +42,7 @@ class Suspect:
     score: float = 0.0  # margin of features.reclassify(): above 0, it looks more like that class
     strength: float = 0.0  # among the images flagged for the same reason: high ones come first
     changed: str = ""  # "added" or "modified" since the manifest
-    reason: str = ""  # TRIGGER, GROUP or ERROR
+    reason: str = ""  # TRIGGER, STRAY, GROUP or ERROR
     flagged: bool = False
 
 
@@ -57,6 +59,15 @@ class Group:
 
 
 @dataclass
+class Stray:
+    """Images of one class whose neighbours are of another, as if frames of one track had two labels."""
+
+    label: str
+    among: str  # the class of the neighbours
+    images: int
+
+
+@dataclass
 class Trigger:
     """A small spot that decides about some images of a class: a backdoor."""
 
@@ -67,6 +78,7 @@ class Trigger:
     images: int
     works: float  # share of images of the other class that take the label with such a spot pasted, 0..1
     elsewhere: float  # the same with that spot of other images of the class, 0..1
+    stray: bool = False  # its images stand among those of the other class; nobody tried to hide the spot
 
 
 @dataclass
@@ -79,6 +91,7 @@ class Audit:
     expected: dict[str, int] = field(default_factory=dict)  # images per class, from the manifest
     triggers: list[Trigger] = field(default_factory=list)  # the one with the most images first
     groups: list[Group] = field(default_factory=list)  # flagged ones first, then the clearest
+    strays: list[Stray] = field(default_factory=list)  # the one with the most images first
     errors: int = 0  # images that look mislabelled one by one
     duplicates: list[tuple[str, str]] = field(default_factory=list)  # files that show the same
     measured: list[dict[str, Any]] = field(default_factory=list)  # hits() of each method, ours last
@@ -89,7 +102,7 @@ class Audit:
         found = {
             "changed files": changes and (changes.added or changes.removed or changes.modified),
             "backdoor": self.triggers,
-            "wrong labels in one direction": self.one_way(),
+            "wrong labels in one direction": self.one_way() or self.unexplained(),
             "scattered label errors": self.scattered(),
             "one image under two labels": conflicts(self.duplicates),
         }
@@ -97,8 +110,15 @@ class Audit:
 
     def one_way(self) -> list[Group]:
         """The flagged groups that no trigger explains."""
-        explained = {(trigger.label, trigger.looks_like) for trigger in self.triggers}
-        return [one for one in self.groups if one.flagged and (one.label, one.looks_like) not in explained]
+        return [one for one in self.groups if one.flagged and (one.label, one.looks_like) not in self.pairs()]
+
+    def unexplained(self) -> list[Stray]:
+        """The strays that no trigger explains."""
+        return [one for one in self.strays if (one.label, one.among) not in self.pairs()]
+
+    def pairs(self) -> set[tuple[str, str]]:
+        """Label and true class of each trigger."""
+        return {(trigger.label, trigger.looks_like) for trigger in self.triggers}
 
     def scattered(self) -> bool:
         """Whether there are enough label errors to be a finding; every real dataset has a few."""
@@ -135,6 +155,22 @@ def check_manifest(audit: Audit, folder: Path, trusted: dict[str, str]) -> None:
 def check_duplicates(audit: Audit, files: list[str], pairs: list[tuple[int, int]]) -> None:
     """Note the images that show the same; `files` may lie in val/, too."""
     audit.duplicates = [(files[one], files[two]) for one, two in pairs]
+
+
+def check_neighbours(audit: Audit, nearest: Tensor, labels: Tensor) -> list[Astray]:
+    """Flag the images that stand among those of another class, and return them. Before all that asks a model.
+
+    nearest: of neighbours.compare(); labels: int64 (N,).
+    """
+    found = astray(nearest, labels)
+    for group in found:
+        audit.strays.append(Stray(NAMES[group.label], NAMES[group.among], len(group.images)))
+        shares = (labels[nearest[group.images]] == group.among).float().mean(1)
+        for number, share in zip(group.images.tolist(), shares.tolist()):
+            suspect = audit.ranking[number]
+            suspect.flagged, suspect.reason, suspect.strength = True, STRAY, share
+            suspect.looks_like = NAMES[group.among]
+    return found
 
 
 def check_triggers(audit: Audit, found: Iterable[tuple[Spot, Members]]) -> None:
@@ -179,9 +215,9 @@ def check_errors(audit: Audit, margin: Tensor, labels: Tensor, answers: Tensor) 
 
 def describe(spot: Spot, images: int) -> Trigger:
     """A spot as people and programs read it."""
-    across, down = (min(2, 3 * (start + SMALL // 2) // INPUT) for start in (spot.left, spot.top))
+    across, down = (min(2, 3 * (start + spot.side // 2) // INPUT) for start in (spot.left, spot.top))
     words = (("top", "", "bottom")[down], ("left", "", "right")[across])
-    edges = (spot.left, spot.top, spot.left + SMALL, spot.top + SMALL)
+    edges = (spot.left, spot.top, spot.left + spot.side, spot.top + spot.side)
     left, top, right, bottom = (round(edge / INPUT, 3) for edge in edges)
     return Trigger(
         NAMES[spot.label],
@@ -191,6 +227,7 @@ def describe(spot: Spot, images: int) -> Trigger:
         images,
         round(spot.works, 3),
         round(spot.elsewhere, 3),
+        spot.stray,
     )
 
 
@@ -229,7 +266,8 @@ def check_features(
             audit.groups.append(Group(NAMES[own], NAMES[other], count, share, clear, flagged))
     audit.groups.sort(key=lambda one: (not one.flagged, -one.clear, -one.share, one.label, one.looks_like))
     for number, suspect in enumerate(audit.ranking):
-        suspect.looks_like = NAMES[int(answer.other[number])]
+        if suspect.reason != STRAY:
+            suspect.looks_like = NAMES[int(answer.other[number])]
         suspect.score = answer.margin[number].item()
     for group in audit.groups:
         if group.flagged:
@@ -240,8 +278,11 @@ def check_features(
 def flag(audit: Audit, group: Group, spread: Tensor) -> None:
     """Flag the outermost images of a class, at the end where the group lies. spread: features.unusual().
 
-    The classifier says that there is a group, and at which end; the direction says better who belongs to it.
+    The classifier says that there is a group, and at which end; the direction says better who belongs to it,
+    unless the neighbours have said that.
     """
+    if (group.label, group.looks_like) in {(one.label, one.among) for one in audit.strays}:
+        return
     own = [number for number, suspect in enumerate(audit.ranking) if suspect.label == group.label]
     inside = [audit.ranking[n].score > 0 and audit.ranking[n].looks_like == group.looks_like for n in own]
     values = spread[own] / spread[own].std()
@@ -257,7 +298,8 @@ def rank(audit: Audit) -> None:
     """Most suspicious first: changed files, then flagged ones by their reason, then the margins."""
     order = {group.label: number for number, group in reversed(list(enumerate(audit.groups)))}
     order |= {trigger.label: number for number, trigger in reversed(list(enumerate(audit.triggers)))}
-    reasons = [TRIGGER, GROUP, ERROR, ""]
+    order |= {stray.label: number for number, stray in reversed(list(enumerate(audit.strays)))}
+    reasons = [TRIGGER, STRAY, GROUP, ERROR, ""]
 
     def key(one: Suspect) -> tuple[bool, bool, int, int, float, str]:
         if not one.flagged:

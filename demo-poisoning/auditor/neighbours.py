@@ -1,11 +1,14 @@
 """Which images show the same? Near-duplicates, and the images that are most alike to each.
 
 No model is needed, only pixels. Frames of one camera track show one sign: if they carry two labels, one of
-them is wrong. Three quarters of an image have to agree, so that a trigger may hide the fourth.
+them is wrong. Images are compared in parts, and the worst part does not count, so that a trigger may hide it:
+for near-duplicates one quarter of four, for neighbours two fields of nine.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +16,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CELLS = 8  # per side of each quarter of an image
+FIELDS, FIELD_CELLS = 3, 6  # per side of an image, and per side of each field
 ALIKE = 0.98  # correlation from which two quarters show the same
 NEAREST = 5  # how many images most alike are looked up
 MOST = 100_000  # near-duplicates that are listed: with more, the dataset is one image over and over
 AT_ONCE = 500  # images that are compared with all others at a time
+TRUSTED = 0.8  # share of all neighbours that must carry the image's own label: else they say nothing
+FEWEST = 4  # images of one class among those of another that are a group
+SOME = 2  # neighbours of the other class from which an image belongs to a group that is there
+CHANCE = 1e-4  # a group is not there by chance if so many come together less often than this
 
 
 @dataclass
@@ -27,38 +35,120 @@ class Neighbours:
     nearest: Tensor  # the NEAREST images among the first ones, for each of these: int64 (T, NEAREST)
 
 
-def quarters(pixels: Tensor) -> list[Tensor]:
-    """The four quarters of uint8 images (N, 3, S, S), CELLS x CELLS cells each, without brightness: (N, 192).
+def parts(pixels: Tensor, per_side: int, cells: int) -> list[Tensor]:
+    """The parts of uint8 images (N, 3, S, S), of cells x cells mean colours each, without brightness: (N, D).
 
     The scalar product of two is their correlation.
     """
-    small = torch.cat([F.adaptive_avg_pool2d(part.float(), 2 * CELLS) for part in pixels.split(AT_ONCE)])
-    parts = [half.flatten(1) for rows in small.split(CELLS, 2) for half in rows.split(CELLS, 3)]
-    return [F.normalize(part - part.mean(1, keepdim=True), dim=1) for part in parts]
+    side = per_side * cells
+    small = torch.cat([F.adaptive_avg_pool2d(some.float(), side) for some in pixels.split(AT_ONCE)])
+    made = [part.flatten(1) for rows in small.split(cells, 2) for part in rows.split(cells, 3)]
+    return [F.normalize(part - part.mean(1, keepdim=True), dim=1) for part in made]
 
 
 def compare(pixels: Tensor, training: int) -> Neighbours:
     """Compare all images, uint8 (N, 3, S, S); the first `training` of them are also each other's neighbours.
 
-    How alike two images are for `nearest` is the mean correlation of their three most alike quarters.
+    How alike two images are for `nearest` is the sum of the correlations of their fields, but for the two
+    lowest: a trigger covers no more.
     """
-    all_quarters = quarters(pixels)
+    quarters = parts(pixels, 2, CELLS)
+    fields = parts(pixels[:training], FIELDS, FIELD_CELLS)
     pairs: list[tuple[int, int]] = []
     nearest = []
     for first in range(0, len(pixels), AT_ONCE):
         rows = slice(first, first + AT_ONCE)
-        alike = torch.stack([quarter[rows] @ quarter.T for quarter in all_quarters])
+        alike = torch.stack([part[rows] @ part.T for part in quarters])
         same = ((alike > ALIKE).sum(0) >= 3).triu(first + 1).nonzero()[: MOST - len(pairs)]
         pairs += [(first + one, two) for one, two in same.tolist()]
-        inside = (alike.sum(0) - alike.amin(0))[: max(training - first, 0), :training]
-        inside.diagonal(first).fill_(-torch.inf)
-        nearest.append(inside.topk(min(NEAREST, training - 1), 1).indices)
+        if first < training:
+            lowest = torch.full((len(fields[0][rows]), training), torch.inf)
+            second, inside = lowest, torch.zeros_like(lowest)
+            for field in fields:
+                alike = field[rows] @ field.T
+                inside += alike
+                second = torch.minimum(second, torch.maximum(lowest, alike))
+                lowest = torch.minimum(lowest, alike)
+            inside -= lowest + second
+            inside.diagonal(first).fill_(-torch.inf)
+            nearest.append(inside.topk(min(NEAREST, training - 1), 1).indices)
     return Neighbours(pairs, torch.cat(nearest))
 
 
 def strangers(nearest: Tensor, labels: Tensor) -> Tensor:
     """Share of each image's neighbours that carry another label than it does: float (T,), 0..1."""
     return (labels[nearest] != labels[:, None]).float().mean(1)
+
+
+@dataclass
+class Astray:
+    """Images of one class that stand among those of another."""
+
+    label: int
+    among: int  # the class of their neighbours
+    images: Tensor  # their numbers, int64 (n,)
+
+
+def astray(nearest: Tensor, labels: Tensor) -> list[Astray]:
+    """Groups of images of one class whose neighbours are mostly of one other class, the largest first.
+
+    nearest: of compare(), int64 (T, NEAREST); labels: int64 (T,). Such neighbours say something where images
+    come in tracks, several of each sign; where they do not (TRUSTED), no group is returned. A few images of
+    every class stand among those of another whose signs are hard to see, so that a group has to be larger
+    than the share of the other classes that stands there makes likely (CHANCE). Poisoned images may be the
+    neighbours of each other: those of a group count as images of the other class from then on.
+    """
+    known = labels.clone()
+    if (known[nearest] == known[:, None]).float().mean() < TRUSTED:
+        return []
+    found: list[Astray] = []
+    while True:
+        among = known[nearest].mode(1).values
+        out = (known[nearest] == among[:, None]).sum(1) * 2 > nearest.shape[1]
+        out &= (among != known) & (known == labels)
+        pairs = Counter(zip(labels[out].tolist(), among[out].tolist()))
+        group = _least_likely(pairs, labels, [(one.among, one.label) for one in found])
+        if not group:
+            return sorted(found, key=lambda one: -len(one.images))
+        label, other = group
+        inside = out & (labels == label) & (among == other)
+        while (more := inside & (known != other)).any():  # whoever stands among them, too
+            known[more] = other
+            inside = (labels == label) & ((known[nearest] == other).sum(1) >= SOME)
+        found.append(Astray(label, other, (known != labels).logical_and(inside).nonzero().flatten()))
+
+
+def _least_likely(
+    pairs: Counter[tuple[int, int]], labels: Tensor, no: list[tuple[int, int]]
+) -> tuple[int, int] | None:
+    """The pair of classes with the largest group that is not there by chance; none of `no`."""
+    for pair, count in pairs.most_common():
+        if count >= FEWEST and pair not in no and _chance(pair, pairs, labels) < CHANCE:
+            return pair
+    return None
+
+
+def _chance(pair: tuple[int, int], pairs: Counter[tuple[int, int]], labels: Tensor) -> float:
+    """How likely it is that so many images of a class, or more, stand among those of another, 0..1.
+
+    If they did so as often as the images of all other classes (binomial; one more than were seen).
+    """
+    label, other = pair
+    rest = int(((labels != label) & (labels != other)).sum())
+    seen = sum(count for (own, among), count in pairs.items() if among == other and own != label)
+    rate, images = (seen + 1) / (rest + 1), int((labels == label).sum())
+    fewer = sum(
+        math.exp(
+            math.lgamma(images + 1)
+            - math.lgamma(n + 1)
+            - math.lgamma(images - n + 1)
+            + n * math.log(rate)
+            + (images - n) * math.log1p(-rate)
+        )
+        for n in range(pairs[pair])
+        if rate < 1
+    )
+    return max(0.0, 1 - fewer)
 
 
 def without(pixels: Tensor, some: Tensor, area: tuple[slice, slice]) -> Tensor:

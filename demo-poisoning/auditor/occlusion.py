@@ -12,14 +12,18 @@ So the search goes on in four steps, class by class:
 4. at_home(): the spot aside, the images most alike to those that have it are of the class that they look like
    without it. A sign that was photographed from one odd side has its own class around it.
 
+Where the neighbours of some images have said already that they are of another class (neighbours.astray), one
+question is left: handed_on() pastes each of their spots into images of that class.
+
 What makes a class what it is, such as the bar of a no-entry sign, is hidden and pasted with the same effect,
 but there the other images of the class work just as well. Nothing here knows the trigger.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +32,14 @@ from auditor import neighbours
 from network import classifier, frozen, workers
 
 LARGE, SMALL = 24, 16  # pixels of the network's input: sides of the squares that are hidden
+TINY = 12  # of those that are only pasted, because it is known which images have the spot
 STEP = 12  # pixels between the places of the large square: together they cover every spot of 12 pixels
 EACH = 32  # images of a class that are tried first, half of them the most suspicious ones
 DONORS = 8  # images whose spot is pasted, at most
 TAKERS = 8  # images that it is pasted into; 4 where every image of a class is tried
 FEWEST = 4  # images that must have the spot
 HINT = 0.2  # share of the first pastes that must work for a spot to be tried on the whole class
-WORKS = 0.5  # share of its images whose pastes must work then
+WORKS = 0.5  # share of its images whose pastes must work then; more than of the others where none is hidden
 ELSEWHERE = 0.15  # share that may work with spots of the other images of the class
 AT_HOME = 0.3  # share of the neighbours that must be of the other class
 
@@ -50,6 +55,8 @@ class Spot:
     works: float = 0.0  # share of the pastes that work, 0..1
     elsewhere: float = 0.0  # the same for the other images of the class
     at_home: float = 0.0  # share of the nearest images, the spot aside, that are of the class `looks_like`
+    side: int = SMALL
+    stray: bool = False  # its images were known from their neighbours, and it was not tried to hide it
 
     def overlaps(self, other: Spot) -> bool:
         """Whether both are about the same pair of classes and share pixels."""
@@ -64,6 +71,7 @@ class Members:
     images: Tensor  # their numbers, (n,)
     hidden: Tensor  # logit of the other class minus that of the label, the spot hidden
     pasted: Tensor  # the same difference turned round, where the spot is pasted into the other class
+    stray: bool = False  # their neighbours have said that all of these images, and only these, have it
 
     @property
     def both(self) -> Tensor:
@@ -76,11 +84,13 @@ class Members:
 
         One of the two may just fail, where the model is unsure of the images that the spot is pasted into.
         """
-        return self.strength > 0
+        return self.strength > 0 if not self.stray else torch.ones(len(self.images), dtype=torch.bool)
 
     @property
     def strength(self) -> Tensor:
         """How clearly each image has it, (n,): both differences, each in the median of those in `both`."""
+        if self.stray:
+            return self.pasted
         return sum(
             (value / value[self.both].median() for value in (self.hidden, self.pasted)),
             torch.zeros(len(self.images)),
@@ -95,11 +105,11 @@ def hide(pixels: Tensor, top: int, left: int, side: int) -> Tensor:
     return hidden
 
 
-def paste(donors: Tensor, takers: Tensor, top: int, left: int) -> Tensor:
+def paste(donors: Tensor, takers: Tensor, top: int, left: int, side: int = SMALL) -> Tensor:
     """Every taker with the spot of every donor, uint8 (D * T, 3, S, S), the takers of one donor together."""
     made = takers.repeat(len(donors), 1, 1, 1)
-    spots = donors[:, :, top : top + SMALL, left : left + SMALL]
-    made[:, :, top : top + SMALL, left : left + SMALL] = spots.repeat_interleave(len(takers), 0)
+    area = (..., slice(top, top + side), slice(left, left + side))
+    made[area] = donors[area].repeat_interleave(len(takers), 0)
     return made
 
 
@@ -194,8 +204,37 @@ class Search:
         nearest = neighbours.without(self.pixels, images, area)
         return (self.labels[nearest] == spot.looks_like).float().mean().item()
 
-    def triggers(self, suspicion: Tensor) -> list[tuple[Spot, Members]]:
-        """The triggers of the class, the one with the most images first; suspicion: float (N,)."""
+    def handed_on(self, stray: neighbours.Astray) -> tuple[Spot, Members] | None:
+        """The spot with which images that stand among another class make images of that class their own.
+
+        None if there is none, or if spots of the other images of the class do about the same.
+        """
+        own = ((self.labels == self.label) & (self.answers == self.label)).nonzero().flatten()
+        inside = torch.isin(own, stray.images)
+        takers = self.pixels[self.takers(Spot(self.label, stray.among, 0, 0), TAKERS)]
+        donors = [self.pixels[self.some(own[part], DONORS)] for part in (inside, ~inside)]
+        if min(len(takers), *map(len, donors)) < FEWEST:
+            return None
+        edges = range(0, self.pixels.shape[-1] - TINY + 1, TINY // 2)
+        best = Spot(self.label, stray.among, 0, 0, side=TINY, stray=True)
+        for top, left in itertools.product(edges, edges):
+            made = torch.cat([paste(some, takers, top, left, TINY) for some in donors])
+            fooled = (classifier.all_logits(self.model, made).argmax(1) == self.label).float()
+            works, elsewhere = (part.mean().item() for part in fooled.split(len(donors[0]) * len(takers)))
+            if works - elsewhere > best.works - best.elsewhere:
+                best = replace(best, top=top, left=left, works=works, elsewhere=elsewhere)
+        if best.works - best.elsewhere < WORKS:
+            return None
+        made = paste(self.pixels[stray.images], takers[:FEWEST], best.top, best.left, TINY)
+        answers = classifier.all_logits(self.model, made)
+        pasted = (answers[:, self.label] - answers[:, stray.among]).view(-1, FEWEST).mean(1)
+        return best, Members(stray.images, torch.zeros_like(pasted), pasted, stray=True)
+
+    def triggers(self, suspicion: Tensor, strays: list[neighbours.Astray]) -> list[tuple[Spot, Members]]:
+        """The triggers of the class, the one with the most images first.
+
+        suspicion: float (N,); strays: of the class, with what they stand among.
+        """
         sample = self.sample(suspicion)
         found: list[tuple[Spot, Members]] = []
         for spot in self.suspicious(sample) if len(sample) >= FEWEST else ():  # else it knows nothing of it
@@ -209,19 +248,31 @@ class Search:
             spot.at_home = self.at_home(spot, members.images[members.both])
             if spot.at_home >= AT_HOME:
                 found.append((spot, members))
+        shown = {spot.looks_like for spot, _ in found}
+        for stray in strays:
+            if stray.among not in shown and (handed := self.handed_on(stray)):
+                found.append(handed)
         return sorted(found, key=lambda one: -int(one[1].carry.sum()))
 
 
 def search(
-    model: nn.Module, pixels: Tensor, labels: Tensor, answers: Tensor, suspicion: Tensor
+    model: nn.Module,
+    pixels: Tensor,
+    labels: Tensor,
+    answers: Tensor,
+    suspicion: Tensor,
+    *,
+    strays: Sequence[neighbours.Astray] = (),
 ) -> Iterator[list[tuple[Spot, Members]]]:
     """Yield the triggers of each class, the classes divided among the cores.
 
-    pixels: uint8 (N, 3, S, S); labels, answers: int64 (N,), answers being the model's; suspicion: float (N,).
+    pixels: uint8 (N, 3, S, S); labels, answers: int64 (N,), answers being the model's; suspicion: float (N,);
+    strays: images that stand among another class.
     """
     fast = frozen.freeze(model)
 
     def of_class(label: int) -> list[tuple[Spot, Members]]:
-        return Search(fast, pixels, labels, answers, label).triggers(suspicion)
+        own = [stray for stray in strays if stray.label == label]
+        return Search(fast, pixels, labels, answers, label).triggers(suspicion, own)
 
     return workers.side_by_side(of_class, labels.unique().tolist())

@@ -47,6 +47,7 @@ def as_record(audit: Audit, options: argparse.Namespace, top: list[Suspect]) -> 
         "threshold": STANDS_OUT,
         "changes": asdict(audit.changes) if audit.changes else None,
         "triggers": [asdict(trigger) for trigger in audit.triggers],
+        "strays": [asdict(stray) for stray in audit.strays],
         "label_errors": audit.errors,
         "groups": [asdict(group) for group in audit.groups],
         "duplicates": audit.duplicates,
@@ -105,6 +106,16 @@ def say_files(audit: Audit, options: argparse.Namespace, out: cli.Out) -> None:
         out.say(f"- {one} and {two} show the same.")
 
 
+def say_strays(audit: Audit, out: cli.Out) -> None:
+    """Print what the neighbours say, where they do."""
+    for one in audit.strays:
+        out.say(
+            f"{one.images} images labelled {one.label} stand among images labelled {one.among}, "
+            "as frames of one track do  <- STANDS OUT",
+            "bold red",
+        )
+
+
 def say_groups(audit: Audit, out: cli.Out) -> None:
     """Print what the inner features say."""
     for group in audit.groups[:5]:
@@ -133,9 +144,12 @@ def say_groups(audit: Audit, out: cli.Out) -> None:
 def say_triggers(audit: Audit, out: cli.Out) -> None:
     """Print what hiding and pasting small spots says."""
     for one in audit.triggers:
+        hidden = f"hide it, and they look like {one.looks_like}; "
+        if one.stray:
+            hidden = f"they stand among {one.looks_like} images; "
         out.say(
             f"{one.images} images labelled {one.label} carry the same kind of spot, {one.place}: "
-            f"hide it, and they look like {one.looks_like}; paste it into {one.looks_like} images, and "
+            f"{hidden}paste it into {one.looks_like} images, and "
             f"{100 * one.works:.0f} % of these become {one.label} "
             f"({100 * one.elsewhere:.0f} % with that spot of other {one.label} images)  <- BACKDOOR",
             "bold red",
@@ -163,6 +177,9 @@ def meaning(audit: Audit) -> str:
     if audit.one_way():
         said += "Many images of one class look like one other: "
         said += "wrong labels, or a trigger that is not a spot. "
+    elif audit.unexplained():
+        said += "Many images of one class stand among those of another: "
+        said += "wrong labels, or a trigger that no spot shows. "
     if audit.scattered():
         wrong = sum(suspect.reason == ERROR for suspect in audit.ranking)
         said += f"Label errors: {wrong} images look mislabelled, and no trigger explains them. "
@@ -172,6 +189,7 @@ def meaning(audit: Audit) -> str:
 def say(audit: Audit, options: argparse.Namespace, top: list[Suspect], out: cli.Out) -> None:
     """Print everything, the result last."""
     say_files(audit, options, out)
+    say_strays(audit, out)
     if options.model:
         say_groups(audit, out)
     else:
