@@ -131,12 +131,12 @@ def _least_likely(
 def _chance(pair: tuple[int, int], pairs: Counter[tuple[int, int]], labels: Tensor) -> float:
     """How likely it is that so many images of a class, or more, stand among those of another, 0..1.
 
-    If they did so as often as the images of all other classes (binomial; one more than were seen).
+    If they did so as often as the images of all other classes (binomial; half an image more than were seen).
     """
     label, other = pair
     rest = int(((labels != label) & (labels != other)).sum())
     seen = sum(count for (own, among), count in pairs.items() if among == other and own != label)
-    rate, images = (seen + 1) / (rest + 1), int((labels == label).sum())
+    rate, images = (seen + 0.5) / (rest + 0.5), int((labels == label).sum())
     fewer = sum(
         math.exp(
             math.lgamma(images + 1)

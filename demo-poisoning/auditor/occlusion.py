@@ -220,7 +220,9 @@ class Search:
         for top, left in itertools.product(edges, edges):
             made = torch.cat([paste(some, takers, top, left, TINY) for some in donors])
             fooled = (classifier.all_logits(self.model, made).argmax(1) == self.label).float()
-            works, elsewhere = (part.mean().item() for part in fooled.split(len(donors[0]) * len(takers)))
+            works, elsewhere = (
+                part.mean().item() for part in fooled.split([len(some) * len(takers) for some in donors])
+            )
             if works - elsewhere > best.works - best.elsewhere:
                 best = replace(best, top=top, left=left, works=works, elsewhere=elsewhere)
         if best.works - best.elsewhere < WORKS:

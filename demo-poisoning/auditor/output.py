@@ -203,9 +203,9 @@ def say(audit: Audit, options: argparse.Namespace, top: list[Suspect], out: cli.
     out.say(f"Wrote {options.output}/suspects.json and {options.output}/suspects.csv.")
     if audit.findings():
         flagged = sum(suspect.flagged for suspect in audit.ranking)
-        out.say(
-            f"Result: FINDINGS. {meaning(audit)}{flagged} training images are flagged: look at them.",
-            "bold red",
+        last = (
+            f"{flagged} training images are flagged: look at them." if flagged else "Look at what is named."
         )
+        out.say(f"Result: FINDINGS. {meaning(audit)}{last}", "bold red")
     else:
         out.say("Result: nothing stands out. That clears the data of what was looked for, not of everything.")
