@@ -21,6 +21,7 @@ import cli
 from inspection import content, files, formats, pickle_reader
 from inspection.folder import every_file, inspect_folder
 from inspection.report import SAFE, UNKNOWN, UNSAFE, Report
+from inspection.texts import chat_template
 from inspection.verdict import conclude, fill, inspect_file
 from policy import existing_model
 from sign_model import keygen, sign
@@ -289,6 +290,20 @@ def test_texts_that_would_be_read_again_and_again(tmp_path: Path, name: str) -> 
     (report,) = inspect_folder(tmp_path)
     assert report.overall == expected
     assert reason in report.reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"{{% set a{n}=a{n + 1} %}}" for n in range(8000)) + "{{ a[a0] }}",
+        "".join(f"{{% macro f{n}(a{n}) %}}{{% endmacro %}}{{{{ f0(1) }}}}" for n in range(3000))
+        + "{{ a[a0] }}",
+        "{{ " + "a[" * 150 + "b" + "]" * 150 + " }}" + "{{ a[b + 1 + c] }}" * 4000,
+    ],
+    ids=["variables of variables", "macros", "keys"],
+)
+def test_templates_whose_keys_would_take_long(text: str) -> None:
+    assert chat_template(text[:199_000], "it").answer in (SAFE, UNKNOWN)
 
 
 def test_settings_of_hydra_and_mlflow_are_still_found(tmp_path: Path) -> None:

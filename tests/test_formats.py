@@ -582,13 +582,15 @@ def test_keras_layers(layer: dict[str, object], expected: str) -> None:
 
 
 def test_onnx_paths_at_every_place() -> None:
-    """External data may stand in an attribute of a node, and in the graph of a loop."""
+    """External data may stand in an attribute of a node, in a sparse one, and in the graph of a loop."""
     outside = model_files.field(13, model_files.field(1, b"location") + model_files.field(2, b"../x"))
     attribute = model_files.field(1, b"value") + model_files.field(5, outside)
     node = model_files.field(4, b"Constant") + model_files.field(5, attribute)
     inner = model_files.field(1, b"body") + model_files.field(6, model_files.field(1, node))
     loop = model_files.field(4, b"Loop") + model_files.field(5, inner)
-    for one in (node, loop):
+    sparse = model_files.field(22, model_files.field(2, outside))
+    sparse_node = model_files.field(4, b"Constant") + model_files.field(5, sparse)
+    for one in (node, loop, sparse_node):
         model = (
             model_files.field(1, 10)
             + model_files.field(7, model_files.field(1, one))
@@ -767,6 +769,9 @@ def test_content_decides_and_not_the_ending(hub: Path, marker: Path) -> None:
         ("tokenizer_config.json", json.dumps({"chat_template": model_files.ESCAPE}), UNSAFE),
         ("config.yaml", "a: !!python/object/apply:os.system ['true']\n", UNSAFE),
         ("config.yaml", "_target_: my.Class\n", UNKNOWN),
+        ("yolo.yaml", "nc: 80\nactivation: print(1)\nbackbone:\n  - [-1, 1, Conv]\nhead: []\n", UNKNOWN),
+        ("flow.yml", "{'backbone': [], head: [], activation: print(1)}\n", UNKNOWN),
+        ("data.yaml", "train: images/train\nnames: [head, backbone]\n", SAFE),
         ("hparams.yaml", "a: !<tag:yaml.org,2002:python/object/apply:os.getcwd> []\n", UNSAFE),
         ("hparams.yaml", "%TAG !p! tag:yaml.org,2002:python/\n---\na: !p!name:os.getcwd\n", UNSAFE),
         ("hparams", "a: !!python/name:os.getcwd\n", UNSAFE),  # what counts is the content, not the ending

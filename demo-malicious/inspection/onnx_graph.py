@@ -74,6 +74,11 @@ def onnx_parts(data: Buffer) -> OnnxParts:
                 end = sum(map(int, numbers)) if "length" in external else ALL_OF_IT
                 found.ends[path] = max(found.ends[path], end)
 
+    def sparse(first: int, last: int) -> None:
+        for number, kind, start, end in fields(data, first, last, budget):
+            if number in (1, 2) and kind == 2:  # values and indices
+                tensor(start, end)
+
     def graph(first: int, last: int, depth: int) -> None:
         if depth > 50:
             raise CannotJudge("it is an ONNX graph that is nested too deeply")
@@ -82,10 +87,8 @@ def onnx_parts(data: Buffer) -> OnnxParts:
                 continue
             if number == 5:  # initializer
                 tensor(start, end)
-            elif number == 15:  # sparse_initializer: values and indices
-                for inner, inner_kind, s, e in fields(data, start, end, budget):
-                    if inner in (1, 2) and inner_kind == 2:
-                        tensor(s, e)
+            elif number == 15:  # sparse_initializer
+                sparse(start, end)
             elif number == 1:
                 node(start, end, depth)
 
@@ -99,6 +102,8 @@ def onnx_parts(data: Buffer) -> OnnxParts:
                         tensor(s, e)
                     elif inner_kind == 2 and inner in (6, 11):
                         graph(s, e, depth + 1)
+                    elif inner_kind == 2 and inner in (22, 23):
+                        sparse(s, e)
 
     try:
         for number, kind, start, end in fields(data, 0, len(data), budget):

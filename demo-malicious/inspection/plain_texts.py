@@ -22,12 +22,17 @@ SCRIPTS = (
 PROSE = (".md", ".rst", ".txt", ".html", ".json", ".jsonl", ".csv", ".tsv")  # no loader reads them as YAML
 DOCUMENTS = (".md", ".rst", ".html")  # they show settings, and no loader reads them
 TEXT = Finding(SAFE, "it is text")
+YOLO_RUNS = (
+    "it has a backbone and a head, as the plan of a YOLO model: YOLOv5 and others evaluate its texts "
+    "(activation, layers, arguments) as Python"
+)
 PYTHON_TAG = re.compile(r"!!?python/|tag:yaml\.org,2002:python/")  # the second: spelled out, or as a prefix
 MLFLOW_CODE = re.compile(
     r"^[ \t]*[\"']?(model_code_path|code)[\"']?[ \t]*:[ \t]*(?!null\b|~|[\"']{2})(\S+)", re.M
 )
 # in one line only: over many empty lines each would be searched from every one of them
 HYDRA = re.compile(r"^([^\S\n]|[{-])*_target_\s*:", re.M)
+YOLO = re.compile(r"(?:^|[{,])[ \t]*[\"']?(backbone|head)[\"']?[ \t]*:", re.M)
 MLFLOW = re.compile(r"^[^\S\n]*loader_module:\s*[\"']?(?!mlflow\.)([\w.]+)", re.M)
 
 
@@ -70,6 +75,8 @@ def settings_in(name: str, raw: bytes) -> list[Finding]:
                 UNKNOWN, "it is YAML with _target_ (Hydra), which names code that a loader imports and calls"
             )
         ]
+    if not name.endswith(PROSE) and set(YOLO.findall(text)) == {"backbone", "head"}:
+        return [Finding(UNKNOWN, YOLO_RUNS)]
     if re.split(r"[/\\, ]", name)[-1] == "mlmodel" and (found := mlflow(text)):
         return found
     if '"class_name"' in text and text.lstrip()[:1] == "{":

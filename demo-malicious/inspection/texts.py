@@ -14,6 +14,7 @@ from inspection.report import SAFE, UNKNOWN, UNSAFE, Finding
 
 LONGEST_TEMPLATE = 200_000  # characters; two of that length take a second or two to parse
 MOST_TEMPLATES = 100  # of a file; models have one to five
+DUNDER = re.compile(r"__[A-Za-z]\w*__")
 # what templates of chat models use, and Jinja's sandbox allows
 TEMPLATE_CALLS = {
     "raise_exception", "range", "namespace", "strftime_now", "dict", "lipsum", "cycler", "joiner", "loop",
@@ -29,6 +30,8 @@ def chat_template(text: str, what: str) -> Finding:
     import jinja2  # noqa: PLC0415 (only for files that have a template)
     from jinja2 import nodes  # noqa: PLC0415
 
+    from inspection.template_keys import looks_up_made_names  # noqa: PLC0415
+
     if len(text) > LONGEST_TEMPLATE:
         return Finding(UNKNOWN, f"{what} is a template of {len(text)} characters, more than this tool reads")
     try:
@@ -39,6 +42,8 @@ def chat_template(text: str, what: str) -> Finding:
             *(str(getattr(node.arg, "value", "")) for node in tree.find_all(nodes.Getitem)),
         }
         texts = {str(node.value) for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
+        texts |= {str(node.key) for node in tree.find_all(nodes.Keyword)}
+        made = looks_up_made_names(tree)
         calls = {called(node.node) for node in tree.find_all(nodes.Call)} - macros(tree)
         filters = {node.name for node in tree.find_all(nodes.Filter)}
         foreign = list(tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)))
@@ -53,6 +58,12 @@ def chat_template(text: str, what: str) -> Finding:
         return Finding(
             UNSAFE,
             f"{what} is a template that reaches for Python's inner parts ({few(inner)}), as an escape does",
+        )
+    if made or any(DUNDER.search(text) for text in texts):
+        return Finding(
+            UNKNOWN,
+            f"{what} is a template that puts together the name of what it looks up, or has one of Python's "
+            "inner names in a text: what it reaches for cannot be told",
         )
     strange = sorted(calls - TEMPLATE_CALLS)
     if foreign or strange:
