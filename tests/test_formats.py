@@ -369,6 +369,28 @@ def test_the_weights_of_a_keras_file_end_where_they_say(marker: Path, version: i
         assert verdict(model_files.zipped(parts | weights)).overall == expected
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\x07\0(\0\1\0\0\0\1\0\0\0\1\0\1\0\x30\xca\5\0\0\0\0\0",
+        b"\x07(\0\1\1\0\0\0\1\0\1\0\xbf\x2b\1\0\0\0\0\0",
+        b"\1\x08@\x018\r\0\0other.h5\0/x\0",
+        b"\x08\0\x10\0\0\0\0\0\4\3\x90Z\0\0\0\0\0\0\x15\0\0\0",
+        b"\x08\x0e\0\0\4\3\0I\0\0\0\0\0\0\x15\0\0\0",
+    ],
+    ids=["raw file", "raw file, new", "link", "virtual", "virtual, new"],
+)
+def test_weights_of_keras_that_lie_in_another_file_are_not_judged(message: bytes) -> None:
+    """Whoever loads them reads any file of the machine as weights."""
+    parts = {"config.json": b'{"class_name": "Sequential", "config": {"layers": []}}', "metadata.json": b"{}"}
+    numbers = numpy.random.default_rng(0).normal(size=200_000).astype("f4").tobytes()
+    for inner, expected in ((b"", SAFE), (message, UNKNOWN)):
+        size = 500 + len(numbers) + len(inner)
+        weights = hdf5(0, size)[:500] + numbers + inner
+        report = verdict(model_files.zipped(parts | {"model.weights.h5": weights}))
+        assert report.overall == expected
+
+
 def test_two_formats_at_once_are_never_free_of_code(honest: model_files.Files) -> None:
     """Also if both are clean: which one counts is up to the reader."""
     zip_file = model_files.saved({"a": 1})

@@ -14,6 +14,16 @@ from inspection.report import UNKNOWN, UNSAFE
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 KERAS_LAYER = re.compile(rb'"class_name"\s*:\s*"(Lambda|TFSMLayer|TorchModuleWrapper|__lambda__)"')
+# messages of HDF5, old and new, as its specification has them: numbers in a raw file, a link to a group of
+# another HDF5 file, numbers that are put together from other HDF5 files
+ELSEWHERE = re.compile(
+    rb"\x07\0.\0[\0-\x1f]\0\0\0\1\0\0\0"
+    rb"|\x07.\0[\0-\x1f](?:..)?\1\0\0\0[\1-\xff]\0[\1-\xff]\0.{5}\0\0\0"
+    rb"|\1[\x08-\x1f]\x40.{0,11}[ -~]{1,80}..\0[ -~]{1,200}\0[ -~]{1,200}\0"
+    rb"|\x08\0\x10\0[\0-\x1f]\0\0\0\4\3.{5}\0\0\0"
+    rb"|\x08\x0e\0[\0-\x1f](?:..)?\4\3.{5}\0\0\0",
+    re.S,
+)
 IN_FRONT = {  # what stands in the 512 bytes in front of HDF5
     b"MATLAB 7.3 MAT-file": "data of MATLAB (.mat)",
     b"HDF5-based Julia Data Format": "data of Julia (JLD2)",
@@ -69,6 +79,11 @@ def keras_layers(data: Buffer) -> tuple[bool, str]:
             return True, match[1].decode()
         position += 8 * MB - 4096 if len(piece) == 8 * MB else len(piece)
     return keras, ""
+
+
+def reads_elsewhere(data: bytes) -> bool:
+    """Whether some of its numbers lie in another file: whoever loads the weights reads that file."""
+    return ELSEWHERE.search(data) is not None
 
 
 def hdf5_end(data: bytes) -> int:

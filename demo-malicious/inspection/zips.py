@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from inspection import archives, numpy_header, torch_zips
 from inspection.archives import Zip
 from inspection.content import Content, Look
-from inspection.hdf5 import HDF5, hdf5_end
+from inspection.hdf5 import HDF5, hdf5_end, reads_elsewhere
 from inspection.keras import keras_config
 from inspection.members import check_members, check_part, inside
 from inspection.pickle_reader import Buffer
@@ -110,6 +110,8 @@ def check_keras(archive: Zip, where: str, content: Content, look: Look) -> None:
                     content.add(
                         UNKNOWN, "it is HDF5 with more than weights in it, which is not judged here", place
                     )
+                if reads_elsewhere(weights):
+                    content.add(UNKNOWN, "it is HDF5 that takes numbers from another file", place, SENDER)
                 if hdf5_end(weights) != len(weights):
                     content.add(UNKNOWN, "it is HDF5 that does not end where its header says", place)
             elif name.endswith("metadata.json"):
