@@ -17,11 +17,11 @@ KERAS_LAYER = re.compile(rb'"class_name"\s*:\s*"(Lambda|TFSMLayer|TorchModuleWra
 # messages of HDF5, old and new, as its specification has them: numbers in a raw file, a link to a group of
 # another HDF5 file, numbers that are put together from other HDF5 files
 ELSEWHERE = re.compile(
-    rb"\x07\0.\0[\0-\x1f]\0\0\0\1\0\0\0"
-    rb"|\x07.\0[\0-\x1f](?:..)?\1\0\0\0[\1-\xff]\0[\1-\xff]\0.{5}\0\0\0"
-    rb"|\1[\x08-\x1f]\x40.{0,11}[ -~]{1,80}..\0[ -~]{1,200}\0[ -~]{1,200}\0"
-    rb"|\x08\0\x10\0[\0-\x1f]\0\0\0\4\3.{5}\0\0\0"
-    rb"|\x08\x0e\0[\0-\x1f](?:..)?\4\3.{5}\0\0\0",
+    rb"\x07\0.\0[\0-\x1f]\0\0\0\x01\0\0\0"
+    rb"|\x07.\0[\0-\x1f](?:..)?\x01\0\0\0[\x01-\xff]\0[\x01-\xff]\0.{5}\0\0\0"
+    rb"|\x01[\x08-\x1f]\x40.{0,11}[ -~]{1,80}..\0[ -~]{1,200}\0[ -~]{1,200}\0"
+    rb"|\x08\0\x10\0[\0-\x1f]\0\0\0\x04\x03.{5}\0\0\0"
+    rb"|\x08\x0e\0[\0-\x1f](?:..)?\x04\x03.{5}\0\0\0",
     re.S,
 )
 IN_FRONT = {  # what stands in the 512 bytes in front of HDF5
