@@ -5,6 +5,7 @@ Helper module, not a command. HDF5 is not judged beyond that.
 
 from __future__ import annotations
 
+import itertools
 import re
 
 from inspection.content import MB, Content, Look
@@ -14,16 +15,17 @@ from inspection.report import UNKNOWN, UNSAFE
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 KERAS_LAYER = re.compile(rb'"class_name"\s*:\s*"(Lambda|TFSMLayer|TorchModuleWrapper|__lambda__)"')
-# messages of HDF5, old and new, as its specification has them: numbers in a raw file, a link to a group of
-# another HDF5 file, numbers that are put together from other HDF5 files
+# messages of HDF5, old and new, as its specification has them: numbers in a raw file, numbers that are put
+# together from other HDF5 files, and how a link to another HDF5 file begins
 ELSEWHERE = re.compile(
     rb"\x07\0.\0[\0-\x1f]\0\0\0\x01\0\0\0"
     rb"|\x07.\0[\0-\x1f](?:..)?\x01\0\0\0[\x01-\xff]\0[\x01-\xff]\0.{5}\0\0\0"
-    rb"|\x01[\x08-\x1f]\x40.{0,11}[ -~]{1,80}..\0[ -~]{1,200}\0[ -~]{1,200}\0"
     rb"|\x08\0\x10\0[\0-\x1f]\0\0\0\x04\x03.{5}\0\0\0"
     rb"|\x08\x0e\0[\0-\x1f](?:..)?\x04\x03.{5}\0\0\0",
     re.S,
 )
+LINK = re.compile(rb"\x01([\x08-\x1f])\x40")
+MOST_LINKS = 10_000  # places that look like one; 100 MB of numbers have some hundred
 IN_FRONT = {  # what stands in the 512 bytes in front of HDF5
     b"MATLAB 7.3 MAT-file": "data of MATLAB (.mat)",
     b"HDF5-based Julia Data Format": "data of Julia (JLD2)",
@@ -83,7 +85,22 @@ def keras_layers(data: Buffer) -> tuple[bool, str]:
 
 def reads_elsewhere(data: bytes) -> bool:
     """Whether some of its numbers lie in another file: whoever loads the weights reads that file."""
-    return ELSEWHERE.search(data) is not None
+    links = list(itertools.islice(LINK.finditer(data), MOST_LINKS))
+    return (
+        ELSEWHERE.search(data) is not None
+        or len(links) == MOST_LINKS
+        or any(is_link(data, match.end(), match[1][0]) for match in links)
+    )
+
+
+def is_link(data: bytes, place: int, flags: int) -> bool:
+    """Whether a link to another file goes on here: its name, then that of the file and of a group in it."""
+    place += 8 * bool(flags & 4) + bool(flags & 16)  # the order in which it was made, the kind of letters
+    wide = 1 << (flags & 3)
+    place += wide + int.from_bytes(data[place : place + wide], "little")
+    size = int.from_bytes(data[place : place + 2], "little")
+    value = data[place + 2 : place + 2 + size]
+    return len(value) == size > 4 and value[0] == 0 and value[-1] == 0 and value.count(0) == 3
 
 
 def hdf5_end(data: bytes) -> int:
