@@ -18,6 +18,7 @@ from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save's first pickle before PyTorch 1.6
 MOST_PICKLES = 2000  # in a row
 STREAM = "plain pickle"
+BEGINNING = "bytes that begin as a pickle could"  # numbers of any kind may: the reader stops after some steps
 MSGPACK = "msgpack, as Flax and spaCy save it"
 JOBLIB = "joblib file with arrays"
 BREAKS_OFF = "it is a pickle that breaks off: it is damaged or cut off"
@@ -68,6 +69,8 @@ def bare_pickles(data: Buffer, where: str, content: Content, others: list[str]) 
         return too_long(where, content)
     if data[0 : len(LEGACY_MAGIC)] == LEGACY_MAGIC:
         return OLD_STREAM
+    if not (first.complete or first.names or first.hides) and data[0:1] != b"\x80":
+        return BEGINNING
     return JOBLIB if JOBLIB_ARRAY in first.names else STREAM
 
 

@@ -125,6 +125,11 @@ def safe_reason(report: Report) -> str:
         if one.reason and not one.where and one.reason != "it imports nothing"
     ]
     count = len(report.imports)
+    if report.only_data and count == 1:
+        return (
+            "the one name that it imports only holds data. It is not on the list that PyTorch's safe loader "
+            f"allows, so torch.load refuses it by default: {few(report.only_data)}"
+        )
     if report.only_data:
         return (
             f"the {count} names that it imports only hold data. Not all are on the list that PyTorch's safe "
