@@ -791,6 +791,31 @@ def test_content_decides_and_not_the_ending(hub: Path, marker: Path) -> None:
         ("tokenizer_config.json", json.dumps({"chat_template": model_files.ESCAPE}), UNSAFE),
         ("config.yaml", "a: !!python/object/apply:os.system ['true']\n", UNSAFE),
         ("config.yaml", "_target_: my.Class\n", UNKNOWN),
+        ("config.yaml", "net: {lr: 1, _target_: os.system}\n", UNKNOWN),
+        ("config.yaml", 'net: {"_targ\\x65t_": os.system}\n', UNKNOWN),
+        ("config.yaml", "? _target_\n: os.system\n", UNKNOWN),
+        ("v1-inference.yaml", "model:\n  target: ldm.models.LatentDiffusion\n", UNKNOWN),
+        ("v1-inference.yaml", "x: &x os.system\nmodel: {target: *x}\n", UNKNOWN),
+        ("v1-inference.yaml", "model:\n  'target': >-\n    os.system\n", UNKNOWN),
+        ("v1-inference.yaml", "model:\n  target:\n    !!str 'os.system'\n", UNKNOWN),
+        ("cli.yaml", "model:\n  class_path: os.system\n  init_args: {command: id}\n", UNKNOWN),
+        ("data.yaml", "target: price\nclass_path: images/train\nfile: a_target_b.csv\n", SAFE),
+        ("config.yaml", "a: !!pyth%6fn/object/apply:os.system ['true']\n", UNSAFE),
+        (
+            "config.yaml",
+            "%TAG !y! tag:yaml.org,2002:py\n---\na: !y!thon/object/apply:os.system [id]\n",
+            UNSAFE,
+        ),
+        ("MLmodel", "flavors: {python_function: {loader_module: evil.code}}\n", UNKNOWN),
+        ("MLmodel", 'flavors:\n  python_function:\n    "loader_module": evil.code\n', UNKNOWN),
+        ("MLmodel", "flavors: {python_function: {loader_module: mlflow.pytorch, code: ''}}\n", SAFE),
+        ("MLmodel", "flavors: {python_function: {loader_module: mlflow.pyfunc.model, code: src}}\n", UNSAFE),
+        ("config.json", '{"cl\\u0061ss_name": "Lambda"}', UNSAFE),
+        (
+            "tokenizer_config.json",
+            json.dumps({"chat_template": model_files.ESCAPE}).replace("chat_", "ch\\u0061t_"),
+            UNSAFE,
+        ),
         ("yolo.yaml", "nc: 80\nactivation: print(1)\nbackbone:\n  - [-1, 1, Conv]\nhead: []\n", UNKNOWN),
         ("flow.yml", "{'backbone': [], head: [], activation: print(1)}\n", UNKNOWN),
         ("data.yaml", "train: images/train\nnames: [head, backbone]\n", SAFE),
@@ -834,6 +859,14 @@ def test_content_decides_and_not_the_ending(hub: Path, marker: Path) -> None:
 def test_settings_that_make_a_loader_act(hub: Path, name: str, text: str, expected: str) -> None:
     (hub / name).write_text(text)
     assert by_name(hub)[name].overall == expected, by_name(hub)[name].reason
+
+
+def test_code_of_a_pipeline_counts_whatever_version_it_says(hub: Path) -> None:
+    """diffusers does not need the version to import what stands beside it."""
+    (hub / "own.py").write_text("class Pipeline: ...\n")
+    for more in ({}, {"_diffusers_version": "0.30.0"}):
+        (hub / "model_index.json").write_text(json.dumps({"_class_name": ["own", "Pipeline"], **more}))
+        assert by_name(hub)["model_index.json"].overall == UNSAFE
 
 
 def test_what_a_pointer_and_a_script_are_called(hub: Path) -> None:

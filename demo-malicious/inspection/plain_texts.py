@@ -26,14 +26,18 @@ YOLO_RUNS = (
     "it has a backbone and a head, as the plan of a YOLO model: YOLOv5 and others evaluate its texts "
     "(activation, layers, arguments) as Python"
 )
-PYTHON_TAG = re.compile(r"!!?python/|tag:yaml\.org,2002:python/")  # the second: spelled out, or as a prefix
-MLFLOW_CODE = re.compile(
-    r"^[ \t]*[\"']?(model_code_path|code)[\"']?[ \t]*:[ \t]*(?!null\b|~|[\"']{2})(\S+)", re.M
+# the second: spelled out, or as a prefix; the third gives any tag another name
+PYTHON_TAG = re.compile(r"!!?python/|tag:yaml\.org,2002:python/|^%TAG\b", re.M)
+KEY = r"(?:^|[{,])[ \t]*[\"']?"  # where a key of YAML may begin; what may come before its value
+VALUE = r"[\"']?\s*:\s*(?:[&!]\S{0,99}\s+|[>|][+-]?\d?\s+){0,5}"
+MLFLOW_CODE = re.compile(KEY + r"(model_code_path|code)[\"']?[ \t]*:[ \t]*(?!null\b|~|[\"']{2})(\S+)", re.M)
+MLFLOW = re.compile(r"\bloader_module\b" + VALUE + r"(?![\"']?mlflow\.)[\"']?([\w.*]+)")
+# with a dotted name as their value: the first configuration of Stable Diffusion, LightningCLI
+TARGET = re.compile(
+    r"\b_target_\b|\b(?:target|class_path)\b" + VALUE + r"(?:\*|[\"']?[A-Za-z_]\w{0,99}\.[\w.])"
 )
-# in one line only: over many empty lines each would be searched from every one of them
-HYDRA = re.compile(r"^([^\S\n]|[{-])*_target_\s*:", re.M)
-YOLO = re.compile(r"(?:^|[{,])[ \t]*[\"']?(backbone|head)[\"']?[ \t]*:", re.M)
-MLFLOW = re.compile(r"^[^\S\n]*loader_module:\s*[\"']?(?!mlflow\.)([\w.]+)", re.M)
+YOLO = re.compile(KEY + r"(backbone|head)[\"']?[ \t]*:", re.M)
+ESCAPE = re.compile(r"\\(?:x|u00|U000000)([2-7][0-9a-fA-F])|%([2-7][0-9a-fA-F])")
 
 
 def is_text(data: Buffer) -> bool:
@@ -61,28 +65,28 @@ def check_text(name: str, raw: bytes) -> list[Finding]:
 def settings_in(name: str, raw: bytes) -> list[Finding]:
     """What settings in a text make a loader do."""
     text, name = raw.decode("utf-8", "replace"), name.lower()
+    spelled = spelled_out(text)
     if name.endswith(SCRIPTS):
         return [Finding(UNKNOWN, "it is a script, which is not judged here: read it before you run it")]
     if name.endswith((".py", ".pyc", ".pth")) or re.match(r"\s*(import \w+|from \w[\w.]* import )", text):
         return [Finding(UNKNOWN, "it is Python code, which is not judged here: read it before you run it")]
     if name.endswith((".jinja", ".jinja2", ".j2")):
         return [chat_template(text, "it")]
-    if not name.endswith(PROSE) and PYTHON_TAG.search(text):
+    if not name.endswith(PROSE) and PYTHON_TAG.search(spelled):
         return [Finding(UNSAFE, "it is YAML that asks for Python objects, which an unsafe YAML loader makes")]
-    if not name.endswith(PROSE) and HYDRA.search(text):
-        return [
-            Finding(
-                UNKNOWN, "it is YAML with _target_ (Hydra), which names code that a loader imports and calls"
-            )
-        ]
-    if not name.endswith(PROSE) and set(YOLO.findall(text)) == {"backbone", "head"}:
+    if not name.endswith(PROSE) and (target := TARGET.search(spelled)):
+        key = re.sub(r"\W.*", "", target[0], flags=re.S)
+        of = {"_target_": "Hydra", "class_path": "LightningCLI"}.get(key, "Stable Diffusion and others")
+        names = f"it is YAML with {key} ({of}), which names code that a loader imports and calls"
+        return [Finding(UNKNOWN, names)]
+    if not name.endswith(PROSE) and set(YOLO.findall(spelled)) == {"backbone", "head"}:
         return [Finding(UNKNOWN, YOLO_RUNS)]
-    if re.split(r"[/\\, ]", name)[-1] == "mlmodel" and (found := mlflow(text)):
+    if re.split(r"[/\\, ]", name)[-1] == "mlmodel" and (found := mlflow(spelled)):
         return found
-    if '"class_name"' in text and text.lstrip()[:1] == "{":
+    if '"class_name"' in spelled and text.lstrip()[:1] == "{":
         return [keras_config(text)]
     found = []
-    if '"chat_template"' in text and text.lstrip()[:1] == "{":
+    if '"chat_template"' in spelled and text.lstrip()[:1] == "{":
         try:
             templates = set()  # one that stands there often is read once
             for part in dictionaries(json.loads(text)):
@@ -97,6 +101,13 @@ def settings_in(name: str, raw: bytes) -> list[Finding]:
         except (ValueError, RecursionError):
             found.append(Finding(UNKNOWN, "it is JSON that cannot be read"))
     return found or [TEXT]
+
+
+def spelled_out(text: str) -> str:
+    """The text with escapes of YAML, JSON and tags as the letters that they stand for."""
+    if "\\" not in text and "%" not in text:
+        return text
+    return ESCAPE.sub(lambda match: chr(int(match[1] or match[2], 16)), text)
 
 
 def mlflow(text: str) -> list[Finding]:

@@ -37,7 +37,10 @@ def check_settings(name: str, tree: object, here: Path) -> list[Finding]:
     if not isinstance(tree, dict):
         return []
     parts = list(dictionaries(tree))
-    return [*code_of(tree, parts, here), *calls(tree, parts), *adapter(tree), *pipeline(tree, here)]
+    found = [*code_of(tree, parts, here), *calls(tree, parts), *adapter(tree)]
+    if name == "model_index.json" or "_diffusers_version" in tree:
+        found += pipeline(tree, here)
+    return found
 
 
 def sentence_modules(types: set[str]) -> Iterator[Finding]:
@@ -106,7 +109,7 @@ def adapter(tree: Settings) -> Iterator[Finding]:
 
 def pipeline(tree: Settings, here: Path) -> Iterator[Finding]:
     """Parts of a pipeline of diffusers that are code of its folder."""
-    if "_class_name" not in tree or "_diffusers_version" not in tree:
+    if "_class_name" not in tree:
         return
     pairs = [value for value in tree.values() if isinstance(value, list) and len(value) == 2]
     libraries = {printed(value[0]) for value in pairs} - {"transformers", "diffusers", "None"}
