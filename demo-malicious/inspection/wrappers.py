@@ -21,7 +21,7 @@ from inspection.members import check_part, inside
 from inspection.pickle_reader import TOO_LONG, Buffer, TooLong, walk
 from inspection.pickles import MOST_PICKLES, check_names, one_pickle
 from inspection.plain_texts import is_text, printable
-from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge
+from inspection.report import SAFE, UNKNOWN, UNSAFE, CannotJudge, Finding
 from inspection.text_models import text_model
 from inspection.zips import fits_zip
 
@@ -97,7 +97,7 @@ def check_tar(data: Buffer, where: str, content: Content, look: Look) -> str:
     except (tarfile.TarError, OSError, ValueError, EOFError, OverflowError) as error:
         raise CannotJudge("it is a tar archive that is damaged") from error
     if not old and "model_config.yaml" in names:
-        content.add(UNKNOWN, NEMO, where, recognised.MODELAUDIT)
+        content.findings.insert(0, Finding(UNKNOWN, NEMO, where, recognised.MODELAUDIT))  # it says more
         return "NeMo archive"
     if not old:
         many = f"it is a tar archive of {len(names)} files: unpack it and inspect the folder"
