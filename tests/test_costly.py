@@ -144,11 +144,11 @@ COSTLY: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: 2 * (b"\x80\2" + 2 * NOTHING + b"N."),
         "6000000 instructions",
     ),
-    "values on the stack": (lambda: b"\x80\4" + b"\x8c\0" * 3_000_000 + b".", "more than 2500000 values"),
-    "values in the memo": (lambda: b"\x80\4N" + b"\x94" * 3_000_000 + b".", "more than 2500000 values"),
+    "values on the stack": (lambda: b"\x80\4" + b"\x8c\0" * 2_600_000 + b".", "more than 2500000 values"),
+    "values in the memo": (lambda: b"\x80\4N" + b"\x94" * 2_600_000 + b".", "more than 2500000 values"),
     "tuples in tuples": (
-        lambda: b"\x80\2cnumpy.random._pickle\n__randomstate_ctor\n0)" + b"\x85" * 2_000_000 + b".",
-        "more than 1500000 tuples",
+        lambda: b"\x80\2cnumpy.random._pickle\n__randomstate_ctor\n0)" + b"\x85" * 1_300_000 + b".",
+        "more than 1200000 tuples",
     ),
     "one state for many objects": (lambda: zipped({"m/data.pkl": filled_again()}), "again and again"),
     "a header of tar for all members": (

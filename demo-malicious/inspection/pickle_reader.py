@@ -94,7 +94,7 @@ IMPORTS = {"GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}
 SPECIAL = [name in {"MARK", "STOP", "DUP", "POP", "BUILD", *IMPORTS, *PUTS, *GETS} for name in NAME]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, slots=True)
 class Imported:
     """A value that is an imported name itself."""
 
@@ -266,11 +266,13 @@ def _take(stack: list[object], pops: int, marked: bool) -> list[object] | None:
             return None
         stack.pop()
         above.reverse()
-    if pops and (len(stack) < pops or MARK in stack[-pops:]):
+    if not pops:
+        return above
+    below = stack[-pops:]
+    if len(stack) < pops or MARK in below:
         return None
-    below = stack[len(stack) - pops :]
-    del stack[len(stack) - pops :]
-    return below + above
+    del stack[-pops:]
+    return below + above if above else below
 
 
 def _special(  # noqa: PLR0917 (called a million times: by place is faster)

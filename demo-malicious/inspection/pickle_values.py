@@ -17,9 +17,8 @@ from inspection.report import CannotJudge
 
 # entries of all dictionaries with which objects are filled: one of 100,000 can be used again in three bytes
 MOST_FILLED = 3_000_000
-MOST_MADE = 1_500_000  # tuples, lists and dictionaries; half a million numbers of NumPy have as many tuples
+MOST_MADE = 1_200_000  # tuples, lists, dictionaries, calls; half a million numbers of NumPy have a million
 OTHER = object()  # a value that is not followed
-STAND_IN = Imported(JOBLIB_ARRAY)
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 NUMBERS = {"BININT": "<i", "BININT1": "<B", "BININT2": "<H"}
 TUPLES = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
@@ -53,11 +52,11 @@ class Values:
 
     def result(self, name: str, taken: list[object], argument: bytes) -> list[object]:
         """What an instruction pushes, given the values that it takes. Raises CannotJudge."""
-        if taken and self.fill and name != "NEWOBJ" and STAND_IN in taken:
-            raise CannotJudge("it uses joblib's stand-in for an array as joblib does not")
         for value in taken:
             if type(value) is Made:
                 value.used = True
+            elif type(value) is Imported and value.name == JOBLIB_ARRAY and self.fill and name != "NEWOBJ":
+                raise CannotJudge("it uses joblib's stand-in for an array as joblib does not")
         if name in TUPLES:
             self.count()
             return [tuple(taken)]
