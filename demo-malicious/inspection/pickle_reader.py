@@ -9,7 +9,10 @@ where it cannot be sure, it goes on, so that it never sees less than a loader do
 from __future__ import annotations
 
 import codecs
+import gc
 import pickletools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
@@ -135,6 +138,19 @@ class Keeper(Protocol):
     def built(self, stack: list[object], state: object, place: int) -> int: ...
 
 
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Let Python not look for cycles meanwhile: it would search millions of values again and again."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+@no_collection()
 def walk(data: Buffer, start: int = 0, most: int = MOST_INSTRUCTIONS, values: Keeper | None = None) -> Walk:
     """Follow the pickle that begins at `start`. Raises TooLong beyond `most` or MOST_VALUES.
 
