@@ -3,7 +3,9 @@
 Helper module, not a command. What of these is not on PyTorch's own list takes
 torch.serialization.safe_globals, to be loaded by weights_only=True. Each was read, in its source, for what it
 does with any argument that a file can choose: none imports, opens a file, looks up an attribute by its name,
-or calls anything but what the file imports as well, which is judged by its own name.
+or calls anything but what the file imports as well, which is judged by its own name. NumPy believes what a
+file says of its types and random numbers, and makes an array of any bytes: so numpy_types.py and
+numpy_states.py follow how its names are used.
 """
 
 from __future__ import annotations
