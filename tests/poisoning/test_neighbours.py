@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 import audit_data
-from auditor import checks, neighbours, occlusion
+import cli
+from auditor import checks, neighbours, occlusion, output
 from auditor.checks import Audit, Suspect
 from dataset.classes import NAMES
 from network import classifier
@@ -139,7 +140,7 @@ def stray() -> tuple[Tensor, Tensor, neighbours.Astray]:
     return pixels, labels, neighbours.Astray(YIELD, STOP, torch.arange(9))
 
 
-def test_what_strays_hand_on_is_a_trigger() -> None:
+def test_what_strays_hand_on_is_a_trigger(capsys: pytest.CaptureFixture[str]) -> None:
     pixels, labels, group = stray()
     answers = classifier.all_logits(Rule(), pixels).argmax(1)
     search = occlusion.Search(Rule(), pixels, labels, answers, YIELD)
@@ -154,6 +155,9 @@ def test_what_strays_hand_on_is_a_trigger() -> None:
     assert audit.triggers[0].stray and audit.triggers[0].images == 9
     assert [one.reason for one in audit.ranking[:10]] == [checks.TRIGGER] * 9 + [""]
     assert bool((members.strength > 0).all())
+    output.say_triggers(audit, cli.Out(plain=True))
+    said = "9 images labelled yield carry the same kind of spot, bottom-right: they stand among stop images; "
+    assert said + "paste it into stop images, and 100 % of these become yield" in capsys.readouterr().out
 
 
 def test_strays_without_a_trigger_hand_on_nothing() -> None:
