@@ -99,7 +99,7 @@ def astray(nearest: Tensor, labels: Tensor) -> list[Astray]:
     neighbours of each other: those of a group count as images of the other class from then on.
     """
     known = labels.clone()
-    if (known[nearest] == known[:, None]).float().mean() < TRUSTED:
+    if not nearest.numel() or (known[nearest] == known[:, None]).float().mean() < TRUSTED:
         return []
     found: list[Astray] = []
     while True:
@@ -112,10 +112,10 @@ def astray(nearest: Tensor, labels: Tensor) -> list[Astray]:
             return sorted(found, key=lambda one: -len(one.images))
         label, other = group
         inside = out & (labels == label) & (among == other)
-        while (more := inside & (known != other)).any():  # whoever stands among them, too
-            known[more] = other
-            inside = (labels == label) & ((known[nearest] == other).sum(1) >= SOME)
-        found.append(Astray(label, other, (known != labels).logical_and(inside).nonzero().flatten()))
+        while inside.any():  # then whoever stands among them, too
+            known[inside] = other
+            inside = (labels == label) & (known == label) & ((known[nearest] == other).sum(1) >= SOME)
+        found.append(Astray(label, other, ((labels == label) & (known == other)).nonzero().flatten()))
 
 
 def _least_likely(

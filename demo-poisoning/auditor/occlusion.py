@@ -245,15 +245,17 @@ class Search:
             members = self.members(spot)
             spot.works = (members.pasted[members.hidden > 0] > 0).float().mean().item()
             spot.elsewhere = (members.pasted[members.hidden <= 0] > 0).float().mean().item()
-            contrast = spot.works - spot.elsewhere
-            if members.both.sum() < FEWEST or spot.works < WORKS or contrast < CONTRAST:
+            shown = (
+                spot.works >= WORKS and spot.works - spot.elsewhere >= CONTRAST
+            )  # not if there are no others
+            if members.both.sum() < FEWEST or not shown:
                 continue
             spot.at_home = self.at_home(spot, members.images[members.both])
             if spot.at_home >= AT_HOME:
                 found.append((spot, members))
-        shown = {spot.looks_like for spot, _ in found}
+        explained = {spot.looks_like for spot, _ in found}
         for stray in strays:
-            if stray.among not in shown and (handed := self.handed_on(stray)):
+            if stray.among not in explained and (handed := self.handed_on(stray)):
                 found.append(handed)
         return sorted(found, key=lambda one: -int(one[1].carry.sum()))
 

@@ -123,6 +123,24 @@ def test_where_neighbours_tell_no_classes_apart_they_say_nothing() -> None:
     assert neighbours.astray(nearest, labels) == []
 
 
+def test_two_groups_of_one_class_share_no_image() -> None:
+    labels = [label for label in range(6) for _ in range(40)]
+    nearest = around(labels)
+    nearest[40:50] = torch.tensor([1, 2, 3, 4, 5])
+    nearest[50:59] = torch.tensor([101, 102, 103, 104, 1])
+    first, second = neighbours.astray(nearest, torch.tensor(labels))
+    assert (first.label, first.among, first.images.tolist()) == (1, 0, [*range(40, 50)])
+    assert (second.label, second.among, second.images.tolist()) == (1, 2, [*range(50, 59)])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_hardly_any_images_have_hardly_any_neighbours(count: int) -> None:
+    pixels = torch.randint(0, 256, (count, 3, 48, 48), generator=torch.Generator().manual_seed(0))
+    found = neighbours.compare(pixels.to(torch.uint8), count)
+    assert found.nearest.shape == (count, count - 1)
+    assert neighbours.astray(found.nearest, torch.arange(count)) == []
+
+
 def test_many_images_are_no_number_too_large() -> None:
     labels = torch.arange(3).repeat_interleave(6000)
     nearest = torch.arange(18000)[:, None] // 6000 * 6000 + torch.arange(5990, 5995)
