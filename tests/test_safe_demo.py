@@ -546,6 +546,7 @@ def hostile(kind: str) -> bytes:
         "packed numbers": torch_zip(b"\x80\x02}.", packed=True, n0=bytes(10**8)),
         "a large pickle": torch_zip(b"\x80\x02](" + b"}" * (2 * MANY) + b"e."),
         "a large old pickle": b"\x80\x02](" + b"}" * (2 * MANY) + b"e.",
+        "a long old pickle": b"\x80\x02](" + b"K\x01" * (3 * MANY) + b"e.",
         "a tensor of one number": one.getvalue(),
         "a large bytearray": torch_zip(b"\x80\x02" + call("builtins", "bytearray", number) + b"."),
         "large texts": torch_zip(
@@ -581,8 +582,9 @@ def names(count: int) -> bytes:
     [
         ("packed pickle", "packed"),
         ("packed numbers", "packed"),
-        ("a large pickle", "instructions"),
-        ("a large old pickle", "too large"),
+        ("a large pickle", "makes more than 1200000"),
+        ("a large old pickle", "makes more than 1200000"),
+        ("a long old pickle", "too large"),
         ("a tensor of one number", "claim 4000000000000"),
         ("a large bytearray", "memory"),
         ("large texts", "memory"),
