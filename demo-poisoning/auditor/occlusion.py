@@ -38,9 +38,9 @@ EACH = 32  # images of a class that are tried first, half of them the most suspi
 DONORS = 8  # images whose spot is pasted, at most
 TAKERS = 8  # images that it is pasted into; 4 where every image of a class is tried
 FEWEST = 4  # images that must have the spot
-HINT = 0.2  # share of the first pastes that must work, more than of the others', to try the whole class
+HINT = 0.2  # share of the first pastes that must work for a spot to be tried on the whole class
 WORKS = 0.5  # share of its images whose pastes must work then
-CONTRAST = 0.4  # share by which they must work more often than the spots of the other images of the class
+ELSEWHERE = 0.15  # share that may work with spots of the other images of the class
 AT_HOME = 0.3  # share of the neighbours that must be of the other class
 
 
@@ -180,7 +180,7 @@ class Search:
             made = paste(self.pixels[donors[:DONORS]], takers, spot.top, spot.left)
             fooled = (classifier.all_logits(self.model, made).argmax(1) == spot.label).float()
             shares.append(fooled.view(-1, len(takers)).mean(1).median().item())
-        return shares[0] - shares[1] >= HINT
+        return shares[0] >= HINT and shares[1] <= ELSEWHERE
 
     def members(self, spot: Spot) -> Members:
         """Step 3: hide and paste the spot of every image of the class."""
@@ -245,9 +245,7 @@ class Search:
             members = self.members(spot)
             spot.works = (members.pasted[members.hidden > 0] > 0).float().mean().item()
             spot.elsewhere = (members.pasted[members.hidden <= 0] > 0).float().mean().item()
-            shown = (
-                spot.works >= WORKS and spot.works - spot.elsewhere >= CONTRAST
-            )  # not if there are no others
+            shown = spot.works >= WORKS and spot.elsewhere <= ELSEWHERE  # not if there are no others
             if members.both.sum() < FEWEST or not shown:
                 continue
             spot.at_home = self.at_home(spot, members.images[members.both])
