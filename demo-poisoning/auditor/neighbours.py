@@ -107,7 +107,7 @@ def astray(nearest: Tensor, labels: Tensor) -> list[Astray]:
         out = (known[nearest] == among[:, None]).sum(1) * 2 > nearest.shape[1]
         out &= (among != known) & (known == labels)
         pairs = Counter(zip(labels[out].tolist(), among[out].tolist()))
-        group = _least_likely(pairs, labels, [(one.among, one.label) for one in found])
+        group = _largest(pairs, labels, [(one.among, one.label) for one in found])
         if not group:
             return sorted(found, key=lambda one: -len(one.images))
         label, other = group
@@ -118,7 +118,7 @@ def astray(nearest: Tensor, labels: Tensor) -> list[Astray]:
         found.append(Astray(label, other, ((labels == label) & (known == other)).nonzero().flatten()))
 
 
-def _least_likely(
+def _largest(
     pairs: Counter[tuple[int, int]], labels: Tensor, no: list[tuple[int, int]]
 ) -> tuple[int, int] | None:
     """The pair of classes with the largest group that is not there by chance; none of `no`."""
