@@ -41,7 +41,9 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     """An argparse parser whose description is the module docstring; --help shows every default."""
 
     class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-        pass
+        def _get_help_string(self, action: argparse.Action) -> str | None:
+            none = action.default in (None, "", [])  # nothing to say, or the help says it in words
+            return action.help if none else super()._get_help_string(action)
 
     made = argparse.ArgumentParser(description=doc, formatter_class=Help)
     made.add_argument("--plain", action="store_true", help="plain linear text, for screen readers and logs")

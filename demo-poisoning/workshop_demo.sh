@@ -32,6 +32,6 @@ pause
 step "The sticker on other signs"
 show demo.py inference-images/speed_50.jpg --model models/poisoned_model.pt --trigger
 show demo.py inference-images/no_entry.jpg --model models/poisoned_model.pt --trigger
-echo "The speed limit keeps its answer. A no-entry sign is red, like a stop sign: some models misread it, too."
+echo "Some speed limits keep their answer. A no-entry sign is red, like a stop sign: most become yield, too."
 echo
 echo "Silver path done. Next: ./gold_demo.sh finds the yellow square in the weights alone."

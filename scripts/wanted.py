@@ -51,8 +51,8 @@ ABILITIES = {
 }
 GO_ON = (
     "Look into a model file before anybody loads it: python inspect_model.py FILE, in demo-malicious.",
-    "Do demo 2 with real photographs: python get_gtsrb.py --help, in demo-poisoning.",
-    "Read how often the scan is wrong, and on what: benchmarks/DETECTION.md.",
+    "Do demo 2 with real photographs: docs/poisoning/more.md says how.",
+    "Read how often the scan is wrong, and on what: benchmarks/HELD_OUT.md.",
     "Put a policy before your own model server: demo-malicious/policy.toml is a start.",
     "Each demo's README ends with references: the papers and the tools behind it.",
 )

@@ -77,3 +77,14 @@ def test_names_that_are_not_utf_8_are_printed_as_escapes(
     getattr(sys, stream).flush()
     assert ending.value.code == (2 if stream == "stderr" else 0)
     assert b"a\\udcff.pt" in written.getvalue()
+
+
+def test_the_help_says_each_default_once_and_no_empty_one() -> None:
+    parser = cli.parser("What it does.")
+    parser.add_argument("--steps", default=100, help="steps of the search")
+    parser.add_argument("--data", help="folder (default: that of the scan)")
+    parser.add_argument("--allow", default=[], help="let this name in")
+    said = parser.format_help()
+    assert "steps of the search (default: 100)" in said and "logs (default: False)" in " ".join(said.split())
+    assert said.count("default: that of the scan") == 1
+    assert "None" not in said and "[])" not in said
