@@ -227,7 +227,8 @@ def clock_page(all_parts: list[Part]) -> str:
         lines.append(f"- {clock(end)} ends")
         if slack := sum(step.skip for step in part.steps):
             where = ", ".join(step.title[5:].split(":")[0] for step in part.steps if step.skip)
-            lines += ["", f'Slack inside: {slack} minutes, by the lines "Skip" of steps {where}.']
+            of = "steps" if "," in where else "step"
+            lines += ["", f'Slack inside: {slack} minutes, by the lines "Skip" of {of} {where}.']
     slack = 120 - end
     lines += ["", f"## {clock(end)} End", "", f"Slack in a slot of 120 minutes: {slack} minutes.", ""]
     return "\n".join(lines)

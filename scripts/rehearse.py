@@ -31,7 +31,7 @@ PLAN = ROOT / "WORKSHOP.md"
 PART = re.compile(r"^## \d+:\d\d Demo (\d): ")
 STEP = re.compile(r"^### Step (\d)\.(\d+): (.*?) \((\d+) minutes?.*\)$")
 NARRATED = re.compile(r"^== Step (\d\.\d+): ")  # the scripts of demo 2 are several steps in one command
-ELSEWHERE = ("cd ", "docker ", "cosign ")  # typed in another place, or only shown
+ELSEWHERE = ("cd ", "docker ", "cosign ", "./workshop.sh ")  # typed in another place, or only shown
 RECORDED = "scan.sh"  # ends with 2 where there is no network, after it has shown recorded scans
 START, END = "<!-- made by ./workshop.sh rehearse --update -->", "<!-- end of what rehearse made -->"
 MADE = ("results", "scan_results", "audit_results", "outputs", "exercise*", "signer.*", "allowed.sha256")
