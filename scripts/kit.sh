@@ -250,7 +250,8 @@ kit_sources() { # kit_sources DEMO: what its part of the kit was made from
 
 unpack_command() {
     read_kit_arguments unpack "$@"
-    KIT=$(cd "$KIT" 2>/dev/null && pwd) || refuse "$KIT is not a folder: name the kit's folder."
+    local named=$KIT
+    KIT=$(cd "$named" 2>/dev/null && pwd) || refuse "$named is not a folder that can be opened: name the kit's folder."
     check_manifest
     check_fit
     check_names

@@ -109,7 +109,8 @@ def status_command(_: argparse.Namespace) -> None:
     state = log.read()
     rows: list[tuple[str, object]] = []
     for demo in DEMOS:
-        rows.append((f"demo {demo} seen, {TITLES[demo]}", state.shown.get(str(demo))))
+        seen = state.shown.get(str(demo)) or not open_exercises(state, demo)  # by run, or by hand to its end
+        rows.append((f"demo {demo} seen, {TITLES[demo]}", seen))
         rows += [(one.name, state.solved.get(one.item)) for one in tasks.of_demo(demo)]
     rows.append(("pipeline seen", state.shown.get("pipeline")))
     for what, done in rows:

@@ -302,7 +302,7 @@ def test_no_room_is_said_before_anything_is_loaded(bench: Bench, native: Path) -
     [
         (["pack"], "needs a folder"),
         (["unpack"], "needs a folder"),
-        (["unpack", "nosuch"], "not a folder"),
+        (["unpack", "nosuch"], "nosuch is not a folder"),
         (["unpack", "a", "--docker"], "does not know --docker"),
         (["unpack", "a", "--expect"], "takes the SHA-256"),
         (["pack", "a", "b"], "one folder"),
