@@ -115,7 +115,9 @@ def test_status_has_a_line_for_each_thing(tool: Callable[..., Result], place: Pa
     assert not list(place.glob("*.tmp"))
 
 
-def test_who_solved_every_exercise_by_hand_has_seen_the_demo(tool: Callable[..., Result], place: Path) -> None:
+def test_who_solved_every_exercise_by_hand_has_seen_the_demo(
+    tool: Callable[..., Result], place: Path
+) -> None:
     solve(place, "1.1", "1.2", "1.3")
     assert "OPEN: demo 1 seen" in tool("status").stdout
     solve(place, "1.4")
