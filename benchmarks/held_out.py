@@ -19,6 +19,7 @@ import json
 import math
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -79,14 +80,17 @@ def commit() -> str:
 
 
 def frozen(path: Path) -> dict[str, Any]:
-    """What was written down. Raises UserError."""
+    """What was written down; "earlier" are the commits that were frozen before. Raises UserError."""
     try:
         known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {name: known[name] for name in ("commit", "files", "threshold", "near", "classes")}
+        names = ("commit", "files", "threshold", "near", "classes", "earlier")
+        return {name: known[name] for name in names}
     except FileNotFoundError as error:
         raise cli.UserError(f"{path} does not exist: write it with held_out.py frozen.") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise cli.UserError(f"{path} is damaged: write it again with held_out.py frozen.") from error
+        raise cli.UserError(
+            f"{path} is damaged: remove it and write it again with held_out.py frozen."
+        ) from error
 
 
 def check_frozen(path: Path, changed: bool) -> None:
@@ -212,11 +216,11 @@ def counts(rows: Sequence[Row], error: str) -> list[str]:
 
 
 def page(rows: list[Row], known: dict[str, Any]) -> str:
-    """HELD_OUT.md. Raises UserError without rows of both kinds, or with rows of several scanners."""
+    """HELD_OUT.md. Raises UserError without rows of both kinds, or with rows of a scanner never frozen."""
     rows = sorted(rows, key=lambda row: (not row["clean"], row["seed"]))
-    scanners = {row["scanner"] for row in rows}
-    if scanners - {known["commit"]}:
-        raise cli.UserError("The rows are not all of the frozen scanner: make them again in another --rows.")
+    scanners = Counter(row["scanner"] for row in rows)
+    if scanners.keys() - {known["commit"], *known["earlier"]}:
+        raise cli.UserError("The rows are not all of a frozen scanner: make them again in another --rows.")
     clean = [row for row in rows if row["clean"]]
     learned = [row for row in rows if is_learned(row)]
     scope = [row for row in learned if row["in_scope"]]
@@ -262,10 +266,12 @@ def page(rows: list[Row], known: dict[str, Any]) -> str:
         index = "none" if row["index"] is None else f"{row['index']:.1f}"
         close = ", close call" if row["near_threshold"] else ""
         cells = [row["name"], f"{row['clean_acc']:.3f}", rate, row["verdict"] + close, index, row["suspect"]]
-        every.append([*cells, f"{row['train_cpu_seconds']:.0f}", f"{row['scan_cpu_seconds']:.0f}"])
+        seconds = [f"{row['train_cpu_seconds']:.0f}", f"{row['scan_cpu_seconds']:.0f}"]
+        every.append([*cells, *seconds, row["scanner"][:7]])
     return pages.render(
         "held_out.md.jinja",
-        commit=known["commit"],
+        commit_now=known["commit"],
+        earlier={commit: scanners[commit] for commit in known["earlier"] if scanners[commit]},
         threshold=known["threshold"],
         near=known["near"],
         classes=known["classes"],
@@ -302,7 +308,7 @@ def page(rows: list[Row], known: dict[str, Any]) -> str:
         sources=[(name, attack.source) for name, attack in ATTACKS.items()],
         every=seeds.table(
             ["model", "accuracy", "attack success rate", "verdict", "index", "smallest trigger for"]
-            + ["training, CPU seconds", "scan, CPU seconds"],
+            + ["training, CPU seconds", "scan, CPU seconds", "scanner"],
             every,
         ),
     )
@@ -336,7 +342,10 @@ def main() -> int:
     if options.what == "run":
         return run(options, out)
     if options.what == "frozen":
-        facts = {"commit": commit()} | checksums()
+        facts = {"commit": commit()} | checksums() | {"earlier": []}
+        if options.frozen.exists():  # rows that are there stay what they were: measured with that scanner
+            known = frozen(options.frozen)
+            facts["earlier"] = [*known["earlier"], known["commit"]]
         with cli.atomic_write(options.frozen) as scratch:
             scratch.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         out.say(f"Wrote {options.frozen}: {len(facts['files'])} files of commit {facts['commit'][:12]}.")

@@ -243,7 +243,7 @@ def test_networks_are_read_as_they_were_written(name: str, tmp_path: Path) -> No
 @pytest.fixture
 def frozen(tmp_path: Path) -> Path:
     file = tmp_path / "frozen.json"
-    file.write_text(json.dumps({"commit": "c0ffee" * 6} | held_out.checksums()))
+    file.write_text(json.dumps({"commit": "c0ffee" * 6, "earlier": []} | held_out.checksums()))
     return file
 
 
@@ -335,6 +335,9 @@ def test_freezing_asks_for_a_commit(
     assert known["commit"] == "c0ffee"
     assert known["files"].keys() >= {"detect.py", "scanner/verdict.py", "network/classifier.py"}
     held_out.check_frozen(file, changed=False)
+    monkeypatch.setattr(held_out, "commit", lambda: "decade")
+    assert run_main(held_out, "frozen", "--frozen", file).returncode == 0
+    assert (held_out.frozen(file)["commit"], held_out.frozen(file)["earlier"]) == ("decade", ["c0ffee"])
 
     def changed(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess([], 0, " M scanner/verdict.py\n", "")
@@ -419,7 +422,7 @@ def test_the_page_counts_by_kind() -> None:
     ]
     rows += [row("blended", 0, 1.0), row("yellow square, 2 classes", 0, None)]
     rows += [row("noise patch", 0, 8.0, flagged=["no_entry:yield"])]
-    known = held_out.checksums() | {"commit": "c0ffee"}
+    known = held_out.checksums() | {"commit": "c0ffee", "earlier": ["decade"]}
     text = held_out.page(rows, known)
     assert "14 models, of" in text
     assert (
@@ -441,8 +444,11 @@ def test_the_page_counts_by_kind() -> None:
     assert "- Miss: yellow-square-1, attack success rate 1.00, index 4.5" in text
     assert "- Miss (out of scope): blended-0" in text
     assert "- yellow-square-2, attack success rate 0.50" in text
-    with pytest.raises(cli.UserError, match="not all of the frozen scanner"):
+    assert "decade" not in text
+    with pytest.raises(cli.UserError, match="not all of a frozen scanner"):
         held_out.page([*rows, row("clean", 6, 1.0, scanner="changed")], known)
+    mixed = held_out.page([*rows, row("clean", 6, 1.0, scanner="decade")], known)
+    assert "1 of the models were made before that, with the scanner of commit decade, " in mixed
 
 
 def test_intervals() -> None:
