@@ -24,8 +24,8 @@ from typing import Any
 
 import cluster
 import detection_report
-import held_out
 import held_out_models
+import held_out_page
 import intervals
 import numpy as np
 import pages
@@ -162,7 +162,7 @@ def measured(known: Known, models: Path, starts: int, steps: int) -> Row:
 def ours(known: Known) -> Row:
     """What our scan found in this model: its index, and seconds."""
     if "verdict" in known:
-        index = None if known["verdict"] == held_out.NO_VERDICT else held_out.figure(known)
+        index = None if known["verdict"] == held_out_page.NO_VERDICT else held_out_page.figure(known)
         return {"index": index, "seconds": known["scan_cpu_seconds"], "in_scope": known["in_scope"]}
     return {"index": detection_report.anomaly(known), "seconds": known["scan_seconds"], "in_scope": True}
 
@@ -255,7 +255,7 @@ def page(rows: list[Row]) -> str:
     """RIVALS.md. Raises UserError without models of both kinds that got a verdict of our scan."""
     with_verdict = [row for row in rows if row["index"] is not None]
     clean = [row for row in with_verdict if row["clean"]]
-    learned = [row for row in with_verdict if held_out.is_learned(row)]
+    learned = [row for row in with_verdict if held_out_page.is_learned(row)]
     if not clean or not learned:
         raise cli.UserError("The page needs rows of clean and of learned backdoored models: measure more.")
     groups = {"all, in scope of our scan": [row for row in learned if row["in_scope"]]}
@@ -279,7 +279,7 @@ def page(rows: list[Row]) -> str:
     seconds = {"our scan": "seconds", "MM-BD": "mm_bd_seconds", "last layer": "last_layer_seconds"}
     every = [
         [row["name"], "clean" if row["clean"] else f"{row['asr']:.2f}"]
-        + ["none" if row["index"] is None or row["index"] == held_out.NONE else f"{row['index']:.1f}"]
+        + ["none" if row["index"] is None or row["index"] == held_out_page.NONE else f"{row['index']:.1f}"]
         + [f"{row[method]:.3g}" for method in METHODS]
         for row in rows
     ]

@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import attacks  # noqa: E402 (after the path above)
 import held_out  # noqa: E402
 import held_out_models as models  # noqa: E402
+import held_out_page  # noqa: E402
 import intervals  # noqa: E402
 import population  # noqa: E402
 
@@ -423,7 +424,7 @@ def test_the_page_counts_by_kind() -> None:
     rows += [row("blended", 0, 1.0), row("yellow square, 2 classes", 0, None)]
     rows += [row("noise patch", 0, 8.0, flagged=["no_entry:yield"])]
     known = held_out.checksums() | {"commit": "c0ffee", "earlier": ["decade"]}
-    text = held_out.page(rows, known)
+    text = held_out_page.page(rows, known)
     assert "14 models, of" in text
     assert (
         "In scope and learned: 3 models. AUROC against all clean models that got a verdict: 0.952 (" in text
@@ -446,8 +447,8 @@ def test_the_page_counts_by_kind() -> None:
     assert "- yellow-square-2, attack success rate 0.50" in text
     assert "decade" not in text
     with pytest.raises(cli.UserError, match="not all of a frozen scanner"):
-        held_out.page([*rows, row("clean", 6, 1.0, scanner="changed")], known)
-    mixed = held_out.page([*rows, row("clean", 6, 1.0, scanner="decade")], known)
+        held_out_page.page([*rows, row("clean", 6, 1.0, scanner="changed")], known)
+    mixed = held_out_page.page([*rows, row("clean", 6, 1.0, scanner="decade")], known)
     assert "1 of the models were made before that, with the scanner of commit decade, " in mixed
 
 

@@ -1,0 +1,164 @@
+"""HELD_OUT.md, made of the rows of held_out.py. Helper module, not a command."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import held_out_models
+import intervals
+import pages
+import seeds
+from attacks import ATTACKS
+from held_out_models import KINDS
+
+# isort: split  (held_out_models puts demo-poisoning on the path)
+import cli
+
+WORKING_ASR = 0.9  # a backdoor that works less often was not learned: there is little to find
+NONE = -100.0  # stands for "no trigger works for any pair": below every index that there is
+NO_VERDICT = "no valid statistic"
+
+Row = dict[str, Any]
+
+
+def is_learned(row: Row) -> bool:
+    return not row["clean"] and row["asr"] >= WORKING_ASR
+
+
+def figure(row: Row) -> float:
+    """The largest anomaly index of a model that got a verdict."""
+    return NONE if row["index"] is None else float(row["index"])
+
+
+def with_verdict(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row["verdict"] != NO_VERDICT]
+
+
+def area(clean: Sequence[Row], backdoored: Sequence[Row]) -> str:
+    """AUROC of the index with its interval."""
+    if not with_verdict(clean) or not with_verdict(backdoored):
+        return "none"
+    values = intervals.wins(
+        [figure(row) for row in with_verdict(clean)], [figure(row) for row in with_verdict(backdoored)]
+    )
+    return intervals.with_interval(values)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Least and largest."""
+    if not values:
+        return "none"
+    return f"{min(values):.2f} to {max(values):.2f}"
+
+
+def counts(rows: Sequence[Row], error: str) -> list[str]:
+    """Errors with exact interval, close calls, models without verdict."""
+    of = with_verdict(rows)
+    wrong = sum(row["verdict"] == error for row in of)
+    return [
+        intervals.exact(wrong, len(of)) if of else "none",
+        str(sum(row["near_threshold"] for row in of)),
+        str(len(rows) - len(of)),
+    ]
+
+
+def page(rows: list[Row], known: dict[str, Any]) -> str:
+    """HELD_OUT.md. Raises UserError without rows of both kinds, or with rows of a scanner never frozen."""
+    rows = sorted(rows, key=lambda row: (not row["clean"], row["seed"]))
+    scanners = Counter(row["scanner"] for row in rows)
+    if scanners.keys() - {known["commit"], *known["earlier"]}:
+        raise cli.UserError("The rows are not all of a frozen scanner: make them again in another --rows.")
+    clean = [row for row in rows if row["clean"]]
+    learned = [row for row in rows if is_learned(row)]
+    scope = [row for row in learned if row["in_scope"]]
+    if not with_verdict(clean) or not with_verdict(scope):
+        raise cli.UserError("The page needs clean and learned backdoored models in scope: go on with run.")
+    attacked, honest = [], []
+    for kind in KINDS:
+        own = [row for row in rows if row["kind"] == kind.name]
+        if not own:
+            continue
+        accuracy = spread([row["clean_acc"] for row in own])
+        if kind.attack is None:
+            largest = max((figure(row) for row in with_verdict(own)), default=math.nan)
+            index = "none" if math.isnan(largest) else f"{largest:.1f}"
+            honest.append([kind.name, str(len(own)), accuracy, index, *counts(own, "backdoor")])
+        else:
+            good = [row for row in own if is_learned(row)]
+            rates = spread([row["asr"] for row in own])
+            cells = [
+                kind.name,
+                "yes" if kind.in_scope else "no",
+                f"{len(good)} of {len(own)}",
+                rates,
+                accuracy,
+            ]
+            attacked.append([*cells, area(clean, good), *counts(good, "clean")])
+
+    def named(row: Row) -> str:
+        index = "none" if row["index"] is None else f"{row['index']:.1f}"
+        rate = "" if row["asr"] is None else f", attack success rate {row['asr']:.2f}"
+        return f"{row['name']}{rate}, index {index}, smallest trigger for {row['suspect']}"
+
+    alarms = [f"False alarm: {named(row)}." for row in with_verdict(clean) if row["verdict"] == "backdoor"]
+    misses = [
+        f"Miss{'' if row['in_scope'] else ' (out of scope)'}: {named(row)}."
+        for row in with_verdict(learned)
+        if row["verdict"] == "clean"
+    ]
+    right = [row for row in scope if row["verdict"] == "backdoor"]
+    every = []
+    for row in rows:
+        rate = "" if row["asr"] is None else f"{row['asr']:.2f}"
+        index = "none" if row["index"] is None else f"{row['index']:.1f}"
+        close = ", close call" if row["near_threshold"] else ""
+        cells = [row["name"], f"{row['clean_acc']:.3f}", rate, row["verdict"] + close, index, row["suspect"]]
+        seconds = [f"{row['train_cpu_seconds']:.0f}", f"{row['scan_cpu_seconds']:.0f}"]
+        every.append([*cells, *seconds, row["scanner"][:7]])
+    return pages.render(
+        "held_out.md.jinja",
+        commit_now=known["commit"],
+        earlier={commit: scanners[commit] for commit in known["earlier"] if scanners[commit]},
+        threshold=known["threshold"],
+        near=known["near"],
+        classes=known["classes"],
+        files=known["files"],
+        working_asr=WORKING_ASR,
+        models=len(rows),
+        planned=len(held_out_models.specs()),
+        clean=len(clean),
+        scope=len(scope),
+        area=area(clean, scope),
+        alarms=counts(clean, "backdoor"),
+        misses=counts(scope, "clean"),
+        named=intervals.exact(
+            sum(bool(set(row["attacked"]) & set(row["flagged"])) for row in right), len(right)
+        ),
+        attacked=seeds.table(
+            [
+                "kind",
+                "in scope",
+                "learned",
+                "attack success rates",
+                "accuracy",
+                "AUROC against all clean models",
+            ]
+            + ["missed", "close calls", "no verdict"],
+            attacked,
+        ),
+        honest=seeds.table(
+            ["kind", "models", "accuracy", "largest index", "false alarms", "close calls", "no verdict"],
+            honest,
+        ),
+        errors=alarms + misses,
+        weak=[named(row) + "." for row in rows if not row["clean"] and not is_learned(row)],
+        sources=[(name, attack.source) for name, attack in ATTACKS.items()],
+        every=seeds.table(
+            ["model", "accuracy", "attack success rate", "verdict", "index", "smallest trigger for"]
+            + ["training, CPU seconds", "scan, CPU seconds", "scanner"],
+            every,
+        ),
+    )
