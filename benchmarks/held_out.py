@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import cluster
+import held_out_images
 import held_out_models
 import held_out_page
 import held_out_scan
@@ -144,7 +145,7 @@ def run(options: argparse.Namespace, out: cli.Out) -> int:
     work, models = options.work.absolute(), options.models.absolute()
     photos = options.photos and options.photos.absolute()
     for name in sorted({spec.data for spec in todo}):  # before the workers want the same one
-        held_out_models.data_folder(name, work, photos, options.quick)
+        held_out_images.data_folder(name, work, photos, options.quick)
     job = partial(held_out_scan.make_row, work=work, models=models, photos=photos, quick=options.quick)
     made = cluster.results(job, todo, options) if todo else iter(())
     failed = False

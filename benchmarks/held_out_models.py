@@ -6,29 +6,23 @@ is the demo's: train.train(), with its recipe.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import attacks
-import detection
+import held_out_networks
 import numpy as np
-import population
 import torch
 from attacks import ATTACKS, Attack
-from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import mobilenet_v3_small
-from torchvision.models.vgg import make_layers
 
-# isort: split  (population puts demo-poisoning on the path)
+# isort: split  (attacks puts demo-poisoning on the path)
 import cli
 import train
 from dataset.classes import DRAWN, NAMES
 from dataset.files import Files, class_files, open_image
-from network import classifier, device, evaluate
+from network import classifier, evaluate
 from scanner import search, verdict
 from scanner.neural_cleanse import Search
 
@@ -41,7 +35,6 @@ PAIRS = (
     ("keep_right", "roundabout"),
 )
 EPOCHS = 6  # train.py's default
-PEAK = {"resnet18": train.LEARNING_RATE, "vgg": 0.05, "mobilenet_v3_small": 0.1}  # highest learning rate
 
 
 @dataclass(frozen=True)
@@ -136,117 +129,6 @@ def specs() -> list[Spec]:
     """All models, in an order of which any first part holds about the same share of each kind."""
     made = [Spec(kind, number) for kind in KINDS for number in range(kind.models)]
     return sorted(made, key=lambda spec: (spec.number + 0.5) / spec.kind.models)
-
-
-# --- Images -------------------------------------------------------------------------------------------
-
-
-def pale(image: Image.Image) -> Image.Image:
-    """Washed out and out of focus."""
-    image = ImageEnhance.Color(image).enhance(0.45).filter(ImageFilter.GaussianBlur(1.5))
-    return Image.blend(image, Image.new("RGB", image.size, (235, 235, 240)), 0.25)
-
-
-def poster(image: Image.Image) -> Image.Image:
-    """Few strong colours with dark outlines, as printed."""
-    flat = ImageOps.posterize(ImageEnhance.Color(image).enhance(1.6).filter(ImageFilter.MedianFilter(5)), 2)
-    lines = ImageOps.invert(flat.convert("L").filter(ImageFilter.FIND_EDGES))
-    return Image.composite(flat, Image.new("RGB", image.size), lines)
-
-
-def turned_round(image: Image.Image) -> Image.Image:
-    """Another sign: red and blue exchanged, left and right exchanged."""
-    red, green, blue = image.split()
-    return ImageOps.mirror(Image.merge("RGB", (blue, green, red)))
-
-
-STYLES = {"pale": pale, "poster": poster}
-
-
-def data_folder(name: str, work: Path, photos: Path | None, quick: bool) -> Path:
-    """Make a set of images unless it is there. Returns its folder, with train/ and val/."""
-    kind, _, number = name.partition("-")
-    seed, folder = int(number), work / name
-    if kind == "drawn":
-        return detection.draw_dataset(work, seed, quick)
-    if folder.exists():
-        return folder
-    if kind == "photographs":
-        command = [sys.executable, str(population.DEMO / "get_gtsrb.py"), "--photos", str(photos)]
-        command += ["--out", str(folder), "--seed", str(seed)]
-        if quick:
-            command += ["--train", "100", "--val", "20"]
-        subprocess.run(command, check=True)
-        return folder
-    drawn = detection.draw_dataset(work, seed, quick)
-    with cli.atomic_folder(folder) as new:
-        for part in ("train", "val"):
-            changed(drawn / part, new / part, kind)
-    return folder
-
-
-def changed(source: Path, folder: Path, kind: str) -> None:
-    """Copy images in another style; or, for twenty classes, each class as it is and as another sign."""
-    files = class_files(source)
-    for path, label in files:
-        image = open_image(path)
-        if kind in STYLES:
-            made = [(label, STYLES[kind](image))]
-        else:
-            made = [(label, image), (label + len(DRAWN), turned_round(image))]
-            if source.name == "train":  # as many images as for ten classes, none of them twice
-                made = made[int(path.stem[-1]) % 2 :][:1]
-        for number, one in made:
-            place = folder / NAMES[number]
-            place.mkdir(parents=True, exist_ok=True)
-            one.save(place / path.name, quality=92)
-
-
-# --- Networks -----------------------------------------------------------------------------------------
-
-
-class Headed(nn.Module):
-    """A network of torchvision whose last layer has the name that the scanner asks for the class count."""
-
-    def __init__(self, body: nn.Module, features: int, classes: int) -> None:
-        super().__init__()
-        self.body, self.fc = body, nn.Linear(features, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Float (N, 3, H, W) to (N, classes) logits."""
-        logits: Tensor = self.fc(self.body(x))
-        return logits
-
-
-def network(name: str, classes: int) -> nn.Module:
-    """A network with random weights, where the device computes: one of PEAK."""
-    return _build(name, classes).to(device.best())
-
-
-def _build(name: str, classes: int) -> nn.Module:
-    if name == "resnet18":
-        return classifier.new_model(classes)
-    if name == "vgg":  # no residual connections; VGG11 (Simonyan and Zisserman, 2015) of half the width
-        layers = [32, "M", 64, "M", 128, 128, "M", 256, 256, "M", 256, 256]
-        body = nn.Sequential(make_layers(layers, batch_norm=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        return Headed(body, 256, classes).to(memory_format=torch.channels_last)
-    model = mobilenet_v3_small()
-    features = model.classifier[0].in_features
-    model.classifier = nn.Identity()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.1  # torchvision's 0.01 is for more steps than we take
-    return Headed(model, features, classes).to(memory_format=torch.channels_last)
-
-
-def load(path: Path, name: str, classes: int) -> nn.Module:
-    """A trained model, in evaluation mode. Raises UserError if the file does not fit."""
-    model = network(name, classes)
-    try:
-        model.load_state_dict(classifier.read_weights(path))
-    except RuntimeError as error:
-        raise cli.UserError(f"{path} is no {name} of {classes} classes: choose another --models.") from error
-    return model.eval()
 
 
 # --- Poisoning ----------------------------------------------------------------------------------------
@@ -423,13 +305,8 @@ def trained(
     """A network trained on images with the recipe of train.py."""
     torch.manual_seed(seed)
     name = spec.kind.network
-    model = network(name, spec.kind.classes)
-    train.train(model, images.pixels, images.labels, check, out, epochs=epochs, peak=PEAK[name])
+    model = held_out_networks.network(name, spec.kind.classes)
+    train.train(
+        model, images.pixels, images.labels, check, out, epochs=epochs, peak=held_out_networks.PEAK[name]
+    )
     return model
-
-
-def save(model: nn.Module, path: Path) -> None:
-    """Write the weights as .safetensors."""
-    for written in classifier.save_model(model, path):
-        if written.suffix != ".safetensors":
-            written.unlink()

@@ -14,7 +14,7 @@ import seeds
 from attacks import ATTACKS
 from held_out_models import KINDS
 
-# isort: split  (held_out_models puts demo-poisoning on the path)
+# isort: split  (attacks puts demo-poisoning on the path)
 import cli
 
 WORKING_ASR = 0.9  # a backdoor that works less often was not learned: there is little to find

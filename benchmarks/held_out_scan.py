@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import cluster
+import held_out_images
 import held_out_models
+import held_out_networks
 import torch
 from held_out_models import Spec
 
@@ -29,14 +31,14 @@ def make_row(spec: Spec, work: Path, models: Path, photos: Path | None, quick: b
     """Train one model, unless it is there, then measure and scan it: what a worker does."""
     torch.set_num_threads(1)
     out, kind = cluster.Silent(plain=True), spec.kind
-    folder = held_out_models.data_folder(spec.data, work, photos, quick)
+    folder = held_out_images.data_folder(spec.data, work, photos, quick)
     path = models / f"{spec.name}.safetensors"
     started = time.process_time()
     if not path.exists():
         epochs = 1 if quick else held_out_models.EPOCHS
-        held_out_models.save(held_out_models.make(spec, folder, epochs, out), path)
+        held_out_networks.save(held_out_models.make(spec, folder, epochs, out), path)
     trained = time.process_time()
-    model = held_out_models.load(path, kind.network, kind.classes)
+    model = held_out_networks.load(path, kind.network, kind.classes)
     score = held_out_models.validation(spec, folder).score(model)
     scan = scanned(path, model, folder, 5 if quick else STEPS, out)
     return {

@@ -24,7 +24,7 @@ from typing import Any
 
 import cluster
 import detection_report
-import held_out_models
+import held_out_networks
 import held_out_page
 import intervals
 import numpy as np
@@ -144,7 +144,7 @@ def measured(known: Known, models: Path, starts: int, steps: int) -> Row:
     torch.set_num_threads(1)
     classes = known.get("classes", 10)
     path = models / f"{known['name']}.safetensors"
-    model = held_out_models.load(path, known.get("network", "resnet18"), classes)
+    model = held_out_networks.load(path, known.get("network", "resnet18"), classes)
     began = time.process_time()
     means = class_means(model)
     found: Row = {"last_layer": round(dixon_p_value(means), 6), "last_layer_class": int(np.argmax(means))}

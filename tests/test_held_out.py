@@ -19,7 +19,9 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import attacks  # noqa: E402 (after the path above)
 import held_out  # noqa: E402
+import held_out_images  # noqa: E402
 import held_out_models as models  # noqa: E402
+import held_out_networks  # noqa: E402
 import held_out_page  # noqa: E402
 import intervals  # noqa: E402
 import population  # noqa: E402
@@ -199,7 +201,7 @@ def test_the_adaptive_attacker_adds_what_the_scan_finds(drawn: Path, monkeypatch
 
 
 def test_twenty_classes_are_ten_and_ten_others(drawn: Path) -> None:
-    folder = models.data_folder(f"twenty-{models.SEED}", drawn.parent, None, quick=True)
+    folder = held_out_images.data_folder(f"twenty-{models.SEED}", drawn.parent, None, quick=True)
     train, val = class_files(folder / "train"), class_files(folder / "val")
     assert torch.tensor([label for _, label in train]).bincount().tolist() == [10] * 20
     assert torch.tensor([label for _, label in val]).bincount().tolist() == [VAL] * 20
@@ -212,30 +214,30 @@ def test_twenty_classes_are_ten_and_ten_others(drawn: Path) -> None:
 def test_a_sign_turned_round_is_another_sign() -> None:
     image = Image.new("RGB", (2, 1))
     image.putpixel((0, 0), (250, 0, 10))
-    turned = models.turned_round(image)
+    turned = held_out_images.turned_round(image)
     assert (turned.getpixel((0, 0)), turned.getpixel((1, 0))) == ((0, 0, 0), (10, 0, 250))
 
 
-@pytest.mark.parametrize("style", models.STYLES)
+@pytest.mark.parametrize("style", held_out_images.STYLES)
 def test_a_style_changes_images_but_not_the_signs(style: str) -> None:
     image = signs.render("stop", np.random.default_rng(2))
-    changed = models.STYLES[style](image)
+    changed = held_out_images.STYLES[style](image)
     assert changed.size == image.size
     assert 5 < np.abs(np.asarray(changed, int) - np.asarray(image, int)).mean() < 100
 
 
-@pytest.mark.parametrize("name", models.PEAK)
+@pytest.mark.parametrize("name", held_out_networks.PEAK)
 def test_networks_are_read_as_they_were_written(name: str, tmp_path: Path) -> None:
-    model = models.network(name, 3).eval()
+    model = held_out_networks.network(name, 3).eval()
     assert classifier.class_count(model) == 3
     path = tmp_path / "model.safetensors"
-    models.save(model, path)
+    held_out_networks.save(model, path)
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
     pixels = torch.randint(256, (2, 3, 48, 48), dtype=torch.uint8)
-    read = models.load(path, name, 3)
+    read = held_out_networks.load(path, name, 3)
     assert classifier.predict(read, pixels).equal(classifier.predict(model, pixels))
     with pytest.raises(cli.UserError, match="no resnet18 of 4 classes"):
-        models.load(path, "resnet18", 4)
+        held_out_networks.load(path, "resnet18", 4)
 
 
 # --- The command --------------------------------------------------------------------------------------
@@ -256,10 +258,10 @@ def work(tmp_path: Path, drawn: Path) -> Path:
     (folder / drawn.name).symlink_to(drawn)
     for kind in ("clean, 2 classes", "yellow square, 2 classes", "clean"):
         one = spec(kind)
-        model = models.network("resnet18", one.kind.classes)
+        model = held_out_networks.network("resnet18", one.kind.classes)
         with torch.no_grad():
             model.get_parameter("fc.bias")[0] = 1e6
-        models.save(model, folder / f"models/{one.name}.safetensors")
+        held_out_networks.save(model, folder / f"models/{one.name}.safetensors")
     return folder
 
 

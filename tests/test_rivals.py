@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import held_out_models as models  # noqa: E402 (after the path above)
+import held_out_networks  # noqa: E402
 import rivals  # noqa: E402
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -59,7 +60,7 @@ def test_dixons_ratio() -> None:
 
 
 def test_the_mean_weight_of_a_class() -> None:
-    model = models.network("vgg", 3)
+    model = held_out_networks.network("vgg", 3)
     with torch.no_grad():
         model.get_parameter("fc.weight").copy_(torch.tensor([[0.1], [0.2], [-0.3]]).expand(3, 256))
     assert rivals.class_means(model) == pytest.approx([0.1, 0.2, -0.3])
@@ -88,7 +89,9 @@ def test_the_whole_command_and_its_page(run_main: Run, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for row in rows[:2]:
         torch.manual_seed(0)
-        models.save(models.network("vgg", 10), tmp_path / f"models/{row['name']}.safetensors")
+        held_out_networks.save(
+            held_out_networks.network("vgg", 10), tmp_path / f"models/{row['name']}.safetensors"
+        )
     command: tuple[str, ...] = (
         "--plain",
         "--models",
