@@ -4,7 +4,7 @@
 
 # what each demo makes, as patterns from the repository's root
 MADE_BY_1="demo-malicious/*.pt demo-malicious/*.safetensors demo-malicious/*.joblib demo-malicious/*.sig demo-malicious/signer.* demo-malicious/allowed.sha256"
-MADE_BY_2="demo-poisoning/data demo-poisoning/models demo-poisoning/scan_results demo-poisoning/audit_results demo-poisoning/outputs demo-poisoning/report.html demo-poisoning/exercise3.txt results/docker/demo-poisoning"
+MADE_BY_2="demo-poisoning/data demo-poisoning/models demo-poisoning/scan_results demo-poisoning/audit_results demo-poisoning/outputs demo-poisoning/report.html demo-poisoning/exercise3.txt demo-poisoning/keys demo-poisoning/evidence results/docker/demo-poisoning"
 MADE_BY_3="demo-supply-chain/exercise1.txt demo-supply-chain/exercise2.openvex.json demo-supply-chain/exercise3 demo-supply-chain/exercise4 demo-supply-chain/exercise4_broken demo-supply-chain/hardened/mine.Dockerfile demo-supply-chain/results results/pipeline"
 
 # the files that the exercises of each demo change, mostly with `sed -i.bak`, which keeps the original as FILE.bak
