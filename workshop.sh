@@ -8,7 +8,7 @@
 #                                                   --break attacks one link of what joins them
 #   ./workshop.sh test [pytest arguments]           checkers and tests; with --install it only makes .venv for them
 #   ./workshop.sh reset [1|2|3] [--yes]             removes what the demos made, puts back what the exercises changed;
-#                                                   asks before it removes an image or discards a change of yours
+#                                                   asks before it removes an image, discards a change or forgets progress
 #   ./workshop.sh shell 1|2|3 [--docker|--native]   opens a shell where the commands of that demo work
 #   ./workshop.sh next [1|2|3]                      says what to do next, with its command
 #   ./workshop.sh hint [2.1]                        the next of three hints for an exercise
