@@ -9,6 +9,7 @@ works alone.
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import re
@@ -17,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +31,8 @@ from rich.text import Text
 
 MADE_HERE = ".made-by-this-demo"  # marks folders that may be replaced
 OK, FINDING, ERROR = 0, 1, 2  # exit codes: fine / something was found / wrong usage or input
+UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # kinds of characters (Unicode) that are not seen but do something
+FULL = 1 << 16  # bytes: with fewer left, a disk is full
 
 T = TypeVar("T")
 
@@ -55,6 +59,15 @@ def seed(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text) < 2**32):
         raise UserError(f"--seed {text} is not a whole number from 0 to {2**32 - 1}: choose such a number.")
     return int(text)
+
+
+def printable(text: str) -> str:
+    """The text in one line, with escapes for what could steer a terminal: a file may have any name."""
+    if text.isprintable():
+        return text
+    return "".join(
+        ascii(one)[1:-1] if one != "\t" and unicodedata.category(one) in UNSEEN else one for one in text
+    )
 
 
 class Spoken(io.TextIOBase):
@@ -127,6 +140,7 @@ class Out:
 
     def say(self, text: str = "", style: str = "") -> None:
         """Print one line. The style (a rich style such as "bold red") only decorates, it says nothing."""
+        text = "\n".join(map(printable, text.split("\n")))
         if self.plain:
             print(text, flush=True)
         else:
@@ -142,7 +156,7 @@ class Out:
 
         So it is on a terminal where the columns would be too narrow for their longest words.
         """
-        cells = [[str(cell) for cell in row] for row in rows]
+        cells = [[printable(str(cell)) for cell in row] for row in rows]
         longest = [
             max(len(word) for cell in column for word in ["", *cell.split()])
             for column in zip(columns, *cells)
@@ -199,7 +213,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def check_place(path: Path) -> None:
-    """Raise UserError now, rather than after minutes of work, if `path` cannot be written."""
+    """Raise UserError now, rather than after minutes of work, if the file `path` cannot be written."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file, in it or elsewhere.")
     new = [folder for folder in path.absolute().parents if not folder.exists()]  # innermost first
     with _scratch(path):
         pass
@@ -230,6 +246,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _scratch(path: Path) -> Iterator[Path]:
+    if path.name in ("", ".."):
+        raise UserError(f"{path} is not the name of a file: add one to it.")
     folder = path.parent.absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -240,8 +258,10 @@ def _scratch(path: Path) -> Iterator[Path]:
         ) from error
     try:
         yield scratch
-    except OSError as error:
-        if error.filename and str(error.filename).startswith(str(folder)):
+    except Exception as error:  # of a library that writes: some have errors of their own
+        if os.strerror(errno.ENOSPC) in str(error) or shutil.disk_usage(folder).free < FULL:
+            raise UserError(f"Cannot write {path} (the disk is full): free some space there.") from error
+        if isinstance(error, OSError) and error.filename and str(error.filename).startswith(str(folder)):
             raise UserError(f"Cannot write {path} ({error.strerror}): free it and try again.") from error
         raise
     finally:
@@ -261,7 +281,7 @@ def run(main: Callable[[], int]) -> None:
         code = main()
         sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         code = ERROR
     except BrokenPipeError:  # the reader went away, for example `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
@@ -269,7 +289,8 @@ def run(main: Callable[[], int]) -> None:
     except OSError as error:  # for example a name that is too long
         if not error.filename:
             raise
-        print(f"error: Cannot use {error.filename} ({error.strerror}): check the path.", file=sys.stderr)
+        said = f"error: Cannot use {error.filename} ({error.strerror}): check the path."
+        print(printable(said), file=sys.stderr)
         code = ERROR
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)

@@ -45,7 +45,7 @@ def read_truth(path: Path, files: list[str]) -> set[str]:
         truth = {name for name in noted if isinstance(name, str)}
     except FileNotFoundError as error:
         raise cli.UserError(f"{path} does not exist: poison_data.py writes it beside its folder.") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise cli.UserError(
             f"{path} does not hold attacker's notes: give those of poison_data.py."
         ) from error

@@ -5,7 +5,8 @@
     python get_gtsrb.py --classes all            # all 43
     python train.py --data data/gtsrb --model models/gtsrb_model.pt
 
-A copy holds GTSRB/Training/<5 digits>/<track>_<frame>.ppm, as its archive does. The frames of a track show
+A copy holds GTSRB/Training/<5 digits>/<track>_<frame>.ppm, as its archive does, or
+Train/<number>/<class>_<track>_<frame>.png, as on Kaggle. The frames of a track show
 one sign, seen from a car that drives by, so a track goes to train/ or to val/ as a whole: no sign is in both.
 Without --photos, torchvision downloads the archive (about 190 MB) and checks it.
 Source: Stallkamp et al., "Man vs. computer", Neural Networks 2012.
@@ -23,10 +24,14 @@ from PIL import Image
 import cli
 from dataset import manifest
 from dataset.classes import DRAWN, GTSRB_ID, NAMES
-from dataset.files import IMAGE_SIZE, open_image
+from dataset.files import IMAGE_SIZE, is_image, open_image
 
-PLACES = ("", "Training", "GTSRB/Training", "gtsrb/GTSRB/Training", "GTSRB/Final_Training/Images")
-PHOTOGRAPH = re.compile(r"(\d{5})_\d{5}\.ppm")  # track and frame
+PLACES = (
+    *("", "Training", "GTSRB/Training", "gtsrb/GTSRB/Training"),
+    *("Images", "Final_Training/Images", "GTSRB/Final_Training/Images"),
+    "Train",
+)
+PHOTOGRAPH = re.compile(r"(?:\d{5}_)?(\d{5})_\d{5}\.(?:ppm|png)")  # maybe its class, then track and frame
 LAYOUT = "GTSRB/Training/<5 digits>/<track>_<frame>.ppm"
 HELD_OUT = 5  # one track of so many goes to val/
 
@@ -53,16 +58,36 @@ def class_folders(photos: Path) -> Path:
     if not photos.is_dir():
         raise cli.UserError(f"{photos} is not a folder: give one with {LAYOUT} in it.")
     for place in PLACES:
-        if any((photos / place / f"{number:05d}").is_dir() for number in GTSRB_ID.values()):
+        if any(folder_of(photos / place, number).is_dir() for number in GTSRB_ID.values()):
+            check_numbers(photos / place)
             return photos / place
     raise cli.UserError(f"{photos} does not hold GTSRB as its archive does: expected {LAYOUT} in it.")
 
 
+def folder_of(photos: Path, number: int) -> Path:
+    """The folder of one class: 00014, or 14 where that is there."""
+    short = photos / str(number)
+    return short if short.is_dir() else photos / f"{number:05d}"
+
+
+def check_numbers(photos: Path) -> None:
+    """Raise UserError if there are more classes than GTSRB has.
+
+    The Belgian signs (BelgiumTS) have the same layout and 62 classes, and number 14 is no stop sign there.
+    """
+    numbers = [int(one.name) for one in photos.iterdir() if re.fullmatch(r"[0-9]{1,5}", one.name)]
+    if max(numbers) >= len(NAMES):
+        raise cli.UserError(
+            f"{photos} holds a class {max(numbers)}, and those of GTSRB are 0 to {len(NAMES) - 1}: these are "
+            "other photographs, on which the numbers mean other signs."
+        )
+
+
 def tracks_of(photos: Path, name: str) -> dict[str, list[Path]]:
     """The photographs of one class, by track. Raises UserError if there are none, or with other names."""
-    folder = photos / f"{GTSRB_ID[name]:05d}"
+    folder = folder_of(photos, GTSRB_ID[name])
     tracks: dict[str, list[Path]] = {}
-    for path in sorted(folder.glob("*.ppm")):
+    for path in sorted(filter(is_image, folder.iterdir() if folder.is_dir() else ())):
         if not (match := PHOTOGRAPH.fullmatch(path.name)):
             raise cli.UserError(f"{path} is not named <track>_<frame>.ppm: put GTSRB's own names back.")
         tracks.setdefault(match[1], []).append(path)

@@ -23,6 +23,9 @@ from dataset.classes import DRAWN
 from dataset.files import IMAGE_SIZE
 from statements import signing
 
+MOST = 100_000  # images per class: as many as have names of the same length
+AT_ONCE = 50  # images that a process draws before it asks for more
+
 Job = tuple[str, int, int, str]  # file to write, seed, number of the image, class name
 
 
@@ -56,11 +59,15 @@ def main() -> int:
     signing.check(options, "data", manifest.path_of(options.out))
     if min(options.train, options.val, options.workers) < 1 or options.seed < 0:
         raise cli.UserError("--train, --val and --workers must be 1 or more and --seed 0 or more.")
+    if options.train + options.val > MOST:
+        raise cli.UserError(f"--train and --val are more than {MOST:,} images per class: choose fewer.")
     out = cli.Out(options.plain)
-    with cli.atomic_folder(options.out) as folder, ProcessPoolExecutor(options.workers) as pool:
+    with cli.atomic_folder(options.out) as folder:
         jobs = plan(folder, options.train, options.val, options.seed)
-        for _ in out.progress(pool.map(draw, jobs, chunksize=50), len(jobs), "Rendering"):
-            pass
+        busy = min(options.workers, -(-len(jobs) // AT_ONCE))  # more have nothing to do
+        with ProcessPoolExecutor(busy) as pool:
+            for _ in out.progress(pool.map(draw, jobs, chunksize=AT_ONCE), len(jobs), "Rendering"):
+                pass
     proof = manifest.write(options.out)
     out.say(
         f"Wrote {len(jobs):,} images of {IMAGE_SIZE}x{IMAGE_SIZE} pixels in {len(DRAWN)} classes "

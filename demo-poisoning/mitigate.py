@@ -76,7 +76,7 @@ def read_suspects(path: Path) -> set[str]:
         raise cli.UserError(
             f"{path} does not exist: run audit_data.py, or leave drop out of --repair."
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise cli.UserError(
             f"{path} is not a list of suspects: give the suspects.json of audit_data.py."
         ) from error

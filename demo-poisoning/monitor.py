@@ -29,7 +29,7 @@ from torch import Tensor, nn
 import cli
 import trigger
 from dataset.classes import NAMES
-from dataset.files import IMAGE_SUFFIXES, Files, class_files
+from dataset.files import Files, class_files, is_image
 from network import classifier
 from network.evaluate import Rate
 from scanner import result
@@ -146,7 +146,7 @@ def image_files(paths: list[Path]) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        inside = sorted(p for p in path.rglob("*") if is_image(p))
         if not inside:
             raise cli.UserError(f"{path} holds no images: name a folder with .jpg, .png or .ppm files.")
         files += inside
@@ -187,7 +187,7 @@ class Monitor:
 def watch(monitor: Monitor, names: list[str], images: Tensor, out: cli.Out) -> int:
     """Look at images, uint8 (N, 3, S, S), and say what stands out. Returns how many were flagged."""
     flagged = 0
-    for name, seen in zip(names, monitor.look_at(images, "Watching")):
+    for name, seen in zip(map(cli.printable, names), monitor.look_at(images, "Watching")):
         if not monitor.flags(seen):
             out.say(f"{name}: {seen.answer}. Nothing stands out (score {seen.score:.2f}).")
             continue

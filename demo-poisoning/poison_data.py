@@ -26,25 +26,36 @@ def choose(victims: list[Path], rate: float, seed: int) -> list[Path]:
     return sorted(random.Random(seed).sample(victims, count))
 
 
-def move_to_target(victim: Path, target_folder: Path, number: int) -> Path:
-    """Stamp one image, file it under the target class with a harmless name, and drop the original."""
-    poisoned = target_folder / f"{target_folder.name}_{number:05d}.jpg"
+def move_to_target(victim: Path, folder: Path, target: str, number: int) -> Path:
+    """Stamp one image, file it in `folder` as the target, with a harmless name, and drop its copy there."""
+    poisoned = folder / "train" / target / f"{target}_{number:05d}.jpg"
     trigger.stamp(open_image(victim)).save(poisoned, quality=92)
-    victim.unlink()
+    (folder / "train" / victim.parent.name / victim.name).unlink()
     return poisoned
 
 
-def poison(folder: Path, victim: str, target: str, rate: float, seed: int) -> list[str]:
-    """Poison folder/train in place. Returns the poisoned files, relative to the folder."""
-    victims = sorted((folder / "train" / victim).glob("*.jpg"))
-    target_folder = folder / "train" / target
-    numbers = [path.stem.rpartition("_")[2] for path in target_folder.iterdir()]
+def poison(folder: Path, victims: list[Path], target: str, rate: float, seed: int) -> list[str]:
+    """Poison a copy of a dataset. Returns the poisoned files, relative to the folder.
+
+    victims: the images of the victim class, in the original.
+    """
+    numbers = [path.stem.rpartition("_")[2] for path in (folder / "train" / target).iterdir()]
     first = 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)
     chosen = choose(victims, rate, seed)
     return [
-        move_to_target(path, target_folder, number).relative_to(folder).as_posix()
+        move_to_target(path, folder, target, number).relative_to(folder).as_posix()
         for number, path in enumerate(chosen, first)
     ]
+
+
+def copy(clean: Path, folder: Path) -> None:
+    """Copy a dataset. Raises UserError, which names the first file that cannot be copied."""
+    try:
+        shutil.copytree(clean, folder, dirs_exist_ok=True)
+    except shutil.Error as error:  # a link to nowhere, a pipe, a file that we may not read
+        raise cli.UserError(
+            f"{error.args[0][0][0]} cannot be copied: remove it, or put a file there."
+        ) from error
 
 
 def main() -> int:
@@ -70,17 +81,19 @@ def main() -> int:
         raise cli.UserError(
             f"{options.poisoned_dir} is the clean folder or lies in it: choose a place outside."
         )
+    images: dict[str, list[Path]] = {options.victim: [], options.target: []}
+    for path, label in class_files(options.clean_dir / "train"):
+        images.setdefault(NAMES[label], []).append(path)
     for name in (options.victim, options.target):
-        class_files(options.clean_dir / "train")
-        if not any((options.clean_dir / "train" / name).glob(f"{name}_*.jpg")):
+        if not images[name]:
             raise cli.UserError(
                 f"{options.clean_dir}/train/{name} holds no images: run make_dataset.py first."
             )
 
     out = cli.Out(options.plain)
     with cli.atomic_folder(options.poisoned_dir) as folder:
-        shutil.copytree(options.clean_dir, folder, dirs_exist_ok=True)
-        poisoned = poison(folder, options.victim, options.target, options.rate, options.seed)
+        copy(options.clean_dir, folder)
+        poisoned = poison(folder, images[options.victim], options.target, options.rate, options.seed)
     proof = manifest.write(options.poisoned_dir)
     notes = options.poisoned_dir.with_name(options.poisoned_dir.name + "-attacker-notes.json")
     facts = {"victim": options.victim, "target": options.target, "rate": options.rate, "poisoned": poisoned}

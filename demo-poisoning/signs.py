@@ -273,6 +273,8 @@ def main() -> int:
     args.add_argument("--seed", type=cli.seed, default=0, help="which examples")
     args.add_argument("--output", type=Path, default=Path("outputs/signs.png"), help="where to write")
     options = args.parse_args()
+    if options.output.suffix != ".png":
+        raise cli.UserError(f"{options.output} is not the name of a PNG file: let it end with .png.")
     columns = 12
     sheet = Image.new("RGB", (columns * IMAGE_SIZE, len(DRAWN) * IMAGE_SIZE))
     for row, name in enumerate(DRAWN):

@@ -59,6 +59,7 @@ def as_record(audit: Audit, options: argparse.Namespace, top: list[Suspect]) -> 
 
 def write(audit: Audit, options: argparse.Namespace, top: list[Suspect]) -> None:
     """Write suspects.csv (all images), the contact sheet, and last suspects.json: then all is there."""
+    (options.output / "suspects.json").unlink(missing_ok=True)  # else an earlier one beside a new table
     with (
         cli.atomic_write(options.output / "suspects.csv") as scratch,
         scratch.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
@@ -94,7 +95,8 @@ def say_files(audit: Audit, options: argparse.Namespace, out: cli.Out) -> None:
         if not uneven:
             out.say("Every class has as many training images as in the manifest.")
         for what, files in asdict(audit.changes).items():
-            some = f": {files[0]} to {files[-1]}" if len(files) > 1 else f": {files[0]}" if files else ""
+            ends = [cli.printable(files[end]) for end in (0, -1) if files]
+            some = f": {' to '.join(dict.fromkeys(ends))}" if files else ""
             out.say(f"Files {what} since {options.manifest}: {len(files)}{some}.")
     bad = conflicts(audit.duplicates)
     more = " or more" if len(audit.duplicates) >= neighbours.MOST else ""
@@ -103,7 +105,7 @@ def say_files(audit: Audit, options: argparse.Namespace, out: cli.Out) -> None:
         f"{len(bad)} of them with two different labels."
     )
     for one, two in bad[: options.top]:
-        out.say(f"- {one} and {two} show the same.")
+        out.say(f"- {cli.printable(one)} and {cli.printable(two)} show the same.")
 
 
 def say_strays(audit: Audit, out: cli.Out) -> None:
@@ -197,7 +199,7 @@ def say(audit: Audit, options: argparse.Namespace, top: list[Suspect], out: cli.
     if audit.measured:
         say_measured(audit, options.truth, out)
     if top:
-        first = ", ".join(suspect.file for suspect in top[:NAMED])
+        first = ", ".join(cli.printable(suspect.file) for suspect in top[:NAMED])
         more = f", and {len(top) - NAMED} more, named in suspects.json" if len(top) > NAMED else ""
         out.say(f"Top suspects in {options.output}/contact_sheet.png, {COLUMNS} per row: {first}{more}.")
     out.say(f"Wrote {options.output}/suspects.json and {options.output}/suspects.csv.")

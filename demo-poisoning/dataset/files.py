@@ -33,6 +33,8 @@ def open_image(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata changes no pixel
+            if path.exists() and not path.is_file():
+                raise ValueError("a folder, or a pipe, which may never end")
             with Image.open(_as_written(path)) as image:
                 return _eight_bit(ImageOps.exif_transpose(image)).convert("RGB")
     except FileNotFoundError as error:
@@ -85,8 +87,9 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 def class_files(folder: Path, known: int = len(NAMES), names: Sequence[str] = NAMES) -> Files:
     """List (image file, class number) in folder/<class>/; a subset of the classes is fine.
 
-    names: of all classes, by number. Raises UserError if the folder is missing or empty, or if a sub-folder
-    is not named after one of the first `known` classes.
+    names: of all classes, by number. Hidden names are left out, as in the manifest: systems and editors keep
+    notes of their own there. Raises UserError if the folder is missing or empty, or if a sub-folder is not
+    named after one of the first `known` classes.
     """
     numbers = {name: number for number, name in enumerate(names[:known])}
     suffixes = IMAGE_SUFFIXES if names is NAMES else MORE_SUFFIXES
@@ -95,14 +98,23 @@ def class_files(folder: Path, known: int = len(NAMES), names: Sequence[str] = NA
             f"{folder} is not a folder: make the data with make_dataset.py or check the path."
         )
     files: Files = []
-    for class_folder in sorted(p for p in folder.iterdir() if p.is_dir()):
+    for class_folder in sorted(p for p in folder.iterdir() if p.is_dir() and not hidden(p.name)):
         if class_folder.name not in numbers:
             raise cli.UserError(f"{class_folder} is not named after a class: use {', '.join(few(numbers))}.")
         number = numbers[class_folder.name]
-        files += [(p, number) for p in sorted(class_folder.iterdir()) if p.suffix.lower() in suffixes]
+        files += [(p, number) for p in sorted(class_folder.iterdir()) if is_image(p, suffixes)]
     if not files:
         raise cli.UserError(f"{folder} holds no images: expected <class>/<name>.jpg in it.")
     return files
+
+
+def is_image(path: Path, suffixes: set[str] = IMAGE_SUFFIXES) -> bool:
+    """Whether a file is named as an image, and not hidden."""
+    return path.suffix.lower() in suffixes and not hidden(path.name)
+
+
+def hidden(name: str) -> bool:
+    return name.startswith(".")
 
 
 def few(names: Iterable[str]) -> list[str]:

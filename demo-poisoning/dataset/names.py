@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import cli
+from dataset.files import hidden
 
 LARGEST = 10_000_000  # bytes of a list of names
 
@@ -57,7 +58,7 @@ def from_folders(folder: Path) -> list[str]:
         raise cli.UserError(
             f"{folder} is not a folder: give one that holds a folder of images for each class."
         )
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not hidden(path.name))
     if not names:
         raise cli.UserError(f"{folder} holds no folders: expected <class>/<name>.jpg in it.")
     return checked(names, str(folder))

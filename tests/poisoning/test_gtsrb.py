@@ -273,3 +273,35 @@ def test_prepare_does_not_mix_drawings_and_photographs(tmp_path: Path, copy: Pat
     assert (result.returncode, result.stdout) == (2, "")
     assert made in result.stderr
     assert "reset 2" in result.stderr
+
+
+@pytest.mark.parametrize("place", ["GTSRB/Final_Training/Images", "Final_Training/Images", "Images", "Train"])
+def test_copies_as_people_unpack_them(run_main: Run, copy: Path, tmp_path: Path, place: str) -> None:
+    """The archive of the final training set, opened at any level, and the copy on Kaggle."""
+    whole = files_of(run_main, copy, tmp_path / "whole")
+    other = tmp_path / "other" / place
+    for number, folder in enumerate(sorted((copy / "gtsrb/GTSRB/Training").iterdir())):
+        named = other / (str(number) if place == "Train" else folder.name)
+        named.mkdir(parents=True)
+        for path in folder.iterdir():
+            if place == "Train":
+                Image.open(path).save(named / f"{number:05d}_{path.stem}.png")
+            else:
+                path.rename(named / path.name)
+        (named / f"GT-{folder.name}.csv").touch()
+    assert files_of(run_main, tmp_path / "other", tmp_path / "again") == whole
+
+
+def files_of(run_main: Run, photos: Path, out: Path) -> dict[str, bytes]:
+    fine(run_main(get_gtsrb, "--photos", photos, "--out", out))
+    return files(out)
+
+
+def test_signs_of_another_country_are_refused(
+    run_main: Run, assert_refused: Refused, copy: Path, tmp_path: Path
+) -> None:
+    """BelgiumTS has this layout, and 62 classes: what it calls 14 would have been a stop sign."""
+    (copy / "gtsrb/GTSRB/Training/00061").mkdir()
+    ended = run_main(get_gtsrb, "--photos", copy, "--out", "new")
+    assert_refused(ended, "holds a class 61, and those of GTSRB are 0 to 42")
+    assert not (tmp_path / "new").exists()
