@@ -7,9 +7,12 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import torch
 from PIL import Image
+from pydantic import ConfigDict, Field, TypeAdapter, model_validator
+from pydantic.dataclasses import dataclass as checked
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
@@ -23,6 +26,8 @@ from scanner import describe, result
 from scanner.neural_cleanse import Trigger
 from scanner.result import PairResult, ScanResult
 
+KNOWN = ConfigDict(extra="forbid", allow_inf_nan=False)
+MOST = 10**9  # images that a monitor may have been measured on
 VICTIMS, OTHERS = 2, 2  # example images: of the victim class, and one each of so many other classes
 
 
@@ -99,6 +104,42 @@ class Watched:
     detected: Rate | None  # None: the model takes no image with the trigger for the target
 
 
+@checked(config=KNOWN)
+class Counted:
+    """A Rate as monitor.py writes it."""
+
+    hits: Annotated[int, Field(ge=0)]
+    of: Annotated[int, Field(gt=0, le=MOST)]
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Counted:
+        if self.hits > self.of:
+            raise ValueError("more hits than tries")
+        return self
+
+    @property
+    def rate(self) -> Rate:
+        return Rate(self.hits, self.of)
+
+
+@checked(config=KNOWN)
+class Measured:
+    """What monitor.py --measure --output writes."""
+
+    format: Literal[1]
+    model: Any  # paths, which may hold bytes that are not UTF-8
+    sha256: str
+    data: Any
+    allowed: result.Share
+    threshold: result.Share
+    calibration: int
+    false_alarms: Counted
+    detected: Counted | None
+
+
+MEASURED = TypeAdapter(Measured)
+
+
 # --- Measuring ----------------------------------------------------------------------------------------
 
 
@@ -117,29 +158,18 @@ def open_model(label: str, file: Path | None, folder: Path, scan: ScanResult) ->
 
 def open_monitor(file: Path, models: list[Model]) -> Watched:
     """Read what monitor.py has measured. Raises UserError if it is about neither of the models."""
+    again = f"run monitor.py --measure --output {file}"
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        rates = [
-            record[key] and Rate(int(record[key]["hits"]), int(record[key]["of"]))
-            for key in ("false_alarms", "detected")
-        ]
-        sums = [model.scan.sha256 for model in models]
-        place = sums.index(record["sha256"]) if record["sha256"] in sums else None
-        numbers = float(record["allowed"]), float(record["threshold"])
-        sound = all(0 <= rate.hits <= rate.of > 0 for rate in rates if rate) and rates[0]
+        record = MEASURED.validate_python(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        raise cli.UserError(f"{file} does not exist: run monitor.py --measure --output {file}.") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _no_monitor(file) from error
-    if not sound:
-        raise _no_monitor(file)
-    if place is None:
+        raise cli.UserError(f"{file} does not exist: {again}.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise cli.UserError(f"{file} was not written by monitor.py: {again}.") from error
+    model = next((one for one in models if one.scan.sha256 == record.sha256), None)
+    if model is None:
         raise cli.UserError(f"{file} is about neither of the two models: measure one of them again.")
-    return Watched(models[place], *numbers, *rates)
-
-
-def _no_monitor(file: Path) -> cli.UserError:
-    return cli.UserError(f"{file} was not written by monitor.py: run monitor.py --measure --output {file}.")
+    detected = record.detected.rate if record.detected else None
+    return Watched(model, record.allowed, record.threshold, record.false_alarms.rate, detected)
 
 
 def fooled(model: Model, found: Trigger, pixels: Tensor) -> Rate:

@@ -232,8 +232,10 @@ def record(two_models: dict[str, Path]) -> dict[str, Any]:
         "format": 1,
         "model": "models/poisoned_model.pt",
         "sha256": monitor.result.sha256(two_models["poisoned"]),
+        "data": "data/caf\udce9",
         "allowed": 0.02,
         "threshold": 0.31,
+        "calibration": 200,
         "false_alarms": {"hits": 5, "of": 200},
         "detected": {"hits": 68, "of": 69},
     }
@@ -268,6 +270,12 @@ def test_the_report_shows_what_was_measured(tmp_path: Path, both: list[Any], rec
         ({"false_alarms": None}, "not written by monitor.py"),
         ({"detected": {"hits": 9, "of": 2}}, "not written by monitor.py"),
         ({"threshold": "high"}, "not written by monitor.py"),
+        ({"threshold": 10**400}, "not written by monitor.py"),
+        ({"allowed": float("nan")}, "not written by monitor.py"),
+        ({"false_alarms": {"hits": float("inf"), "of": 9}}, "not written by monitor.py"),
+        ({"false_alarms": {"hits": 10**400, "of": 10**400}}, "not written by monitor.py"),
+        ({"sha256": ["0"]}, "not written by monitor.py"),
+        ({"format": 2}, "not written by monitor.py"),
     ],
 )
 def test_records_that_the_report_refuses(  # noqa: PLR0917
