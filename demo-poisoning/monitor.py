@@ -29,7 +29,7 @@ from torch import Tensor, nn
 import cli
 import trigger
 from dataset.classes import NAMES
-from dataset.files import Files, class_files, is_image
+from dataset.files import Files, all_files, class_files, is_image
 from network import classifier
 from network.evaluate import Rate
 from scanner import result
@@ -146,7 +146,7 @@ def image_files(paths: list[Path]) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        inside = sorted(p for p in path.rglob("*") if is_image(p))
+        inside = sorted(p for p in all_files(path) if is_image(p))
         if not inside:
             raise cli.UserError(f"{path} holds no images: name a folder with .jpg, .png or .ppm files.")
         files += inside

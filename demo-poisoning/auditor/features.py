@@ -75,7 +75,8 @@ def components(found: Tensor) -> Tensor:
 def _covariance(rows: Tensor) -> Tensor:
     """Covariance of centred rows (N, C), shrunk so that it can be inverted: (C, C)."""
     own = rows.T @ rows / len(rows)
-    return (1 - SHRINK) * own + SHRINK * own.trace() / len(own) * torch.eye(len(own), dtype=own.dtype)
+    mean = (own.trace() / len(own)).clamp(min=1e-9)  # 0 where all images of each class are the same
+    return (1 - SHRINK) * own + SHRINK * mean * torch.eye(len(own), dtype=own.dtype)
 
 
 def unusual(found: Tensor, labels: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +111,22 @@ def class_files(folder: Path, known: int = len(NAMES), names: Sequence[str] = NA
 def is_image(path: Path, suffixes: set[str] = IMAGE_SUFFIXES) -> bool:
     """Whether a file is named as an image, and not hidden."""
     return path.suffix.lower() in suffixes and not hidden(path.name)
+
+
+def all_files(folder: Path) -> Iterator[Path]:
+    """What lies below a folder, except hidden names; links are followed, but not in a circle.
+
+    Raises OSError where a folder cannot be read: what was not seen must not seem to be looked at.
+    """
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    for place, folders, names in os.walk(folder, onerror=stop, followlinks=True):
+        here = Path(place)
+        above = {here.resolve(), *here.resolve().parents}
+        folders[:] = [name for name in folders if not hidden(name) and (here / name).resolve() not in above]
+        yield from (here / name for name in names if not hidden(name))
 
 
 def hidden(name: str) -> bool:

@@ -10,13 +10,12 @@ another team's repository, on paper). It proves that files changed since then, n
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import cli
-from dataset.files import hidden
+from dataset.files import all_files
 
 LINE = re.compile(r"(\\?)([0-9a-f]{64}) [ *](.+)")  # a backslash in front: the name has escapes
 ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}  # those of sha256sum
@@ -37,19 +36,12 @@ def checksums(folder: Path) -> dict[str, str]:
 
     These are all files that class_files() may find: it leaves the same names out, and follows links as well.
     """
-    found = {}
-    for place, folders, names in os.walk(folder, onerror=_stop, followlinks=True):
-        here = Path(place)
-        parents = {here.resolve(), *here.resolve().parents}
-        folders[:] = [name for name in folders if not hidden(name) and (here / name).resolve() not in parents]
-        for path in [here / name for name in names if not hidden(name)]:
-            if path.is_file():
-                found[path.relative_to(folder).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in all_files(folder)
+        if path.is_file()
+    }
     return dict(sorted(found.items()))
-
-
-def _stop(error: OSError) -> None:
-    raise error
 
 
 def path_of(folder: Path) -> Path:

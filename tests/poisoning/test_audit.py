@@ -425,3 +425,13 @@ def test_bad_inputs(run_main: Run, assert_refused: Refused, clean: Path, model: 
     (tmp_path / "few/train/stop/stop_00000.jpg").write_bytes(b"no image")
     assert_refused(run_main(audit_data, "few"), "stop_00000.jpg")
     assert not (tmp_path / "audit_results").exists()
+
+
+def test_classes_of_one_image_over_and_over() -> None:
+    """Nothing varies then, and there is nothing to divide by."""
+    labels = torch.arange(2).repeat_interleave(25)
+    for found in (torch.zeros(50, 8), labels[:, None] * torch.ones(8)):
+        middle = features.components(found)
+        scores = features.unusual(middle, labels)
+        assert scores.isfinite().all()
+        assert features.reclassify(middle, labels, scores).margin.isfinite().all()

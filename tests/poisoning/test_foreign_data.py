@@ -83,7 +83,7 @@ def test_hidden_images_are_not_learned(run_main: Run, own: Path) -> None:
     ended = fine(run_main(train, "--data", own, *proof, "--epochs", 1, "--model", "new/m.pt"))
     assert "Training on 80 images" in ended.stdout
     assert "added since own.sha256: 0" in fine(run_main(audit_data, own, *proof)).stdout
-    assert not any(path.name.startswith(".") for path in monitor.image_files([own]))
+    assert not any("/." in path.relative_to(own.parent).as_posix() for path in monitor.image_files([own]))
     assert not any(name.startswith(".") for name in names.from_folders(own / "train"))
 
 
@@ -100,6 +100,27 @@ def test_links_in_a_circle_end(own: Path) -> None:
     before = manifest.checksums(own)
     (own / "train/back").symlink_to("..")
     assert manifest.checksums(own) == before
+
+
+def test_linked_images_are_watched(own: Path) -> None:
+    before = len(monitor.image_files([own]))
+    link(own)
+    assert len(monitor.image_files([own])) == before + 1
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(
+    own: Path, monkeypatch: pytest.MonkeyPatch, run_main: Run, assert_refused: Refused
+) -> None:
+    """What was not read gets no verdict. (For root, who may run this, all can be read.)"""
+    scan = os.scandir
+
+    def deny(path: Any) -> Any:
+        if str(path).endswith("train/stop"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    assert_refused(run_main(monitor, own), "Cannot use", "train/stop (Permission denied)")
 
 
 # --- any name ---------------------------------------------------------------------------------------
