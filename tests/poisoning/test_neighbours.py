@@ -183,3 +183,36 @@ def test_strays_without_a_trigger_hand_on_nothing() -> None:
     pixels[:9] = signs((130, 0, 0), 4)[:9]
     answers = torch.where(labels == YIELD, YIELD, STOP)  # the model has learned the wrong labels by heart
     assert occlusion.Search(Rule(), pixels, labels, answers, YIELD).handed_on(group) is None
+
+
+def test_copies_are_no_tracks() -> None:
+    """Each image of a set without tracks three times: its neighbours are what they were, and say nothing."""
+    torch.manual_seed(1)
+    scenes = torch.randint(0, 255, (60, 3, 12, 12)).float()
+    pixels = torch.nn.functional.interpolate(scenes, size=48, mode="bicubic").clamp(0, 255).to(torch.uint8)
+    labels = torch.arange(3).repeat_interleave(20)
+    once = neighbours.compare(pixels, 60).nearest
+    found = neighbours.compare(pixels.repeat(3, 1, 1, 1), 180)
+    assert found.nearest.max() < 60  # the first of each
+    for number in range(180):
+        assert set(found.nearest[number].tolist()) == set(once[number % 60].tolist())
+    assert neighbours.astray(found.nearest, labels.repeat(3)) == []
+    assert len(found.pairs) == 3 * 60  # near-duplicates are found as before
+
+
+def test_a_copy_with_a_trigger_is_no_copy() -> None:
+    """Its original stays its neighbour."""
+    torch.manual_seed(1)
+    pixels = torch.randint(0, 255, (30, 3, 48, 48)).to(torch.uint8)
+    pixels[29] = pixels[4]
+    pixels[29, :, 38:46, 38:46] = 255
+    assert 4 in neighbours.compare(pixels, 30).nearest[29]
+
+
+def test_validation_images_are_no_neighbours() -> None:
+    torch.manual_seed(1)
+    pixels = torch.randint(0, 255, (700, 3, 24, 24)).to(torch.uint8)  # more than are compared at a time
+    pixels[650] = pixels[3]
+    found = neighbours.compare(pixels, 20)
+    assert (found.pairs, found.nearest.shape) == ([(3, 650)], (20, 5))
+    assert torch.equal(found.nearest, neighbours.compare(pixels[:20], 20).nearest)
