@@ -55,7 +55,7 @@ def row(spec: Spec, photos: Path, base: Path) -> dict[str, Any]:
     found = Audit([Suspect(name, checks.label_of(name)) for name in files])
     alike = neighbours.compare(pixels, len(files))
     checks.check_duplicates(found, files, alike.pairs)
-    strays = checks.check_neighbours(found, alike.nearest, labels)
+    strays = checks.check_neighbours(found, alike, labels)
     quiet = cli.Out(plain=True)
     middle, last = audit_data.examine(found, model, (pixels, labels), alike.nearest, quiet, strays=strays)
     checks.rank(found)

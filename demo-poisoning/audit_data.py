@@ -137,7 +137,7 @@ def main() -> int:
     pixels = torch.stack([*out.progress(read, len(images), "Reading images")])
     alike = neighbours.compare(pixels, len(training))
     checks.check_duplicates(found, names(images, options.data), alike.pairs)
-    strays = checks.check_neighbours(found, alike.nearest, labels)
+    strays = checks.check_neighbours(found, alike, labels)
     if model:
         middle, last = examine(
             found, model, (pixels[: len(training)], labels), alike.nearest, out, strays=strays

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from auditor import features
-from auditor.neighbours import Astray, astray
+from auditor.neighbours import Astray, Neighbours, astray
 from auditor.occlusion import Members, Spot
 from dataset import manifest
 from dataset.classes import NAMES
@@ -157,15 +157,15 @@ def check_duplicates(audit: Audit, files: list[str], pairs: list[tuple[int, int]
     audit.duplicates = [(files[one], files[two]) for one, two in pairs]
 
 
-def check_neighbours(audit: Audit, nearest: Tensor, labels: Tensor) -> list[Astray]:
+def check_neighbours(audit: Audit, alike: Neighbours, labels: Tensor) -> list[Astray]:
     """Flag the images that stand among those of another class, and return them. Before all that asks a model.
 
-    nearest: of neighbours.compare(); labels: int64 (N,).
+    alike: of neighbours.compare(); labels: int64 (N,). Where images come in no tracks, there are none.
     """
-    found = astray(nearest, labels)
+    found = astray(alike.nearest, labels) if alike.tracks else []
     for group in found:
         audit.strays.append(Stray(NAMES[group.label], NAMES[group.among], len(group.images)))
-        shares = (labels[nearest[group.images]] == group.among).float().mean(1)
+        shares = (labels[alike.nearest[group.images]] == group.among).float().mean(1)
         for number, share in zip(group.images.tolist(), shares.tolist()):
             suspect = audit.ranking[number]
             suspect.flagged, suspect.reason, suspect.strength = True, STRAY, share

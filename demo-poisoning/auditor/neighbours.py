@@ -19,6 +19,7 @@ CELLS = 8  # per side of each quarter of an image
 FIELDS, FIELD_CELLS = 3, 6  # per side of an image, and per side of each field
 ALIKE = 0.98  # correlation from which two quarters show the same
 COPIED = 0.9999  # of all four quarters: a copy; no two of 3,390 photographs in tracks come to 0.996
+TRACKED = 0.93, 0.05  # correlation with the nearest image that this share of the images has in tracks
 NEAREST = 5  # how many images most alike are looked up
 MOST = 100_000  # near-duplicates that are listed: with more, the dataset is one image over and over
 AT_ONCE = 500  # images that are compared with all others at a time
@@ -34,6 +35,7 @@ class Neighbours:
 
     pairs: list[tuple[int, int]]  # near-duplicates, the first MOST
     nearest: Tensor  # the NEAREST images among the first ones, for each of these: int64 (T, NEAREST)
+    tracks: bool  # some are as alike as frames of a track; drawings never are
 
 
 def parts(pixels: Tensor, per_side: int, cells: int) -> list[Tensor]:
@@ -59,7 +61,7 @@ def compare(pixels: Tensor, training: int) -> Neighbours:
     if int((~copies).sum()) <= NEAREST + 1:  # nothing else is there
         copies[:] = False
     fields = parts(pixels[:training], FIELDS, FIELD_CELLS)
-    nearest = []
+    nearest, closest = [], []
     for first in range(0, training, AT_ONCE):
         rows = slice(first, first + AT_ONCE)
         lowest = torch.full((len(fields[0][rows]), training), torch.inf)
@@ -75,7 +77,10 @@ def compare(pixels: Tensor, training: int) -> Neighbours:
             inside[:, copies] = -torch.inf
             inside.scatter_(1, original[rows, None], -torch.inf)
         nearest.append(inside.topk(min(NEAREST, training - 1), 1).indices)
-    return Neighbours(pairs, torch.cat(nearest))
+        closest.append(inside.amax(1) / (len(fields) - 2))
+    least, share = TRACKED
+    tracks = bool(torch.cat(closest).quantile(1 - share) >= least)
+    return Neighbours(pairs, torch.cat(nearest), tracks)
 
 
 def _same(pixels: Tensor, training: int) -> tuple[list[tuple[int, int]], Tensor]:
@@ -115,7 +120,8 @@ def astray(nearest: Tensor, labels: Tensor) -> list[Astray]:
     """Groups of images of one class whose neighbours are mostly of one other class, the largest first.
 
     nearest: of compare(), int64 (T, NEAREST); labels: int64 (T,). Such neighbours say something where images
-    come in tracks, several of each sign; where they do not (TRUSTED), no group is returned. A few images of
+    come in tracks, several of each sign (Neighbours.tracks); where they tell no classes apart (TRUSTED), no
+    group is returned. A few images of
     every class stand among those of another whose signs are hard to see, so that a group has to be larger
     than the share of the other classes that stands there makes likely (CHANCE). Poisoned images may be the
     neighbours of each other: those of a group count as images of the other class from then on.

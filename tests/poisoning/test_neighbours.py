@@ -17,6 +17,7 @@ import cli
 from auditor import checks, neighbours, occlusion, output
 from auditor.checks import Audit, Suspect
 from dataset.classes import NAMES
+from dataset.files import class_files
 from network import classifier
 from poisoning_tools import Run
 from test_occlusion import STOP, YIELD, Rule, signs
@@ -216,3 +217,18 @@ def test_validation_images_are_no_neighbours() -> None:
     found = neighbours.compare(pixels, 20)
     assert (found.pairs, found.nearest.shape) == ([(3, 650)], (20, 5))
     assert torch.equal(found.nearest, neighbours.compare(pixels[:20], 20).nearest)
+
+
+def test_images_without_tracks_have_no_neighbours_that_say_something(tracks: Path, data: Path) -> None:
+    """Drawings of a few classes have mostly neighbours of their own class, and some class has others."""
+    for folder, frames in ((tracks, True), (data, False)):
+        files = class_files(folder / "train")
+        found = neighbours.compare(classifier.load_pixels([path for path, _ in files]), len(files))
+        assert found.tracks == frames
+    labels = torch.tensor([label for label in range(6) for _ in range(40)])
+    nearest = around(labels.tolist())
+    nearest[40:45] = torch.tensor([1, 2, 3, 4, 5])
+    for frames, count in ((True, 1), (False, 0)):
+        audit = Audit([Suspect(f"{number}.jpg", NAMES[label]) for number, label in enumerate(labels)])
+        alike = neighbours.Neighbours([], nearest, frames)
+        assert len(checks.check_neighbours(audit, alike, labels)) == len(audit.strays) == count
