@@ -117,6 +117,8 @@ def build(arch: str, classes: int, size: int) -> nn.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return models.get_model(arch, **options)
+    except NotImplementedError:  # on the meta device; it is a RuntimeError, too
+        raise
     except (ValueError, AssertionError, ZeroDivisionError, RuntimeError) as error:
         raise unfit(arch, size) from error
 

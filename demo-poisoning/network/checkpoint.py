@@ -9,6 +9,7 @@ with the names and shapes of the network itself.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ DEPTH = 4  # levels of dicts in which weights are looked for, the top included
 PROBE = 1009  # classes of a network that is only built to see which layer is the last
 TRAINING_ONLY = ("aux1.", "aux2.", "AuxLogits.")  # layers that answer during training alone
 COUNTERS = re.compile(r"(^|\.)(num_batches_tracked|n_averaged|total_ops|total_params)$")
+INDICES = re.compile(r"relative_position_index$")  # of Swin and MaxViT: whole numbers
 OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)")  # as before torchvision 0.2
 FAMILIES = {  # the first layer, and how the names of architectures begin that call it so
     "conv1.weight": "resn wide",
@@ -67,7 +69,7 @@ def load(path: Path, network: Network, place: str | None = None) -> tuple[Adapte
     elif len(found) > 1 and all(_same(found[0].weights, fit.weights) for fit in found[1:]):
         found = found[:1]
     if len(found) > 1:
-        places = " or ".join(f"--weights {fit.place or '.'}" for fit in found)
+        places = " or ".join(f"--weights {_typed(fit.place or '.')}" for fit in found)
         raise cli.UserError(
             f"{path} holds {len(found)} sets of weights, each a model of its own: add {places}."
         )
@@ -77,17 +79,31 @@ def load(path: Path, network: Network, place: str | None = None) -> tuple[Adapte
     fit = found[0]
     model_file.check_finite(path, fit.weights)
     net = adapter.build(network.arch, fit.classes, network.size)
-    net.load_state_dict(fit.weights, strict=False)
+    state = net.state_dict()  # with the versions of its layers, which MNASNet asks for
+    if odd := [name for name, value in fit.weights.items() if not _same_index(value, state[name])]:
+        raise cli.UserError(f"{path} is no {network.arch} as torchvision builds it: {odd[0]!r} differs.")
+    state.update(fit.weights)
+    net.load_state_dict(state)
     try:
         model = Adapter(net, network, fit.classes)
     except RuntimeError as error:  # maps that shrink to nothing
         raise adapter.unfit(network.arch, network.size) from error
     notes = content if isinstance(content, dict) else {}
-    return model, next((notes[name] for name in NAMES_OF_CLASSES if name in notes), None)
+    known = (notes[name] for name in NAMES_OF_CLASSES if isinstance(notes.get(name), (dict, list, tuple)))
+    return model, next(known, None)  # "classes" may also be their number
+
+
+def _typed(place: str) -> str:
+    return shlex.quote(place) if place.isprintable() else ascii(place)
 
 
 def _same(some: Weights, others: Weights) -> bool:
     return all(torch.equal(value, others[name]) for name, value in some.items())
+
+
+def _same_index(value: Tensor, own: Tensor) -> bool:
+    """Whole numbers are no weights but follow from the network, as where Swin looks for its positions."""
+    return own.is_floating_point() or not own.ndim or torch.equal(value.to(own.dtype), own)
 
 
 def _fits(content: object, network: Network) -> tuple[list[Fit], str]:
@@ -95,8 +111,11 @@ def _fits(content: object, network: Network) -> tuple[list[Fit], str]:
     wanted = adapter.shapes(network.arch, PROBE, network.size)
     found: list[Fit] = []
     why, closest, tensors, prefix = "it holds no tensors with names, so save model.state_dict()", 0, {}, ""
+    odd: list[str] = []
     for place, given in _places(content):
-        renamed = {OLD_DENSENET.sub(r"\1\2", name): value for name, value in given.items()}
+        odd += [name for name, value in given.items() if not model_file.is_plain(value)]
+        plain = {name: value for name, value in given.items() if model_file.is_plain(value)}
+        renamed = {OLD_DENSENET.sub(r"\1\2", name): value for name, value in plain.items()}
         for before in _prefixes(renamed, wanted):
             here = ".".join(filter(None, (place, before.rstrip("."))))
             try:
@@ -105,6 +124,8 @@ def _fits(content: object, network: Network) -> tuple[list[Fit], str]:
                 known = sum(before + name in renamed for name in wanted)
                 if known >= closest:
                     why, closest, tensors, prefix = str(reason), known, renamed, before
+    if odd and not found:
+        return found, f"it holds {odd[0]!r} {model_file.NOT_PLAIN}"
     return found, why if found else why + _looks_like(tensors, prefix, network)
 
 
@@ -148,13 +169,14 @@ def _fit(tensors: Weights, prefix: str, wanted: dict[str, torch.Size]) -> tuple[
         if name not in own:
             continue
         value, start = own[name], int(name in last)  # as many classes as there are
-        if value.is_quantized or (shape and not value.is_floating_point()):
+        index = bool(INDICES.search(name))
+        if value.is_quantized or (shape and not index and not value.is_floating_point()):
             raise NoFit(f"{name!r} holds {str(value.dtype).removeprefix('torch.')}, and is quantized")
         if value.shape[start:] != shape[start:] or value.ndim != len(shape):
             theirs, ours = (" x ".join(map(str, one)) or "one number" for one in (value.shape, shape))
             ours = ours.replace(str(PROBE), "classes")
             raise NoFit(f"{name!r} is {theirs} in the file and {ours} in the network")
-        weights[name] = value.float() if shape else value
+        weights[name] = value.float() if shape and not index else value
     classes = {len(weights[name]) for name in last}
     if len(classes) != 1 or min(classes) < 2:
         raise NoFit(f"{last[0]!r} does not tell two or more classes apart")

@@ -13,6 +13,7 @@ from safetensors.torch import load
 
 import cli
 
+NOT_PLAIN = "as a sparse or nested tensor, or without values: save it dense, with its values"
 # A whole model, or a program with weights in it: to load one is to run it, or takes another library.
 SAVE_WEIGHTS = "load it where you trust it, and save model.state_dict() there"
 OTHER_FORMATS = {
@@ -52,6 +53,8 @@ def read(path: Path, mapped: bool = False) -> Any:
     """
     if path.is_dir() and other_format(path):
         raise refused(path, other_format(path))
+    if path.is_dir():
+        raise cli.UserError(f"{path} is a folder: name the model file in it.")
     if not path.is_file():
         raise cli.UserError(f"{path} does not exist: train a model with train.py or check the path.")
     try:
@@ -126,8 +129,15 @@ def _asks_for_more(path: Path, said: str) -> cli.UserError:
     )
 
 
+def is_plain(value: torch.Tensor) -> bool:
+    """Whether a tensor is dense and has values: the restricted loader takes others, too."""
+    return value.layout == torch.strided and not (value.is_nested or value.is_meta)
+
+
 def check_finite(path: Path, weights: dict[str, torch.Tensor]) -> None:
-    """Raise UserError if a number among the weights is infinite or NaN."""
+    """Raise UserError if a number among the weights is infinite or NaN, or a tensor has none."""
+    if odd := [name for name, value in weights.items() if not is_plain(value)]:
+        raise cli.UserError(f"{path} holds {odd[0]!r} {NOT_PLAIN}.")
     if broken := [name for name, value in weights.items() if not value.isfinite().all()]:
         raise cli.UserError(
             f"{path} holds numbers that are infinite or not a number (in {broken[0]!r}), and no answer of "

@@ -153,7 +153,7 @@ def check_images(model: Adapter, settings: Settings, out: cli.Out) -> None:
     correct = int((given == labels).sum())
     out.say(f"Clean images: {correct} of {len(labels)} are classified correctly ({model.network}).")
     wrong = f"The model classifies {correct} of {len(labels)} images in {settings.images} correctly"
-    if correct < len(labels) / 2 and (order := reordered(given, labels)):
+    if order := reordered(given, labels):
         raise cli.UserError(f"{wrong}: {order}.")
     best, most = "", correct
     for mean, std in USUAL:
@@ -161,7 +161,7 @@ def check_images(model: Adapter, settings: Settings, out: cli.Out) -> None:
         if right > most:
             shown = (" ".join(f"{value:.4g}" for value in values) for values in (mean, std))
             best, most = "--mean {} --std {}".format(*shown), right
-    if most - correct >= max(3, MUCH_BETTER * len(labels)):
+    if most >= len(labels) / 2 and most - correct >= max(3, MUCH_BETTER * len(labels)):
         raise cli.UserError(f"{wrong} as told, and {most} with another normalisation: give {best}.")
     if correct < len(labels) / 2:
         raise cli.UserError(f"{wrong}: give the --input, --mean and --std that it was trained with.")
@@ -190,7 +190,7 @@ def reordered(answers: Tensor, labels: Tensor) -> str:
         if count < 0.8 * own.total():
             return ""
         usual[label] = answer
-    if len(set(usual.values())) < max(len(usual), 3):
+    if len(set(usual.values())) < max(len(usual), 3) or all(label == own for label, own in usual.items()):
         return ""
     return "each class has an answer of its own, so give their names in the model's order (--classes FILE)"
 

@@ -178,6 +178,56 @@ def test_two_sets_of_weights_are_two_models(fire: Weights, saved: Callable[[obje
         checkpoint.load(path, SMALL, "nowhere")
 
 
+def test_a_place_is_shown_as_it_is_typed(fire: Weights, saved: Callable[[object], Path]) -> None:
+    path = saved({"a\nb\x1b[2J": fire, "my model": doubled(fire)})
+    with pytest.raises(cli.UserError) as refused:
+        checkpoint.load(path, SMALL)
+    assert str(refused.value).endswith(r"add --weights 'a\nb\x1b[2J' or --weights 'my model'.")
+    checkpoint.load(path, SMALL, "my model")
+
+
+def test_sparse_tensors_elsewhere_are_no_matter(fire: Weights, saved: Callable[[object], Path]) -> None:
+    odd = {"graph": {"edges": torch.eye(3).to_sparse()}}
+    assert checkpoint.load(saved({"model": fire} | odd), SMALL)[0].classes == 5
+
+
+@pytest.mark.parametrize("arch", ["mnasnet0_5", "regnet_y_400mf", "swin_t"])
+def test_families_with_needs_of_their_own(arch: str, tmp_path: Path) -> None:
+    """Layers with a version, numbers asked for while it is built, whole numbers among the weights."""
+    network = Network(arch, SIZE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    torch.manual_seed(0)
+    net = adapter.build(arch, 5, SIZE)
+    for save in (torch.save, save_file):
+        path = tmp_path / f"mine.{'pth' if save is torch.save else 'safetensors'}"
+        save(net.state_dict(), path)
+        model, _ = checkpoint.load(path, network)
+        for name, value in net.state_dict().items():
+            assert torch.equal(model.net.state_dict()[name], value.to(model.net.state_dict()[name].dtype))
+
+
+def test_every_classifier_of_torchvision_has_names_and_shapes() -> None:
+    """One of each family and size; the same families build the others."""
+    for arch in models.list_models(module=models):
+        if arch not in {"regnet_y_128gf", "regnet_y_32gf", "regnet_x_32gf"}:  # built in full, for seconds
+            size = adapter.preset_size(arch)
+            assert any(shape[:1] == (7,) for shape in adapter.shapes(arch, 7, size).values()), arch
+
+
+def test_positions_that_were_changed_are_another_network(tmp_path: Path) -> None:
+    """What Swin looks for its positions with is no weight, and in the file only by the way."""
+    weights = adapter.build("swin_t", 5, SIZE).state_dict()
+    weights["features.1.0.attn.relative_position_index"] += 1
+    torch.save(weights, tmp_path / "mine.pth")
+    with pytest.raises(cli.UserError, match=r"mine\.pth is no swin_t .*relative_position_index' differs"):
+        checkpoint.load(tmp_path / "mine.pth", Network("swin_t", SIZE, (0, 0, 0), (1, 1, 1)))
+
+
+def test_the_number_of_classes_hides_no_names(fire: Weights, saved: Callable[[object], Path]) -> None:
+    known = {"a": 1, "b": 0, "c": 2, "d": 3, "e": 4}
+    path = saved({"model": fire, "classes": 5, "class_to_idx": known})
+    assert checkpoint.load(path, SMALL)[1] == known
+
+
 def test_denselayers_are_found_by_the_names_of_older_files(saved: Callable[[object], Path]) -> None:
     """Those of the weights that torchvision itself publishes."""
     net = models.DenseNet(8, (1, 1), 8, num_classes=3)
@@ -208,6 +258,10 @@ MISFITS: dict[str, Callable[[Weights], object]] = {
     "two or more classes": lambda w: (
         w | {LAST: torch.zeros(1, 512, 1, 1), "classifier.1.bias": torch.zeros(1)}
     ),
+    "'classifier.1.weight' as a sparse or nested tensor, or without values": lambda w: (
+        w | {LAST: w[LAST].to_sparse()}
+    ),
+    "'features.0.weight' as a sparse or nested tensor": lambda w: w | {FIRST: w[FIRST].to("meta")},
     "infinite or not a number": lambda w: w | {"classifier.1.bias": torch.full((5,), torch.nan)},
 }
 
@@ -438,6 +492,17 @@ def test_another_order_of_the_classes_is_found_out(
     assert_refused(ended, "each class has an answer of its own", "--classes")
 
 
+def test_two_classes_that_changed_places_are_found_out() -> None:
+    """Most images are correct then, and two classes would be scanned under each other's name."""
+    labels = torch.arange(10).repeat(5)
+    swapped = torch.tensor([1, 0, *range(2, 10)])
+    assert "--classes" in foreign.reordered(swapped[labels], labels)
+    assert foreign.reordered(labels, labels) == ""
+    unsure = labels.clone()
+    unsure[labels == 4] = torch.tensor([4, 4, 3, 3, 3])
+    assert foreign.reordered(unsure, labels) == ""
+
+
 def test_many_pairs_are_refused_before_the_work() -> None:
     foreign.check_pairs([(0, 1)] * foreign.MOST_PAIRS)
     with pytest.raises(cli.UserError, match=r"9,900 pairs .*--pairs"):
@@ -538,3 +603,14 @@ def test_the_same_twin_twice_is_refused(
     assert_refused(run_main(detect, *arguments), "is the same model as")
     twin.unlink()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_no_model(run_main: Run, assert_refused: Refused, tmp_path: Path, paint: Path) -> None:
+    (tmp_path / "hub").mkdir()
+    assert_refused(run_main(detect, "--model", "hub", "--data", paint, *MINE), "hub is a folder")
+
+
+def test_weights_without_values_are_refused_as_ours_too(saved: Callable[[object], Path]) -> None:
+    for odd in (torch.eye(3).to_sparse(), torch.zeros(3, device="meta")):
+        with pytest.raises(cli.UserError, match=r"'fc\.weight' as a sparse or nested"):
+            classifier.load_model(saved({"fc.weight": odd}))
