@@ -35,6 +35,7 @@ BEGINNINGS = (
     (0, b"\x93NUMPY", "NumPy"),
     (0, b"version https://git-lfs", "a pointer of Git LFS"),
 )
+OF_TORCH = b"l\xfc\x9cF\xf9 j\xa8P\x19"  # the number with which torch.save began before its zip files
 # ir_version (1 byte) and then the producer's name, or a graph: what exporters write first (onnx.proto)
 ONNX = re.compile(rb"\x08[\x01-\x7f](\x12[\x01-\x7f][\w.+ -]|[\x1a\x22\x3a\x42])")
 # names that only hold data (demo-malicious/inspection/names.py has all of them); the others may run code
@@ -65,10 +66,19 @@ def read(path: Path, mapped: bool = False) -> Any:
             mapped = mapped and zipfile.is_zipfile(path) and str(path).isprintable()  # torch's own limits
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # a hostile or damaged file can make the readers fail in any way
+        if ending := other_ending(path):
+            raise cli.UserError(
+                f"{path} is misnamed: by what is in it, its name should end in {ending}."
+            ) from error
         if kind := other_format(path):
             raise refused(path, kind) from error
         if "GLOBAL " in str(error):  # torch's word for a name to import, which is how a pickle runs code
             raise _asks_for_more(path, str(error)) from error
+        if is_plain_pickle(path):
+            raise cli.UserError(
+                f"{path} is a plain pickle, and not of torch.save: do not load it, but ask its maker for "
+                "SafeTensors, or inspect it (demo-malicious/inspect_model.py)."
+            ) from error
         raise cli.UserError(f"{path} is damaged or not a model file: train or download it again.") from error
 
 
@@ -108,6 +118,27 @@ def other_format(path: Path) -> str:
             return "NumPy"
         return ""
     return "ONNX" if ONNX.match(start) or path.suffix == ".onnx" else ""
+
+
+def other_ending(path: Path) -> str:
+    """.safetensors or .pt if the file is one of these under the other's name; empty if it is not."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if path.suffix == ".safetensors":
+        return (
+            ".pt"
+            if OF_TORCH in start or any(name.endswith("data.pkl") for name in _names_in_zip(path))
+            else ""
+        )
+    header = int.from_bytes(start[:8], "little")  # bytes of the JSON that follows
+    return ".safetensors" if start[8:9] == b"{" and header < path.stat().st_size else ""
+
+
+def is_plain_pickle(path: Path) -> bool:
+    """Whether a file begins as pickle.dump writes it, and torch.save does not."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    return start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5") and OF_TORCH not in start
 
 
 def _asks_for_more(path: Path, said: str) -> cli.UserError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -318,6 +319,17 @@ OTHERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "own.pt": (lambda p: torch.save({"model": Whole()}, p), "asks for more than tensors"),
     "layers.pt": (lambda p: torch.save({"state_dict": {}, "classifier": nn.Linear(2, 2)}, p), "whole layers"),
     "args.pt": (lambda p: torch.save({"m": {}, "args": argparse.Namespace(lr=1)}, p), "--allow argparse."),
+    "tensors.bin": (
+        lambda p: save_file({"a": torch.zeros(3)}, p),
+        "is misnamed: by what is in it, its name should end in .safetensors",
+    ),
+    "zip.safetensors": (lambda p: torch.save({"a": torch.zeros(3)}, p), "its name should end in .pt"),
+    "old.safetensors": (
+        lambda p: torch.save({"a": torch.zeros(3)}, p, _use_new_zipfile_serialization=False),
+        "its name should end in .pt",
+    ),
+    "plain.pt": (lambda p: p.write_bytes(pickle.dumps({"a": [1.0]})), "is a plain pickle, and not of torch"),
+    "numbers.pt": (lambda p: p.write_bytes(pickle.dumps({"a": np.zeros(3)})), "is a plain pickle"),
     "best.pt": (lambda p: torch.save({"model": {}, "best": np.float64(0.9)}, p), "--allow numpy."),
 }  # fmt: skip
 
