@@ -121,10 +121,10 @@ def astray(nearest: Tensor, labels: Tensor) -> list[Astray]:
 
     nearest: of compare(), int64 (T, NEAREST); labels: int64 (T,). Such neighbours say something where images
     come in tracks, several of each sign (Neighbours.tracks); where they tell no classes apart (TRUSTED), no
-    group is returned. A few images of
-    every class stand among those of another whose signs are hard to see, so that a group has to be larger
-    than the share of the other classes that stands there makes likely (CHANCE). Poisoned images may be the
-    neighbours of each other: those of a group count as images of the other class from then on.
+    group is returned. A few images of every class stand among those of another whose signs are hard to see,
+    so that a group has to be larger than the share of the other classes that stands there makes likely
+    (CHANCE). Poisoned images may be the neighbours of each other: those of a group count as images of the
+    other class from then on.
     """
     known = labels.clone()
     if not nearest.numel() or (known[nearest] == known[:, None]).float().mean() < TRUSTED:
