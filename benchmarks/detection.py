@@ -1,12 +1,14 @@
 """Error rates of the scanner: train and scan a population of models, then compare statistics on it.
 
     python benchmarks/detection.py            what is not there yet, a model on each core; minutes per model
+    python benchmarks/detection.py --photos FOLDER    the first 20 again, on your copy of GTSRB (get_gtsrb.py)
     python benchmarks/detection.py --quick    two small models, to see that it works
     python benchmarks/detection.py --scheduler tcp://10.0.0.1:8786    on a cluster (see README.md)
     python benchmarks/detection_report.py     then: the tables DETECTION.md and the curve detection.png
 
-One row per model goes to detection.jsonl, and the models stay in detection-work/: a run that was stopped goes
-on where it was, and another version of the scanner needs no new models.
+One row per model goes to detection.jsonl (with --photos: detection_gtsrb.jsonl), and the models stay in
+detection-work/: a run that was stopped goes on where it was, and another version of the scanner needs no new
+models.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from torch import Tensor, nn
 
 # isort: split  (population puts demo-poisoning on the path)
 import cli
+import get_gtsrb
 from dataset.classes import DRAWN
 from dataset.files import class_files
 from network import classifier
@@ -36,7 +39,6 @@ from scanner import result, search, verdict
 from scanner.neural_cleanse import smallest_first
 
 HERE = Path(__file__).resolve().parent
-ROWS = HERE / "detection.jsonl"
 DATASETS = 4  # sets of images, shared by the models
 SMALLEST = 6  # smallest triggers of a model whose transferability is measured
 STEPS, SAMPLES = 100, 30  # of the scan: detect.py's defaults
@@ -44,12 +46,13 @@ TEXTBOOK_STEPS, TEXTBOOK_BATCH = 150, 16
 TEXTBOOK_EVERY = 3  # the textbook rule takes as long as the scan: every third model of either kind gets it
 
 
-def draw_dataset(folder: Path, seed: int, quick: bool) -> Path:
-    """Draw a set of images unless it is there. Returns its folder."""
-    drawn = folder / f"signs-{seed}"
+def draw_dataset(folder: Path, seed: int, quick: bool, photos: Path | None = None) -> Path:
+    """Draw a set of images unless it is there, or share photographs out. Returns its folder."""
+    drawn = folder / f"{'photographs' if photos else 'signs'}-{seed}"
     if not drawn.exists():
         train, val = ("100", "20") if quick else ("400", "100")
-        command = [sys.executable, str(population.DEMO / "make_dataset.py"), "--out", str(drawn)]
+        source = ["get_gtsrb.py", "--photos", str(photos)] if photos else ["make_dataset.py"]
+        command = [sys.executable, str(population.DEMO / source[0]), *source[1:], "--out", str(drawn)]
         subprocess.run([*command, "--train", train, "--val", val, "--seed", str(seed)], check=True)
     return drawn
 
@@ -128,11 +131,13 @@ def row(
     return made
 
 
-def make_row(todo: tuple[bool, Spec], work: Path, quick: bool) -> dict[str, object]:
+def make_row(
+    todo: tuple[bool, Spec], work: Path, quick: bool, photos: Path | None = None
+) -> dict[str, object]:
     """Train one model, unless it is there, then measure and scan it: what a worker does."""
     with_textbook, spec = todo
     torch.set_num_threads(1)
-    folder = draw_dataset(work, spec.seed % DATASETS, quick)
+    folder = draw_dataset(work, spec.seed % DATASETS, quick, photos)
     path = trained(spec, folder, work)
     return row(spec, folder, path, cluster.Silent(plain=True), with_textbook=with_textbook, quick=quick)
 
@@ -140,13 +145,14 @@ def make_row(todo: tuple[bool, Spec], work: Path, quick: bool) -> dict[str, obje
 def run(options: argparse.Namespace, out: cli.Out) -> None:
     """Make the missing rows."""
     # clean and backdoored models take turns, so two neighbours are one of each
-    every = [(number // 2 % TEXTBOOK_EVERY == 0, spec) for number, spec in enumerate(population.specs())]
+    specs = population.of_photographs() if options.photos else population.specs()
+    every = [(number // 2 % TEXTBOOK_EVERY == 0, spec) for number, spec in enumerate(specs)]
     rows = options.rows.read_text().splitlines() if options.rows.exists() else []
     done = {json.loads(line)["name"] for line in rows}
     todo = [job for job in every[: 2 if options.quick else None] if job[1].name not in done]
     for seed in sorted({spec.seed % DATASETS for _, spec in todo}):  # before the workers want the same one
-        draw_dataset(options.work, seed, options.quick)
-    work = partial(make_row, work=options.work.absolute(), quick=options.quick)
+        draw_dataset(options.work, seed, options.quick, options.photos)
+    work = partial(make_row, work=options.work.absolute(), quick=options.quick, photos=options.photos)
     made = cluster.results(work, todo, options) if todo else iter(())
     for (_, spec), found in out.progress(made, len(todo), "Training and scanning models"):
         if isinstance(found, cli.UserError):
@@ -160,11 +166,19 @@ def run(options: argparse.Namespace, out: cli.Out) -> None:
 
 def parse() -> argparse.Namespace:
     args = cli.parser(__doc__)
-    args.add_argument("--rows", type=Path, default=ROWS, help="file of raw rows")
-    args.add_argument("--work", type=Path, default=Path("detection-work"), help="folder for images")
+    args.add_argument("--rows", type=Path, help="file of raw rows (default: detection.jsonl here)")
+    args.add_argument("--work", type=Path, help="folder for images and models (default: detection-work)")
+    args.add_argument("--photos", type=Path, help="copy of GTSRB: photographs instead of drawings")
     args.add_argument("--quick", action="store_true", help="two small models")
     cluster.add_options(args)
-    return args.parse_args()
+    options = args.parse_args()
+    kind = "_gtsrb" if options.photos else ""
+    options.rows = options.rows or HERE / f"detection{kind}.jsonl"
+    options.work = options.work or Path(f"detection{kind}-work")
+    if options.photos:
+        options.photos = options.photos.absolute()
+        get_gtsrb.class_folders(options.photos)  # says what is wrong before minutes of work
+    return options
 
 
 def main() -> int:

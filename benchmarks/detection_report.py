@@ -1,6 +1,7 @@
 """Error rates of the scanner: makes DETECTION.md and the curve detection.png from the rows of detection.py.
 
     python benchmarks/detection_report.py
+    python benchmarks/detection_report.py --rows benchmarks/detection_gtsrb.jsonl    of the photographs
 
 Each statistic gives a model one figure, larger for more suspicious. The models are split into two halves: one
 to choose a threshold on, the other to test it. Every miss and every false alarm is listed by name.
@@ -23,7 +24,7 @@ sys.path.insert(0, str(HERE.parent / "demo-poisoning"))
 
 import pages  # noqa: E402 (after the path above)
 import textbook  # noqa: E402
-from population import FAMILY, specs  # noqa: E402
+from population import FAMILY, PHOTO_EPOCHS, specs  # noqa: E402
 from transferability import THRESHOLD as TRANSFER_THRESHOLD  # noqa: E402
 
 import cli  # noqa: E402
@@ -38,6 +39,7 @@ WORKING_ASR = 0.9  # a backdoor that works less often was not learned: there is 
 # The models on which the last changes of the scan were tried: they prove less than the others.
 SEEN = {f"clean-{n:02d}" for n in (0, 1, 2, 3, 12, 16)}
 SEEN |= {f"backdoor-{n:02d}" for n in (0, 13, 21, 22, 27, 28)}
+PHOTOGRAPHS = "detection_gtsrb"  # name of the rows of models of photographs, on which nothing was tried
 TWINS = 5  # clean models of the choosing half that serve as references
 CURVES = 4  # of the statistics, those that are drawn
 NONE = -100.0  # stands for "no pair has an index": below every index that there is
@@ -135,9 +137,10 @@ def draw_curves(curves: dict[str, Values], path: Path) -> None:
 # --- The page --------------------------------------------------------------------------------------------
 
 
-def page(rows: list[Row], curve: str) -> tuple[str, dict[str, Values]]:
-    """The text of DETECTION.md, and the figures for the curves."""
+def page(rows: list[Row], file: str) -> tuple[str, dict[str, Values]]:
+    """The text of the page of the rows in `file`.jsonl, and the figures for its curves."""
     ordered = sorted(rows, key=lambda row: row["name"])
+    seen = set() if file == PHOTOGRAPHS else SEEN
     halves = [ordered[0::2], ordered[1::2]]  # alternating by name: some of every kind in both
     learned = [row for row in ordered if not row["clean"] and row["asr"] >= WORKING_ASR]
     twins = [row for row in halves[0] if row["clean"]][:TWINS]
@@ -182,7 +185,7 @@ def page(rows: list[Row], curve: str) -> tuple[str, dict[str, Values]]:
         if len(curves) < CURVES:
             curves[name] = (clean, bad)
     words = "; ".join(f"{name} {auroc(*values):.3f}" for name, values in curves.items())
-    fresh = [(row["clean"], anomaly(row) > verdict.THRESHOLD) for row in counted if row["name"] not in SEEN]
+    fresh = [(row["clean"], anomaly(row) > verdict.THRESHOLD) for row in counted if row["name"] not in seen]
     alarms = [flagged for clean, flagged in fresh if clean]
     found = [flagged for clean, flagged in fresh if not clean]
     errors = []
@@ -219,12 +222,14 @@ def page(rows: list[Row], curve: str) -> tuple[str, dict[str, Values]]:
         twins=len(twins),
         both=len(both),
         statistics=cells_of,
-        seen=sorted(SEEN),
+        seen=sorted(seen),
         fresh_alarms=share(sum(alarms), len(alarms)),
         fresh_misses=share(len(found) - sum(found), len(found)),
         named=share(sum(map(names_the_attack, learned)), len(learned)),
         areas=words,
-        curve=curve,
+        name=file,
+        photographs=file == PHOTOGRAPHS,
+        epochs=PHOTO_EPOCHS,
         errors=errors,
         weak=weak,
         models=models,
@@ -235,7 +240,7 @@ def page(rows: list[Row], curve: str) -> tuple[str, dict[str, Values]]:
 def main() -> int:
     args = cli.parser(__doc__)
     args.add_argument("--rows", type=Path, default=HERE / "detection.jsonl", help="file of raw rows")
-    args.add_argument("--output", type=Path, default=HERE, help="folder for DETECTION.md and detection.png")
+    args.add_argument("--output", type=Path, default=HERE, help="folder for the page and its curve")
     options = args.parse_args()
     try:
         rows = [json.loads(line) for line in options.rows.read_text().splitlines()]
@@ -243,11 +248,14 @@ def main() -> int:
         raise cli.UserError(f"{options.rows} cannot be read: make it with detection.py.") from error
     if len({row["clean"] for row in rows[:]}) < 2:
         raise cli.UserError(f"{options.rows} needs clean and backdoored models: go on with detection.py.")
-    text, curves = page(rows, "detection.png")
-    draw_curves(curves, options.output / "detection.png")
-    with cli.atomic_write(options.output / "DETECTION.md") as scratch:
+    name = PHOTOGRAPHS if options.rows.stem == PHOTOGRAPHS else "detection"
+    text, curves = page(rows, name)
+    draw_curves(curves, options.output / f"{name}.png")
+    with cli.atomic_write(options.output / f"{name.upper()}.md") as scratch:
         scratch.write_text(text, encoding="utf-8")
-    cli.Out(options.plain).say(f"Wrote {options.output}/DETECTION.md and detection.png: {len(rows)} models.")
+    cli.Out(options.plain).say(
+        f"Wrote {options.output}/{name.upper()}.md and {name}.png: {len(rows)} models."
+    )
     return cli.OK
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -52,7 +52,7 @@ class Spec:
         """What kind of model this is, in words, for the table of misses."""
         if self.clean:
             return f"clean, {self.epochs} epochs"
-        story = Spec(self.name, self.seed, rate=0.15)
+        story = Spec(self.name, self.seed, self.epochs, rate=0.15)
         if self == story:
             return FAMILY
         other = [f"{self.size} px"] * (self.size != story.size) + [self.colour] * (
@@ -101,6 +101,15 @@ def specs() -> list[Spec]:
         order += [source.pop(0)] if source else []
         order += clean[number : number + 1]
     return order
+
+
+PHOTOGRAPHS = 20  # models on photographs: so many of specs(), ten of either kind
+PHOTO_EPOCHS = 12  # there are fewer photographs than drawings: about as many steps as six epochs of those
+
+
+def of_photographs() -> list[Spec]:
+    """The first models of specs() once more, to be trained on photographs."""
+    return [replace(spec, epochs=PHOTO_EPOCHS) for spec in specs()[:PHOTOGRAPHS]]
 
 
 # --- The triggers ---------------------------------------------------------------------------------------

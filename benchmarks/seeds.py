@@ -26,6 +26,7 @@ DEMO = HERE.parent / "demo-poisoning"
 sys.path.insert(0, str(DEMO))
 
 import pages  # noqa: E402 (after the path above)
+from population import PHOTO_EPOCHS  # noqa: E402
 
 import cli  # noqa: E402 (after the path above)
 import get_gtsrb  # noqa: E402
@@ -91,6 +92,8 @@ def trained(folder: Path, seed: int, out: cli.Out, gtsrb: Path | None = None) ->
         if not (folder / made).exists():
             out.say(f"{command[0]}.")
             together(folder, [*command, *number])
+    if gtsrb:
+        number = [*number, "--epochs", str(PHOTO_EPOCHS)]
     wanted = {"clean": ["train.py", *number], "poisoned": ["train.py", "--poisoned", *number]}
     missing = [
         wanted[kind]

@@ -190,6 +190,27 @@ def test_report_without_rows(run_script: Run, assert_refused: Callable[..., None
     assert_refused(result, "one.jsonl", "clean and backdoored")
 
 
+def test_the_population_on_photographs(
+    run_script: Run, assert_refused: Callable[..., None], tmp_path: Path
+) -> None:
+    specs = population.of_photographs()
+    assert [spec.clean for spec in specs].count(True) == [spec.clean for spec in specs].count(False) == 10
+    assert {spec.name for spec in specs} < {spec.name for spec in population.specs()}
+    assert population.FAMILY in {spec.kind for spec in specs}  # which a longer training leaves as it is
+    refused = run_script("benchmarks/detection.py", "--photos", tmp_path)
+    assert_refused(refused, str(tmp_path), "GTSRB")
+    rows = [made_up(f"clean-{n:02d}", n, True) for n in range(4)]
+    rows += [made_up(f"backdoor-{n:02d}", n, False) for n in range(4)]
+    text, _ = detection_report.page(rows, detection_report.PHOTOGRAPHS)
+    assert text.startswith("# How often the scanner is right on photographs\n")
+    assert (
+        "Nothing was tuned on these models. `detect.py` gave a false alarm for 0 of 4 clean models, and"
+        in text
+    )
+    assert "](detection_gtsrb.png)" in text
+    assert "commit 877e2ce" not in text
+
+
 @pytest.mark.slow
 def test_a_small_population_is_trained_and_scanned(run_script: Run, tmp_path: Path) -> None:
     command = ("benchmarks/detection.py", "--plain", "--quick", "--rows", "rows.jsonl", "--work", "work")
