@@ -11,7 +11,7 @@ fail() {
     exit 2
 }
 
-photos=""
+photos="" epochs=""
 case ${1:-} in
     "") ;;
     -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0" && exit 0 ;;
@@ -19,6 +19,7 @@ case ${1:-} in
         [ $# -eq 2 ] && [ -n "$2" ] || fail "--photos needs one folder: type ./prepare.sh --help."
         [ -d "$2" ] || fail "$2 is not a folder: give your copy of GTSRB (see get_gtsrb.py)."
         photos=$(cd "$2" && pwd)
+        epochs="--epochs 12" # there are fewer photographs than drawings: each is seen more often
         ;;
     *) fail "prepare.sh takes no argument $1: type ./prepare.sh --help." ;;
 esac
@@ -31,11 +32,13 @@ train_both() {
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(((cores + 1) / 2))}"
     echo "Training both models at the same time. First the lines of the poisoned one, at the end those of the clean one."
     log=$(mktemp -d)
-    "$PYTHON" train.py --manifest data/traffic-signs.sha256 >"$log/said" 2>"$log/errors" & # its progress would mix with that of the other one
+    # shellcheck disable=SC2086 # two words, or none
+    "$PYTHON" train.py --manifest data/traffic-signs.sha256 $epochs >"$log/said" 2>"$log/errors" & # its progress would mix with that of the other one
     clean=$!
     trap 'kill "$clean" 2>/dev/null || true; rm -rf "$log"' EXIT
     trap 'exit 130' INT TERM
-    "$PYTHON" train.py --poisoned --manifest data/traffic-signs-poisoned.sha256
+    # shellcheck disable=SC2086
+    "$PYTHON" train.py --poisoned --manifest data/traffic-signs-poisoned.sha256 $epochs
     wait "$clean" || {
         cat "$log/errors" >&2
         exit 2

@@ -91,6 +91,7 @@ class Audit:
     expected: dict[str, int] = field(default_factory=dict)  # images per class, from the manifest
     triggers: list[Trigger] = field(default_factory=list)  # the one with the most images first
     groups: list[Group] = field(default_factory=list)  # flagged ones first, then the clearest
+    tracks: bool = False  # whether images come in tracks, so that neighbours can be asked
     strays: list[Stray] = field(default_factory=list)  # the one with the most images first
     errors: int = 0  # images that look mislabelled one by one
     duplicates: list[tuple[str, str]] = field(default_factory=list)  # files that show the same
@@ -162,6 +163,7 @@ def check_neighbours(audit: Audit, alike: Neighbours, labels: Tensor) -> list[As
 
     alike: of neighbours.compare(); labels: int64 (N,). Where images come in no tracks, there are none.
     """
+    audit.tracks = alike.tracks
     found = astray(alike.nearest, labels) if alike.tracks else []
     for group in found:
         audit.strays.append(Stray(NAMES[group.label], NAMES[group.among], len(group.images)))

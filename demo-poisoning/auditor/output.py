@@ -47,6 +47,7 @@ def as_record(audit: Audit, options: argparse.Namespace, top: list[Suspect]) -> 
         "threshold": STANDS_OUT,
         "changes": asdict(audit.changes) if audit.changes else None,
         "triggers": [asdict(trigger) for trigger in audit.triggers],
+        "tracks": audit.tracks,
         "strays": [asdict(stray) for stray in audit.strays],
         "label_errors": audit.errors,
         "groups": [asdict(group) for group in audit.groups],
@@ -109,7 +110,9 @@ def say_files(audit: Audit, options: argparse.Namespace, out: cli.Out) -> None:
 
 
 def say_strays(audit: Audit, out: cli.Out) -> None:
-    """Print what the neighbours say, where they do."""
+    """Print what the neighbours say, or why they were not asked."""
+    if not audit.tracks:
+        out.say("Neighbours: not asked, because these images come in no tracks (several frames of one sign).")
     for one in audit.strays:
         out.say(
             f"{one.images} images labelled {one.label} stand among images labelled {one.among}, "

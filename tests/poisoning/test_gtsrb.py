@@ -242,8 +242,8 @@ def test_prepare_with_photographs(tmp_path: Path, copy: Path) -> None:
     assert lines[0] == f"runs get_gtsrb.py --photos {copy.resolve()} --out data/traffic-signs"
     assert lines[1].startswith("runs poison_data.py --clean-dir data/traffic-signs ")
     assert sorted(lines[2:]) == [
-        "runs train.py --manifest data/traffic-signs.sha256",
-        "runs train.py --poisoned --manifest data/traffic-signs-poisoned.sha256",
+        "runs train.py --manifest data/traffic-signs.sha256 --epochs 12",
+        "runs train.py --poisoned --manifest data/traffic-signs-poisoned.sha256 --epochs 12",
     ]
 
 

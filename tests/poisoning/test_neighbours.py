@@ -84,6 +84,13 @@ def test_clean_tracks_stand_where_they_belong(run_main: Run, tracks: Path) -> No
     result = run_main(audit_data, tracks, "--plain")
     assert result.returncode == 0, result.stdout
     assert "stand among" not in result.stdout
+    assert "Neighbours: not asked" not in result.stdout
+
+
+def test_it_says_that_neighbours_were_not_asked(run_main: Run, data: Path, tmp_path: Path) -> None:
+    result = run_main(audit_data, data, "--plain")
+    assert "\nNeighbours: not asked, because these images come in no tracks" in result.stdout
+    assert json.loads((tmp_path / "audit_results/suspects.json").read_text())["tracks"] is False
 
 
 def around(labels: list[int]) -> Tensor:
