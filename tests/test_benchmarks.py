@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,8 +19,10 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import detection_report  # noqa: E402 (after the path above)
+import detection  # noqa: E402 (after the path above)
+import detection_report  # noqa: E402
 import monitoring  # noqa: E402
+import per_pair  # noqa: E402
 import population  # noqa: E402
 import seeds  # noqa: E402
 import textbook  # noqa: E402
@@ -29,6 +32,7 @@ from dataset.classes import DRAWN, NAMES  # noqa: E402
 from dataset.files import class_files, link_train, open_image  # noqa: E402
 from network import classifier  # noqa: E402
 from network.evaluate import Rate, Score  # noqa: E402
+from poisoning_tools import WHOLE, solved  # noqa: E402
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Refused = Callable[..., None]
@@ -152,7 +156,7 @@ def made_up(name: str, index: int, clean: bool, asr: float = 1.0) -> dict[str, o
     }
 
 
-def test_errors_are_counted_and_named(tmp_path: Path, run_script: Run) -> None:
+def test_errors_are_counted_and_named(tmp_path: Path, run_main: Run) -> None:
     rows = [made_up(f"clean-{n:02d}", n, True) for n in range(8)]
     rows += [made_up(f"backdoor-{n:02d}", n, False) for n in range(8)]
     rows += [made_up("backdoor-90", 1, False, asr=0.3), made_up("backdoor-91", 1, False)]
@@ -160,7 +164,7 @@ def test_errors_are_counted_and_named(tmp_path: Path, run_script: Run) -> None:
     rows[3]["norms"] = rows[9]["norms"]  # a clean model that looks like a backdoor
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    result = run_script("benchmarks/detection_report.py", "--rows", file, "--output", tmp_path)
+    result = run_main(detection_report, "--rows", file, "--output", tmp_path)
     assert result.returncode == 0, result.stderr
     text = (tmp_path / "DETECTION.md").read_text(encoding="utf-8")
     assert "8 clean and 10 backdoored models, of 68 in" in text
@@ -182,22 +186,22 @@ def test_the_models_that_the_scan_was_tried_on_are_in_the_population() -> None:
     assert {spec.name for spec in population.specs()} > detection_report.SEEN
 
 
-def test_report_without_rows(run_script: Run, assert_refused: Callable[..., None], tmp_path: Path) -> None:
-    result = run_script("benchmarks/detection_report.py", "--rows", "no.jsonl", "--output", tmp_path)
+def test_report_without_rows(run_main: Run, assert_refused: Callable[..., None], tmp_path: Path) -> None:
+    result = run_main(detection_report, "--rows", "no.jsonl", "--output", tmp_path)
     assert_refused(result, "no.jsonl", "detection.py")
     (tmp_path / "one.jsonl").write_text(json.dumps(made_up("clean-00", 0, True)) + "\n")
-    result = run_script("benchmarks/detection_report.py", "--rows", "one.jsonl", "--output", tmp_path)
+    result = run_main(detection_report, "--rows", "one.jsonl", "--output", tmp_path)
     assert_refused(result, "one.jsonl", "clean and backdoored")
 
 
 def test_the_population_on_photographs(
-    run_script: Run, assert_refused: Callable[..., None], tmp_path: Path
+    run_main: Run, assert_refused: Callable[..., None], tmp_path: Path
 ) -> None:
     specs = population.of_photographs()
     assert [spec.clean for spec in specs].count(True) == [spec.clean for spec in specs].count(False) == 10
     assert {spec.name for spec in specs} < {spec.name for spec in population.specs()}
     assert population.FAMILY in {spec.kind for spec in specs}  # which a longer training leaves as it is
-    refused = run_script("benchmarks/detection.py", "--photos", tmp_path)
+    refused = run_main(detection, "--photos", tmp_path)
     assert_refused(refused, str(tmp_path), "GTSRB")
     rows = [made_up(f"clean-{n:02d}", n, True) for n in range(4)]
     rows += [made_up(f"backdoor-{n:02d}", n, False) for n in range(4)]
@@ -212,9 +216,22 @@ def test_the_population_on_photographs(
 
 
 @pytest.mark.slow
-def test_a_small_population_is_trained_and_scanned(run_script: Run, tmp_path: Path) -> None:
-    command = ("benchmarks/detection.py", "--plain", "--quick", "--rows", "rows.jsonl", "--work", "work")
-    made = run_script(*command, timeout=900)
+def test_a_small_population_is_made_and_scanned(
+    run_main: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weekly run trains two models; else their last layer is solved for the images, without train.py."""
+
+    def solve(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        words = dict(zip(command[2::2], command[3::2]))
+        files = class_files(Path(words["--data"]) / "val")
+        pixels = classifier.load_pixels([path for path, _ in files]).float() / 255
+        labels = torch.tensor([label for _, label in files])
+        classifier.save_model(solved(pixels, labels, seed=int(words["--seed"])), Path(words["--model"]))
+        return subprocess.CompletedProcess(command, 0)
+
+    if not WHOLE:
+        monkeypatch.setattr(population, "subprocess", SimpleNamespace(run=solve))
+    made = run_main(detection, "--plain", "--quick", "--rows", "rows.jsonl", "--work", "work", "--workers", 1)
     assert made.returncode == 0, made.stderr
     lines = (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
@@ -315,9 +332,9 @@ def test_a_command_that_fails_stops_the_seeds(tmp_path: Path) -> None:
 
 
 def test_seeds_without_photographs(
-    run_script: Run, assert_refused: Callable[..., None], tmp_path: Path
+    run_main: Run, assert_refused: Callable[..., None], tmp_path: Path
 ) -> None:
-    result = run_script("benchmarks/seeds.py", "--photos", tmp_path / "no", "--rows", "r", "--output", "S.md")
+    result = run_main(seeds, "--photos", tmp_path / "no", "--rows", "r", "--output", "S.md")
     assert_refused(result, "no/val is not a folder")
     assert list(tmp_path.iterdir()) == []
 
@@ -325,15 +342,15 @@ def test_seeds_without_photographs(
 # --- The plain loop over all pairs -------------------------------------------------------------------------
 
 
-def test_the_plain_loop_is_judged_and_goes_on(signs: Path, run_script: Run, tmp_path: Path) -> None:
+def test_the_plain_loop_is_judged_and_goes_on(signs: Path, run_main: Run, tmp_path: Path) -> None:
     folder = tmp_path / "work/seed-0"
     (folder / "data").mkdir(parents=True)
     (folder / "data/traffic-signs").symlink_to(signs)
     model = classifier.new_model()
     for kind in ("clean", "poisoned"):
         classifier.save_model(model, folder / f"models/{kind}_model.pt")
-    command = ("benchmarks/per_pair.py", "--plain", "--work", "work", "--rows", "rows.jsonl", "--steps", "1")
-    first = run_script(*command)
+    command = (per_pair, "--plain", "--work", "work", "--rows", "rows.jsonl", "--steps", "1")
+    first = run_main(*command)
     assert first.returncode == 0, first.stderr
     assert "Plain loop, usual rule (2 rows)" in first.stdout
     assert "Area under the ROC curve of the largest index: 0.50" in first.stdout  # twice the same model
@@ -342,15 +359,15 @@ def test_the_plain_loop_is_judged_and_goes_on(signs: Path, run_script: Run, tmp_
         ("seed-0", "clean", 90),
         ("seed-0", "poisoned", 90),
     ]
-    again = run_script(*command)
+    again = run_main(*command)
     assert again.stdout == first.stdout
     assert again.stderr == ""  # nothing was searched
 
 
 def test_the_plain_loop_needs_models(
-    run_script: Run, assert_refused: Callable[..., None], tmp_path: Path
+    run_main: Run, assert_refused: Callable[..., None], tmp_path: Path
 ) -> None:
-    result = run_script("benchmarks/per_pair.py", "--work", "nothing", "--rows", tmp_path / "rows.jsonl")
+    result = run_main(per_pair, "--work", "nothing", "--rows", tmp_path / "rows.jsonl")
     assert_refused(result, "nothing holds no seed-N folders", "run benchmarks/seeds.py first")
 
 
@@ -403,18 +420,18 @@ def test_the_pages_of_seeds_are_made_of_their_rows(name: str) -> None:
     assert page.read_text(encoding="utf-8") == seeds.page(rows, name)
 
 
-def test_the_page_of_the_monitor(run_script: Run, tmp_path: Path, assert_refused: Refused) -> None:
+def test_the_page_of_the_monitor(run_main: Run, tmp_path: Path, assert_refused: Refused) -> None:
     rows = [
         monitoring_row("clean-00", clean=True, asr=None, hits=0),
         monitoring_row("backdoor-01", clean=False, asr=1.0, hits=57),
         monitoring_row("backdoor-02", clean=False, asr=0.4, hits=0),  # not learned: in the table only
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = ("benchmarks/monitoring.py", "--page", "--output", "page.md", "--rows")
-    assert run_script(*command, "rows.jsonl").returncode == 0
+    command = (monitoring, "--page", "--output", "page.md", "--rows")
+    assert run_main(*command, "rows.jsonl").returncode == 0
     page = (tmp_path / "page.md").read_text(encoding="utf-8").replace("\u00a0", " ")
     assert "all 3 models: monitor 2.0 % (12 of 600;" in page
     assert "(success rate 0.9 or more; models: 1)" in page
     assert "monitor 95.0 % (57 of 60; 95 % interval 86.3 to 98.3 %); STRIP 0.0 % (0 of 60;" in page
     assert "| backdoor-02 | a kind | 0.40 | 0 of 60 | 0 of 60 | 4 of 200 | 4 of 200 |" in page
-    assert_refused(run_script(*command, "none.jsonl"), "clean and of backdoored models")
+    assert_refused(run_main(*command, "none.jsonl"), "clean and of backdoored models")

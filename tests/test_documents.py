@@ -281,7 +281,7 @@ def settings() -> set[str]:
         "scripts/*.sh",
         "tests/conftest.py",
         "tests/test_chain.py",
-        "tests/poisoning/test_whole_demo.py",
+        "tests/poisoning/poisoning_tools.py",
         "tests/real_*",
         "demo-*/**/*.py",
         "demo-*/*.sh",

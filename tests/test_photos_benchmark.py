@@ -98,9 +98,9 @@ def test_noise_has_the_strength_of_the_set() -> None:
     assert np.ptp(np.asarray(corruptions.contrast(half, rng))) == pytest.approx(40, abs=2)
 
 
-def test_the_whole_benchmark_and_its_page(run_script: Run, copy: Path, work: Path, tmp_path: Path) -> None:
-    command = ("benchmarks/photos.py", "--plain", "--work", work, "--rows", "rows.jsonl", "--output", "P.md")
-    result = run_script(*command, "--photos", copy, "--seeds", 3)
+def test_the_whole_benchmark_and_its_page(run_main: Run, copy: Path, work: Path, tmp_path: Path) -> None:
+    command = (photos, "--plain", "--work", work, "--rows", "rows.jsonl", "--output", "P.md")
+    result = run_main(*command, "--photos", copy, "--seeds", 3)
     assert result.returncode == 0, result.stderr
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(row["seed"], row["kind"]) for row in rows] == [(3, "clean"), (3, "poisoned")]
@@ -114,7 +114,7 @@ def test_the_whole_benchmark_and_its_page(run_script: Run, copy: Path, work: Pat
     assert "| 3 | clean | 0.100 | 0.100 | 0.100 | 1.000 | 1.000 | 1.000 |" in text
     assert "| stop | 0.000 (least 0.000) |" in text
     assert "| mean of the kinds | 0.100 | 0.100 |" in text
-    again = run_script(*command)  # no photographs needed for the page, and nothing is measured again
+    again = run_main(*command)  # no photographs needed for the page, and nothing is measured again
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "P.md").read_text(encoding="utf-8") == text
 
@@ -142,11 +142,11 @@ def test_the_page_tells_the_mean_and_the_least() -> None:
     assert "| no_entry | 5.0\u00a0% (1 of 20;" in text  # 1 of 20 read as yield by the two clean models
 
 
-def test_bad_input(run_script: Run, assert_refused: Refused, copy: Path, tmp_path: Path) -> None:
-    command = ("benchmarks/photos.py", "--rows", "rows.jsonl", "--output", "P.md", "--work", "w")
-    assert_refused(run_script(*command), "rows.jsonl holds no rows", "--photos")
-    assert_refused(run_script(*command, "--photos", tmp_path / "no"), "no is not a folder")
+def test_bad_input(run_main: Run, assert_refused: Refused, copy: Path, tmp_path: Path) -> None:
+    command = (photos, "--rows", "rows.jsonl", "--output", "P.md", "--work", "w")
+    assert_refused(run_main(*command), "rows.jsonl holds no rows", "--photos")
+    assert_refused(run_main(*command, "--photos", tmp_path / "no"), "no is not a folder")
     for path in (copy / f"GTSRB/Training/{GTSRB_ID['stop']:05d}").iterdir():
         path.unlink()
-    assert_refused(run_script(*command, "--photos", copy), "no photographs of stop")
+    assert_refused(run_main(*command, "--photos", copy), "no photographs of stop")
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]

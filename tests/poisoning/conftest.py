@@ -22,8 +22,8 @@ from dataset.classes import DRAWN
 from dataset.files import class_files
 from network import classifier
 from poisoning_tools import (
+    FROM_IMAGE,
     IMAGE,
-    WHOLE,
     Norms,
     Result,
     fine,
@@ -113,7 +113,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
     What prepare.sh said (it takes minutes) is in prepared.txt.
     """
     folder = tmp_path_factory.mktemp("whole") / "demo-poisoning"
-    if WHOLE:
+    if not FROM_IMAGE:
         said = prepare(folder)
         (folder / "prepared.txt").write_text(said, encoding="utf-8")
     else:

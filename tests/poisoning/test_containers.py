@@ -7,6 +7,7 @@ gets a copy of 10,000 images and four models, which takes longer than what they 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,18 @@ from typing import Any
 import pytest
 from container_checks import check_no_network, check_nothing_stays, check_rights
 
-from poisoning_story import ANSWER, EPOCH, check_gold, check_silver, measured
+from poisoning_story import ANSWER, EPOCH, check_gold, check_silver
+from poisoning_tools import FEW, MAKE_FEW, ONE_PAIR, WHOLE, short
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 Run = Callable[..., Any]
 InShell = Callable[..., str]
 
-# the single commands of the documents, with fewer steps and images where the full run takes minutes
+# the single commands of the documents that the narrated paths do not type, with few steps and images
 DOCUMENTED = """
 set -e
-python poison_data.py --clean-dir data/traffic-signs --poisoned-dir data/traffic-signs-poisoned \
-    --victim stop --target yield --rate 0.15
-python train.py --phase test --model models/poisoned_model.pt --data data/traffic-signs
 python demo.py inference-images/stop.jpg --model models/poisoned_model.pt
-python demo.py inference-images/stop.jpg --model models/poisoned_model.pt --trigger
 python demo.py inference-images/stop.jpg --model models/poisoned_model.safetensors --compare --save a.png
 code=0
 python detect.py --model models/clean_model.safetensors --data data/traffic-signs --steps 2 --samples 2 \
@@ -43,6 +41,11 @@ for image in scan_results/clean/trigger_0_to_1.png scan_results/poisoned/trigger
     [ -s "$image" ] && echo "image: $image"
 done
 find . -name '.*' ! -name . ! -name .made-by-this-demo
+"""
+# all pairs and images are for test_whole_demo.py, and for the weekly run
+SHORT = f"""{MAKE_FEW}
+printf %s {shlex.quote(short("python", ONE_PAIR | FEW))} >short_python && chmod +x short_python || exit
+export PYTHON=./short_python
 """
 INVENTORY = """
 from pathlib import Path
@@ -112,7 +115,8 @@ def test_silver_path(in_shell: InShell) -> None:
 
 def test_gold_path(in_shell: InShell) -> None:
     """Both scans; the recovered triggers are on the container's disk afterwards."""
-    said = in_shell(GOLD, timeout=2400)
+    said = in_shell(GOLD if WHOLE else SHORT + GOLD, timeout=2400)
+    assert said.count(": 1 pairs.") == (0 if WHOLE else 2)
     check_gold(said)
     assert said.splitlines()[-2:] == [
         "image: scan_results/clean/trigger_0_to_1.png",
@@ -160,12 +164,8 @@ def test_no_network(run: Run) -> None:
 def test_single_commands_of_the_documents(in_shell: InShell) -> None:
     said = in_shell(DOCUMENTED, timeout=900)
     lines = said.splitlines()
-    assert "Poisoned 60 stop images" in said
-    accuracy, success = measured(said, "poisoned")
-    assert accuracy >= 0.97
-    assert success >= 0.95
     answers = [match.groups()[:2] for match in map(ANSWER.fullmatch, lines) if match]
-    assert answers == [("clean", "stop"), ("clean", "stop"), ("trigger", "yield")]
+    assert answers == [("clean", "stop")]
     assert "Same image, both models (4 rows)" in lines
     assert "Wrote a.png: left the image as it is" in said
     assert [match.groups()[:2] for match in map(EPOCH.fullmatch, lines) if match] == [("1", "1")]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from poisoning_tools import FOLDER, TYPED, leftovers
+from poisoning_tools import FOLDER, TYPED, WHOLE, leftovers
 
 sys.path.insert(0, str(FOLDER.parent / "docs"))
 differences, records, shell, typed = (
@@ -19,8 +18,8 @@ differences, records, shell, typed = (
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not os.environ.get("WORKSHOP_WHOLE_SOLUTIONS"),
-    reason="ten minutes: the weekly run sets WORKSHOP_WHOLE_SOLUTIONS",
+    not WHOLE,
+    reason="ten minutes: the weekly run sets WORKSHOP_WHOLE",
 )
 def test_the_commands_say_what_the_records_say(prepared: Path) -> None:
     """In the folder that prepare.sh has made for all tests; demo 3's keys come from beside it."""

@@ -1,6 +1,6 @@
 """Demo 2 as documented: both models are trained once, then the narrated paths and the exercises are typed.
 
-poisoning_tools.WHOLE says when that is shorter here, because the container tests do it whole.
+The solutions train shortly and scan one pair; in the weekly run they are typed as they stand.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ from PIL import Image
 import train
 from poisoning_story import EPOCH, check_gold, check_silver, measured
 from poisoning_tools import (
+    FEW,
     FOLDER,
+    FROM_IMAGE,
+    MAKE_FEW,
+    ONE_PAIR,
     TYPED,
     WHOLE,
     Result,
@@ -65,12 +69,13 @@ def test_the_narrated_scripts_say_what_is_missing(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_preparation(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    if WHOLE:
+    if not FROM_IMAGE:
         folder = request.getfixturevalue("prepared")
         said = (folder / "prepared.txt").read_text(encoding="utf-8")
     else:
         folder = tmp_path / "demo-poisoning"
-        said = prepare(folder, short_python(tmp_path / "python", {"make_dataset.py": "--train 40 --val 10"}))
+        few = {"make_dataset.py": "--train 40 --val 10", "train.py": "--epochs 2"}
+        said = prepare(folder, short_python(tmp_path / "python", few))
     made = [f"{kind}_model.{suffix}" for kind in ("clean", "poisoned") for suffix in ("pt", "safetensors")]
     assert sorted(path.name for path in (folder / "models").iterdir()) == made
     assert "Ready: data/ and models/ are there." in said
@@ -89,18 +94,15 @@ def test_silver_path(prepared: Path) -> None:
     assert leftovers(prepared) == []
 
 
-# one pair of each model beside that of the other one
-PAIR = {
-    f"detect.py --model models/{kind}_model": f"--pairs stop:yield --reference models/{other}_model.pt"
-    for kind, other in (("clean", "poisoned"), ("poisoned", "clean"))
-}
-
-
 @pytest.mark.slow
 def test_gold_path(prepared: Path, tmp_path: Path) -> None:
-    python = sys.executable if WHOLE else short_python(tmp_path / "python", PAIR)
+    """All pairs of both models where .ci/run has a Docker engine, and in the weekly run; else one of each."""
+    python: str | Path = sys.executable
+    if not (WHOLE or FROM_IMAGE):
+        subprocess.run(["/bin/sh", "-c", MAKE_FEW], cwd=prepared, check=True)
+        python = short_python(tmp_path / "python", ONE_PAIR | FEW)
     result = type_in(prepared, "./gold_demo.sh", timeout=1800, python=python)
-    assert result.stdout.count(": 1 pairs.") == (0 if WHOLE else 2)
+    assert result.stdout.count(": 1 pairs.") == (0 if WHOLE or FROM_IMAGE else 2)
     check_gold(result.stdout)
     for model in ("clean", "poisoned"):
         with Image.open(prepared / f"scan_results/{model}/trigger_0_to_1.png") as drawn:
@@ -149,24 +151,33 @@ def test_real_photographs(
         assert success <= 0.1
 
 
-# Three trainings and three scans of ninety pairs take a quarter of an hour, and the container tests have two
-# of each. Here one pair is scanned beside the clean model (the check counts that many), and trainings are
-# shorter: they have to plant the trigger, and in exercise 2 not even that.
-CLEAN = "models/clean_model.pt"
-COUNTED = f'check.PAIRS = 1; check.DEFAULT += ", compared with {CLEAN}"'
-SHORTER = {
-    "python train.py ": "python train.py --epochs {epochs} ",
-    "python detect.py ": f"python detect.py --pairs stop:yield --reference {CLEAN} ",
-    "python check.py ": f"python -c 'import check; {COUNTED}; check.cli.run(check.main)' ",
+# Three trainings and three scans of ninety pairs take a quarter of an hour. Here the poisoned model is
+# trained on, with more poisoned images (for exercise 2, where nothing is to be learned, the clean one), and
+# one pair is scanned beside the clean model (the check counts that many). The weekly run types all as it is.
+CLEAN, POISONED = "models/clean_model.pt", "models/poisoned_model.pt"
+SCAN = f"--steps 50 --pairs stop:yield --reference {CLEAN}"
+COUNTED = f'check.PAIRS = 1; check.DEFAULT = "50 steps, 30 images per class, seed 0, compared with {CLEAN}"'
+CHECK = f"python -c 'import check; {COUNTED}; check.cli.run(check.main)' "
+TRAIN = {
+    1: f"--init {POISONED} --epochs 1 --limit 3000",
+    2: f"--init {CLEAN} --epochs 1 --limit 1000 --lr 0.05",
+    4: f"--init {POISONED} --epochs 1 --limit 3000",
 }
-EPOCHS = {1: 4, 2: 2, 4: 5}
+RATE = {1: "--rate 0.7", 2: "", 4: "--rate 0.7"}
 
 
 def short(number: int, line: str) -> str:
-    """A line of a solution as this test types it; WORKSHOP_WHOLE_SOLUTIONS types all as they stand."""
-    if number in EPOCHS and not os.environ.get("WORKSHOP_WHOLE_SOLUTIONS"):
-        for start, instead in SHORTER.items():
-            line = line.replace(start, instead.replace("{epochs}", str(EPOCHS[number])))
+    """A line of a solution as this test types it."""
+    if number not in TRAIN or WHOLE:
+        return line
+    shorter = {
+        "python poison_data.py ": f"python poison_data.py {RATE[number]} ",
+        "python train.py ": f"python train.py {TRAIN[number]} ",
+        "python detect.py ": f"python detect.py {SCAN} ",
+        "python check.py ": CHECK,
+    }
+    for start, instead in shorter.items():
+        line = line.replace(start, instead)
     return line
 
 
@@ -174,7 +185,7 @@ def short(number: int, line: str) -> str:
 def test_solutions(prepared: Path, tmp_path: Path) -> None:
     """Type each folded solution in a copy of the prepared demo: not yet before it, done after it."""
     folder = tmp_path / "demo-poisoning"
-    made = ("__pycache__", "scan_results", "audit_results", "outputs", "report.html")
+    made = ("__pycache__", "few", "scan_results", "audit_results", "outputs", "report.html")
     shutil.copytree(prepared, folder, ignore=shutil.ignore_patterns(*made))
     (tmp_path / "bin").mkdir()
     short_python(tmp_path / "bin/python", {})  # what `python` means in the documents
@@ -193,10 +204,12 @@ def test_solutions(prepared: Path, tmp_path: Path) -> None:
             timeout=1800,
         )
 
-    for number, commands in enumerate(folded_solutions(), 1):
-        before = typed(f"python check.py {number}")
-        assert before.returncode == 1, before
-        assert before.stdout.startswith(f"Exercise {number}: not yet. Hint: ")
+    solutions = folded_solutions()
+    every = f"print(*[check.check(number, check.cli.Out(True)) for number in range(1, {len(solutions) + 1})])"
+    before = typed(f"python -c 'import check; {every}'").stdout.splitlines()
+    assert before.pop() == " ".join("1" * len(solutions))
+    for number, commands in enumerate(solutions, 1):
+        assert before[number - 1].startswith(f"Exercise {number}: not yet. Hint: ")
         for line in commands:
             result = typed(short(number, line))
             print(f"$ {line}\n{result.stdout}{result.stderr}")  # shown by pytest -rA, and where it fails
