@@ -8,7 +8,7 @@ MM-BD needs no clean images: Wang, Xiang, Miller and Kesidis, "MM-BD: Post-Train
 Attacks with Arbitrary Backdoor Pattern Types Using a Maximum Margin Statistic" (IEEE S&P 2024). The last
 layer needs no images at all: Fields et al., "Trojan Signatures in DNN Weights" (ICCV workshops 2021). Both
 are written from the papers. --rows are those of the models, which say what is in each and what our scan
-found; a model that has no file in --models is left out. One row per model goes to rivals.jsonl at once.
+found; a model that is not in --models is left out. One row per model goes to rivals.jsonl at once.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from torch import Tensor, nn
 # isort: split  (population puts demo-poisoning on the path)
 import cli
 from network import classifier, frozen
+from scanner import result
 
 assert population
 HERE = Path(__file__).resolve().parent
@@ -200,14 +201,20 @@ def read(path: Path) -> list[Row]:
     return rows
 
 
+def is_here(known: Known, models: Path) -> bool:
+    """Whether the very model of a row is there, not another one of that name."""
+    path = models / f"{known['name']}.safetensors"
+    return path.is_file() and known.get("sha256") in (None, result.sha256(path))
+
+
 def run(options: argparse.Namespace, out: cli.Out) -> int:
     """Make the missing rows."""
     known = known_models(options.rows)
-    here = [row for row in known if (options.models / f"{row['name']}.safetensors").is_file()]
+    here = [row for row in known if is_here(row, options.models)]
     if not here:
         raise cli.UserError(f"{options.models} holds none of the models in {options.rows}: check --models.")
     if len(here) < len(known):
-        out.say(f"Left out: {len(known) - len(here)} models that have no file in {options.models}.")
+        out.say(f"Left out: {len(known) - len(here)} models that are not in {options.models}.")
     cli.check_place(options.scores)
     done = {row["name"] for row in read(options.scores)}
     todo = [row for row in here if row["name"] not in done][: options.limit or None]

@@ -86,8 +86,9 @@ def known(kind: str, number: int, index: float | None) -> dict[str, Any]:
 
 def test_the_whole_command_and_its_page(run_main: Run, tmp_path: Path) -> None:
     rows = [known("clean, VGG", 0, 1.0), known("yellow square, VGG", 0, 7.0), known("clean", 0, 2.0)]
+    rows += [known("clean", 1, 2.0) | {"sha256": "of another model of this name"}]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for row in rows[:2]:
+    for row in [rows[0], rows[1], rows[3]]:
         torch.manual_seed(0)
         held_out_networks.save(
             held_out_networks.network("vgg", 10), tmp_path / f"models/{row['name']}.safetensors"
@@ -104,7 +105,7 @@ def test_the_whole_command_and_its_page(run_main: Run, tmp_path: Path) -> None:
     command += ("--output", "R.md", "--workers", "1", "--starts", "2", "--steps", "2")
     made = run_main(rivals, *command)
     assert made.returncode == 0, made.stderr
-    assert "Left out: 1 models that have no file in models." in made.stdout
+    assert "Left out: 2 models that are not in models." in made.stdout
     scores = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["name"] for row in scores] == ["clean-vgg-0", "yellow-square-vgg-0"]
     assert scores[0]["margins"] == scores[1]["margins"]  # the same weights
