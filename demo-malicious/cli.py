@@ -22,7 +22,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import NoReturn, TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import Progress
@@ -41,6 +41,13 @@ class UserError(Exception):
     """Bad input: one sentence that names the file and says what to do next. Ends with exit code 2."""
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one sentence, not after a paragraph of options."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(ERROR, f"error: {message} ({self.prog} --help says what it takes).\n")
+
+
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """An argparse parser whose description is the module docstring; --help shows every default."""
 
@@ -49,7 +56,7 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
             none = action.default in (None, "", [])  # nothing to say, or the help says it in words
             return action.help if none else super()._get_help_string(action)
 
-    made = argparse.ArgumentParser(description=doc, formatter_class=Help)
+    made = Parser(description=doc, formatter_class=Help)
     made.add_argument("--plain", action="store_true", help="plain linear text, for screen readers and logs")
     return made
 

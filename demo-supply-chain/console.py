@@ -17,13 +17,20 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 OK, FINDING, ERROR = 0, 1, 2  # exit codes: fine / something was found / wrong usage or input
 
 
 class UserError(Exception):
     """Bad input: one sentence that names the file and says what to do next. Ends with exit code 2."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one sentence, not after a paragraph of options."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(ERROR, f"error: {message} ({self.prog} --help says what it takes).\n")
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
@@ -34,7 +41,7 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
             none = action.default in (None, "", [])  # nothing to say, or the help says it in words
             return action.help if none else super()._get_help_string(action)
 
-    made = argparse.ArgumentParser(description=doc, formatter_class=Help)
+    made = Parser(description=doc, formatter_class=Help)
     made.add_argument("--plain", action="store_true", help="plain linear text, for screen readers and logs")
     return made
 

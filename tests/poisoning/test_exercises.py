@@ -462,7 +462,7 @@ def test_usage(run_main: Run, here: Path) -> None:
     for wrong in ([], ["5"], ["one"]):
         result = run_main(check, *wrong)
         assert result.returncode == 2
-        assert "usage: " in result.stderr
+        assert re.fullmatch(r"error: [^\n]* \([^\n ]+ --help says what it takes\)\.\n", result.stderr)
     result = run_main(check, "3")
     assert (result.returncode, result.stderr) == (1, "")
     assert result.stdout.startswith("Exercise 3: not yet. Hint: There is no exercise3.txt. ")
