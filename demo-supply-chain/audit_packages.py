@@ -31,7 +31,8 @@ try:
     from packaging.version import InvalidVersion, Version
 except ImportError as missing:
     print(
-        f"error: {missing.name} is not installed: pip install -r requirements.txt does it.", file=sys.stderr
+        f"error: the Python module {missing.name} is not installed: pip install -r requirements.txt does it.",
+        file=sys.stderr,
     )
     sys.exit(console.ERROR)
 

@@ -30,7 +30,8 @@ try:
     from securesystemslib.signer import CryptoSigner, SSlibKey
 except ImportError as missing:
     print(
-        f"error: {missing.name} is not installed: pip install -r requirements.txt does it.", file=sys.stderr
+        f"error: the Python module {missing.name} is not installed: pip install -r requirements.txt does it.",
+        file=sys.stderr,
     )
     sys.exit(2)
 

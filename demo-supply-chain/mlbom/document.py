@@ -26,7 +26,8 @@ try:
     from cyclonedx.validation.json import JsonStrictValidator
 except ImportError as missing:
     print(
-        f"error: {missing.name} is not installed: pip install -r requirements.txt does it.", file=sys.stderr
+        f"error: the Python module {missing.name} is not installed: pip install -r requirements.txt does it.",
+        file=sys.stderr,
     )
     sys.exit(console.ERROR)
 

@@ -20,7 +20,8 @@ try:
     from spdx_python_model import v3_0_1 as spdx3
 except ImportError as missing:
     print(
-        f"error: {missing.name} is not installed: pip install -r requirements.txt does it.", file=sys.stderr
+        f"error: the Python module {missing.name} is not installed: pip install -r requirements.txt does it.",
+        file=sys.stderr,
     )
     sys.exit(console.ERROR)
 
