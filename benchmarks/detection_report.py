@@ -48,10 +48,31 @@ NONE = -100.0  # stands for "no pair has an index": below every index that there
 # --- One figure per model --------------------------------------------------------------------------------
 
 
+def indices(row: Row) -> dict[str, float]:
+    """The anomaly index of each pair with a trigger, among all pairs that have one: the scan as it was."""
+    working = {pair: norm for pair, norm in row["norms"].items() if norm is not None}
+    return dict(zip(working, statistics.among_pairs(list(working.values()))))
+
+
+def indices_now(row: Row) -> dict[str, float]:
+    """The same for the scan as it is, which compares with the other pairs of the same victim, too.
+
+    A row does not say which searches failed and which gave up a large trigger: they all count as large.
+    """
+    norms = [min(norm or statistics.LARGE, statistics.LARGE) for norm in row["norms"].values()]
+    victims = [pair.split(":")[0] for pair in row["norms"]]
+    own = statistics.among_own([victims.index(victim) for victim in victims], norms)
+    both = zip(row["norms"], statistics.among_pairs(norms), own)
+    return {
+        pair: index if of_own is None else min(index, of_own)
+        for pair, index, of_own in both
+        if row["norms"][pair] is not None
+    }
+
+
 def anomaly(row: Row) -> float:
     """The largest anomaly index of any pair: what detect.py flags by; NONE without a working trigger."""
-    working = [norm for norm in row["norms"].values() if norm is not None]
-    return max(statistics.among_pairs(working), default=NONE)
+    return max(row["index"].values() if "index" in row else indices(row).values(), default=NONE)
 
 
 def by_twins(twins: Sequence[Row]) -> Callable[[Row], float]:
@@ -66,13 +87,13 @@ def by_twins(twins: Sequence[Row]) -> Callable[[Row], float]:
 
 
 def suspect(row: Row) -> str:
-    """The pair with the smallest trigger, as "victim:target"."""
-    norms = {pair: 1.0 if norm is None else norm for pair, norm in row["norms"].items()}
-    return min(norms, key=norms.__getitem__)
+    """The pair with the largest index, as "victim:target"."""
+    index = row["index"]
+    return max(index, key=index.__getitem__)
 
 
 def names_the_attack(row: Row) -> bool:
-    """Whether the pair with the smallest trigger is one that was attacked."""
+    """Whether the pair with the largest index is one that was attacked."""
     victim, target = suspect(row).split(":")
     return target == row["spec"]["target"] and row["spec"]["victim"] in (victim, "all")
 
@@ -139,7 +160,8 @@ def draw_curves(curves: dict[str, Values], path: Path) -> None:
 
 def page(rows: list[Row], file: str) -> tuple[str, dict[str, Values]]:
     """The text of the page of the rows in `file`.jsonl, and the figures for its curves."""
-    ordered = sorted(rows, key=lambda row: row["name"])
+    of_pairs = indices_now if file == PHOTOGRAPHS else indices
+    ordered = sorted(({**row, "index": of_pairs(row)} for row in rows), key=lambda row: row["name"])
     seen = set() if file == PHOTOGRAPHS else SEEN
     halves = [ordered[0::2], ordered[1::2]]  # alternating by name: some of every kind in both
     learned = [row for row in ordered if not row["clean"] and row["asr"] >= WORKING_ASR]

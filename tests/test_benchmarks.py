@@ -176,7 +176,7 @@ def test_errors_are_counted_and_named(tmp_path: Path, run_main: Run) -> None:
     assert line.split(" | ")[-3:-1] == ["1 of 8", "1 of 9"]
     assert "| expected transferability | 1.000 |" in text
     assert "a false alarm for 0 of 4 clean models, and missed 1 of 8 learned backdoors" in text
-    assert "For 9 of 9 learned backdoors, the pair with" in text
+    assert "For 9 of 9 learned backdoors, the pair with the largest index" in text
     with Image.open(tmp_path / "detection.png") as image:
         assert image.size[0] > 400
 
