@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -20,6 +21,7 @@ import pytest
 from container_checks import check_no_network, check_nothing_stays, check_rights, nothing_stays
 
 import create_malicious_model as attack
+from poisoning_tools import WHOLE
 
 pytestmark = pytest.mark.docker
 
@@ -51,6 +53,18 @@ python serve.py --model safe_model.safetensors &
 until python client.py health; do sleep 1; done
 python client.py predict circle.png
 python client.py load malicious_model.pt; [ $? -eq 1 ]
+"""
+# where no shell starts them one after the other: all in one process, because each would import PyTorch again
+ONE_PROCESS = """
+import runpy, sys
+for command in {commands}:
+    sys.argv = command
+    try:
+        runpy.run_path(command[0], run_name="__main__")
+        code = 0
+    except SystemExit as ended:
+        code = ended.code or 0
+    print(code, flush=True)
 """
 # bytes of all packages but PyTorch and what it needs itself (CUDA's libraries among them), and of everything
 SIZES = """
@@ -86,12 +100,16 @@ def check_paths(output: str) -> None:
 
 
 def test_documented_commands_in_the_shell(docker: Any, image: str) -> None:
-    script = "set -e\n" + (DOCUMENTED + SERVED).strip().replace("; [", " || [")
+    """All in the weekly run; else what is served: `run 1 --docker` and a test below type the rest."""
+    lines = DOCUMENTED.strip().splitlines()
+    lines = lines if WHOLE else lines[: lines.index("python safe_demo.py") + 1]
+    script = "set -e\n" + "\n".join([*lines, SERVED]).replace("; [", " || [")
     flags = ("--entrypoint", "/bin/sh")
     result = docker.run(image, "-c", script, flags=flags)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Traceback" not in result.stderr
-    check_paths(result.stdout)
+    if WHOLE:
+        check_paths(result.stdout)
     assert '"class": "circle"' in result.stdout
     assert "403 Forbidden" in result.stdout
 
@@ -329,19 +347,31 @@ def version(docker: Any, image: str) -> str:
     return str(said.stdout.strip())
 
 
-def lend_torch(docker: Any, image: str, to: str, file: Path) -> Path:
-    """The Dockerfile for images of this Python: PyTorch comes from the first image if that has the same one.
+@contextlib.contextmanager
+def lent_torch(docker: Any, image: str, to: str, file: Path) -> Iterator[tuple[str, ...]]:
+    """Write the Dockerfile for images of the base `to`; gives the flags that their containers need.
 
-    PyTorch may have gigabytes. All other packages are installed as ever.
+    PyTorch may have gigabytes: if the first image has the same Python, a volume lends it, and nothing but a
+    note stands in its place. All other packages are installed as ever.
     """
     text = (DEMO / "Dockerfile").read_text()
-    if version(docker, image) == version(docker, to):
-        stage = re.compile(r"^FROM \S+ AS torch$.*?(?=^FROM )", flags=re.M | re.S)
-        text, count = stage.subn(f"FROM {image} AS torch\n", text)
-        assert count == 1
-        text = text.replace("FROM torch AS build", "FROM ${BUILD_IMAGE} AS build\nUSER 0\nWORKDIR /build")
+    if version(docker, image) != version(docker, to):
+        file.write_text(text)
+        yield ()
+        return
+    stage = re.compile(r"^FROM \S+ AS torch$.*?(?=^FROM )", flags=re.M | re.S)
+    note = "USER 0\nWORKDIR /build\nRUN mkdir /opt/torch && echo lent >/opt/torch/note\n"
+    text, count = stage.subn("FROM ${BUILD_IMAGE} AS torch\n" + note, text)
+    assert count == 1
     file.write_text(text)
-    return file
+    volume = f"torch-of-tests-{os.getpid()}"
+    filled = docker("create", "--volume", f"{volume}:/opt/torch", image)
+    assert filled.returncode == 0, filled.stderr
+    try:
+        docker("rm", filled.stdout.strip())
+        yield ("--volume", f"{volume}:/opt/torch:ro")
+    finally:
+        docker("volume", "rm", volume)
 
 
 @pytest.mark.slow
@@ -352,16 +382,14 @@ def test_distroless_base(docker: Any, image: str, tmp_path: Path) -> None:
         "RUNTIME_IMAGE=cgr.dev/chainguard/python:latest",
     ]
     extra = [word for base in bases for word in ("--build-arg", base)]
-    file = lend_torch(docker, image, "cgr.dev/chainguard/python:latest", tmp_path / "Dockerfile")
-    image = docker.build("demo-malicious", "pickle-demo-distroless", *extra, "--file", str(file))
-    commands = [shlex.split(line.split(";")[0])[1:] for line in DOCUMENTED.strip().splitlines()]
-    # no shell to type them into, so Python starts them one after the other
-    call = "print(subprocess.call([sys.executable, *command]), flush=True)"
-    typed = f"import subprocess, sys\nfor command in {commands}: {call}"
-    result = docker.run(image, "-c", typed)
-    codes = [line for line in result.stdout.splitlines() if line.isdigit()]
-    assert codes == CODES, result.stdout + result.stderr
-    assert "There is no shell here" in result.stdout
-    check_paths(result.stdout)
-    no_shell = docker.run(image, "-c", "exit", flags=("--entrypoint", "/bin/sh"))
-    assert no_shell.returncode == 127, no_shell.stderr
+    file = tmp_path / "Dockerfile"
+    with lent_torch(docker, image, "cgr.dev/chainguard/python:latest", file) as flags:
+        image = docker.build("demo-malicious", "pickle-demo-distroless", *extra, "--file", str(file))
+        commands = [shlex.split(line.split(";")[0])[1:] for line in DOCUMENTED.strip().splitlines()]
+        result = docker.run(image, "-c", ONE_PROCESS.format(commands=commands), flags=flags)
+        codes = [line for line in result.stdout.splitlines() if line.isdigit()]
+        assert codes == CODES, result.stdout + result.stderr
+        assert "There is no shell here" in result.stdout
+        check_paths(result.stdout)
+        no_shell = docker.run(image, "-c", "exit", flags=("--entrypoint", "/bin/sh"))
+        assert no_shell.returncode == 127, no_shell.stderr

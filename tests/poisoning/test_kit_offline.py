@@ -21,6 +21,7 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 from scan_helpers import Result  # noqa: I001
 from real_grype import Grype, real
+from poisoning_tools import WHOLE
 from test_run import lend_packages
 
 LINKED = ("torch", "torchvision", "torchgen", "functorch", "triton", "nvidia", "cuda")
@@ -149,12 +150,19 @@ def test_all_three_demos_run_from_a_kit_without_network(
     assert "Ready, without internet: ./workshop.sh run --native\n" in unpacked.stdout
     shutil.rmtree(kit)
 
-    said = typed(here, "./workshop.sh run 1 3 --native", *without_network, **bare).stdout
+    # ./workshop.sh run 1 3 --native and ./workshop_demo.sh are typed in the weekly run; else test_run.py and
+    # test_whole_demo.py do that, from another .venv, and here is one command of each kind
+    shown = "1 3" if WHOLE else "3"
+    said = typed(here, f"./workshop.sh run {shown} --native", *without_network, **bare).stdout
     assert "Download: nothing." in said and "NO live scan" not in said
     assert "package lists of an earlier scan or of a kit were scanned just now" in said
     rows = re.findall(r"^- image: (sbom:\S+);.*; all: (\d+);", said, flags=re.M)
     assert sorted(count for _, count in rows) == ["2", "9"]  # as counted by hand in test_real_grype.py
-    assert "- Demo 1, attack: a model file ran a program" in said
-    silver = "PATH=$PWD/../.venv/bin:$PATH PYTHON=python ./workshop_demo.sh"
-    story = typed(here / "demo-poisoning", silver, *without_network, **bare).stdout
+    assert ("- Demo 1, attack: a model file ran a program" in said) == WHOLE
+    python = "PATH=$PWD/../.venv/bin:$PATH PYTHON=python"
+    found = "python create_malicious_model.py && python inspect_model.py malicious_model.pt; [ $? -eq 1 ]"
+    said = typed(here / "demo-malicious", f"export {python}; {found}", *without_network, **bare).stdout
+    assert "NOT SAFE TO LOAD" in said
+    silver = "./workshop_demo.sh" if WHOLE else "python demo.py inference-images/stop.jpg --trigger"
+    story = typed(here / "demo-poisoning", f"export {python}; {silver}", *without_network, **bare).stdout
     assert re.search(r"^\[trigger\]\s+yield\s.*<- backdoor activates$", story, flags=re.M)
