@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from malicious_helpers import type_here
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMOS = ("demo-malicious", "demo-poisoning", "demo-supply-chain")
@@ -263,7 +264,10 @@ def comparable(lines: list[str]) -> list[str]:
 @pytest.mark.skipif(
     not (3, 11) <= sys.version_info < (3, 13), reason="not all scanners have a release for it"
 )
-def test_the_transcript_of_demo_1_is_what_its_commands_say(run_script: Run, tmp_path: Path) -> None:
+def test_the_transcript_of_demo_1_is_what_its_commands_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKSHOP_PLAIN", "1")
     shutil.copy(ROOT / "demo-malicious/policy.toml", tmp_path)
     lines = kept("1")
     for command in QUICK:
@@ -271,7 +275,6 @@ def test_the_transcript_of_demo_1_is_what_its_commands_say(run_script: Run, tmp_
         end = next(
             n for n in range(at + 1, len(lines) + 1) if n == len(lines) or lines[n].startswith(("$ ", "### "))
         )
-        script, *words = command.split()
-        result = run_script(f"demo-malicious/{script}", *words, WORKSHOP_PLAIN="1")
+        result = type_here(command.split(), tmp_path)
         said = comparable(result.stdout.splitlines())
         assert said == comparable([*lines[at + 1 : end], ""][: len(said)]), command

@@ -5,6 +5,7 @@ Trained shortly, and nothing is searched: training, audit and scan have tests of
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -258,18 +259,24 @@ COMMANDS: dict[str, tuple[ModuleType, tuple[object, ...]]] = {
 KEYS = ["nosuch.key", "keys", "signs.sha256", "m.pt", "keys/data.pub", "x448", "locked"]
 
 
+@functools.cache
+def odd_keys() -> dict[str, bytes]:
+    """A key of another kind, and one behind a password; making it takes half a second."""
+    form, kind = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    other = ed448.Ed448PrivateKey.generate().private_bytes(form, kind, serialization.NoEncryption())
+    secret = serialization.BestAvailableEncryption(b"secret")
+    locked = rsa.generate_private_key(65537, 2048).private_bytes(form, kind, secret)
+    return {"x448": other, "locked": locked}
+
+
 @pytest.mark.parametrize("step", COMMANDS)
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_that_cannot_sign_is_refused_before_anything_is_made(  # noqa: PLR0917
     step: str, key: str, here: Path, run_main: Run, fake: Callable[..., None], assert_refused: Refused
 ) -> None:
     fake({})
-    form, kind = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    plain = serialization.NoEncryption()
-    (here / "x448").write_bytes(ed448.Ed448PrivateKey.generate().private_bytes(form, kind, plain))
-    secret = serialization.BestAvailableEncryption(b"secret")
-    pair = rsa.generate_private_key(65537, 2048)
-    (here / "locked").write_bytes(pair.private_bytes(form, kind, secret))
+    for name, content in odd_keys().items():
+        (here / name).write_bytes(content)
     before = contents(here)
     command, words = COMMANDS[step]
     assert_refused(run_main(command, *words, "--key", key), key)
