@@ -48,9 +48,11 @@ python serve.py --model malicious_model.pt; [ $? -eq 1 ]
 """
 PYTHON = ("--entrypoint", "python")
 CODES = ["1" if "; [ $? -eq 1 ]" in line else "0" for line in DOCUMENTED.strip().splitlines()]
+SERVER_NEEDS = re.compile(r"malicious_model\.py$|safe_demo\.py$|keygen|sign safe|allow safe")
 SERVED = """
 python serve.py --model safe_model.safetensors &
-until python client.py health; do sleep 1; done
+tries=60
+until python client.py health; do tries=$((tries - 1)); [ "$tries" -gt 0 ]; sleep 1; done
 python client.py predict circle.png
 python client.py load malicious_model.pt; [ $? -eq 1 ]
 """
@@ -101,8 +103,8 @@ def check_paths(output: str) -> None:
 
 def test_documented_commands_in_the_shell(docker: Any, image: str) -> None:
     """All in the weekly run; else what is served: `run 1 --docker` and a test below type the rest."""
-    lines = DOCUMENTED.strip().splitlines()
-    lines = lines if WHOLE else lines[: lines.index("python safe_demo.py") + 1]
+    lines = [line for line in DOCUMENTED.strip().splitlines() if WHOLE or SERVER_NEEDS.search(line)]
+    assert len(lines) == (14 if WHOLE else 5)
     script = "set -e\n" + "\n".join([*lines, SERVED]).replace("; [", " || [")
     flags = ("--entrypoint", "/bin/sh")
     result = docker.run(image, "-c", script, flags=flags)
