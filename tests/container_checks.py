@@ -28,9 +28,12 @@ print(next(line for line in open("/proc/self/status") if line.startswith("CapEff
 """
 
 
-def check_rights(docker: Any, image: str) -> None:
-    """The user is nobody in particular, has no capabilities, and cannot write outside of /app and /tmp."""
-    result = docker.run(image, "-c", RIGHTS)
+def check_rights(docker: Any, image: str, run: Callable[..., Any]) -> None:
+    """The user is nobody in particular, has no capabilities, and cannot write outside of /app and /tmp.
+
+    `run` gives words to Python in a container of this image.
+    """
+    result = run("-c", RIGHTS)
     assert result.returncode == 0, result.stderr
     ids, *refused, capabilities = result.stdout.splitlines()
     assert ids == "65532 65532"

@@ -309,7 +309,7 @@ def test_nothing_is_loaded_where_the_sandbox_has_a_hole(
 
 
 def test_runs_as_an_unprivileged_user_who_can_write_only_in_app_and_tmp(docker: Any, image: str) -> None:
-    check_rights(docker, image)
+    check_rights(docker, image, functools.partial(docker.run, image))
 
 
 def test_no_network(docker: Any, image: str) -> None:

@@ -153,8 +153,10 @@ def test_errors_come_out_of_the_container(run: Run) -> None:
     assert result.stderr.strip() == "error: missing.jpg does not exist: check the path."
 
 
-def test_runs_as_an_unprivileged_user_who_can_write_only_in_app_and_tmp(docker: Any, image: str) -> None:
-    check_rights(docker, image)
+def test_runs_as_an_unprivileged_user_who_can_write_only_in_app_and_tmp(
+    docker: Any, image: str, run: Run
+) -> None:
+    check_rights(docker, image, run)
 
 
 def test_no_network(run: Run) -> None:
