@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from malicious_helpers import type_here
+
+from poisoning_tools import FROM_IMAGE
 
 PARTS = {"packages": "demo-*/requirements.txt", "torch": "demo-*/requirements-torch.txt"}
 SHOWN_BY_3 = ("- Demo 3, the risk: ", "- Demo 3, defence: ")
@@ -70,11 +73,16 @@ def run(
 
 
 def test_run_native(checkout: Path) -> None:
+    """Demo 1 does the same in its container, so where that must run, only what it leaves here is made."""
     lend_packages(checkout)
-    said = run(checkout, "--native")
+    if FROM_IMAGE:
+        said = run(checkout, "--native", demos=("3",), shown=SHOWN_BY_3)
+        type_here(["create_malicious_model.py"], checkout / "demo-malicious")
+    else:
+        said = run(checkout, "--native")
+        assert (checkout / "demo-malicious/safe_model.safetensors").is_file()
     assert f"{checkout}/.venv is ready: nothing to install." in said
     assert (checkout / "demo-malicious/malicious_model.pt").is_file()
-    assert (checkout / "demo-malicious/safe_model.safetensors").is_file()
     reset = subprocess.run([checkout / "workshop.sh", "reset"], check=True, capture_output=True, text=True)
     assert "Removed demo-malicious/malicious_model.pt." in reset.stdout
     assert not list(checkout.glob("demo-malicious/*.pt"))
