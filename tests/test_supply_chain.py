@@ -1081,9 +1081,9 @@ def test_only_the_list_needs_a_library(demo: Path, grype: Callable[..., Path], t
     assert bare("scan.py").returncode == 0
     refused = bare("make_mlbom.py", "x.pt")
     assert refused.returncode == 2
-    assert refused.stderr.startswith("error: cryptography is not installed: ") or refused.stderr.startswith(
-        "error: cyclonedx is not installed: "
-    )
+    assert refused.stderr.startswith(
+        "error: the Python module cryptography is not installed: "
+    ) or refused.stderr.startswith("error: the Python module cyclonedx is not installed: ")
     assert refused.stderr.endswith(": pip install -r requirements.txt does it.\n")
 
 
