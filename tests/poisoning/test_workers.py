@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Generator
 
 import pytest
@@ -117,6 +118,8 @@ def test_a_part_that_fails_ends_the_others(count: int) -> None:
 
     def work(part: int) -> int:
         done.append(part)
+        if part > 1:
+            time.sleep(0.01)  # else all may be done before the caller hears of the one that failed
         return 1 // part
 
     with pytest.raises(ZeroDivisionError):
