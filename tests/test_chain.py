@@ -26,7 +26,8 @@ import break_link
 import check_mlbom
 import make_mlbom
 import verify_chain
-from mlbom.document import JsonStrictValidator, SchemaVersion
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from statements import attestation, chain
 

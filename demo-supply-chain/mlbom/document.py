@@ -23,7 +23,6 @@ from mlbom.models import Model
 
 try:
     from cyclonedx.schema import SchemaVersion
-    from cyclonedx.validation.json import JsonStrictValidator
 except ImportError as missing:
     print(
         f"error: the Python module {missing.name} is not installed: pip install -r requirements.txt does it.",
@@ -318,6 +317,8 @@ def check_schema(text: str, name: str) -> str:
     known = {member.to_version(): member for member in SchemaVersion}
     if version not in known:
         raise UserError(f"{name} names an unknown version of CycloneDX: make it again, or ask who made it.")
+    from cyclonedx.validation.json import JsonStrictValidator  # noqa: PLC0415 (a second, for a grammar of URLs)
+
     try:
         problem = JsonStrictValidator(known[version]).validate_str(text)
     except (ValueError, RecursionError, NotImplementedError) as error:
