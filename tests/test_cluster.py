@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,11 +85,24 @@ def test_a_scheduler_that_does_not_answer(wrong: str, monkeypatch: pytest.Monkey
         list(cluster.results(cluster_tasks.square, range(3), options(scheduler=wrong)))
 
 
-def test_a_scheduler_without_workers() -> None:
-    with LocalCluster(n_workers=0, dashboard_address=None) as running:
-        address = running.scheduler_address
-        with pytest.raises(cli.UserError, match="has no workers: start one with `dask worker"):
-            list(cluster.results(cluster_tasks.square, range(3), options(scheduler=address)))
+@pytest.fixture
+def empty() -> Iterator[str]:
+    """The address of a scheduler in a process of its own, as `dask scheduler` starts one."""
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
+    command += ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as running:
+        assert running.stderr
+        said = next(found for line in running.stderr if (found := re.search(r"tcp://[\d.]+:\d+", line)))
+        yield said[0]
+        running.kill()
+
+
+def test_a_scheduler_without_workers(
+    empty: str, run_script: Callable[..., Any], assert_refused: Callable[..., None], tmp_path: Path
+) -> None:
+    (tmp_path / "model.pt").write_bytes(b"not read: there is nobody to do it")
+    refused = run_script("benchmarks/scan_many.py", "model.pt", "--scheduler", empty, cwd=tmp_path)
+    assert_refused(refused, "has no workers: start one with `dask worker")
 
 
 def test_fewer_than_no_workers() -> None:
