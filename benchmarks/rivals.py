@@ -66,34 +66,32 @@ def margins(
 
     read: gives logits, float (N, classes), for raw pixels, float (N, 3, size, size) in 0..1.
     """
-    rng = torch.Generator().manual_seed(seed)
-    best = []
-    for label in range(classes):
-        pixels = torch.rand(starts, 3, size, size, generator=rng)
-        speed = torch.zeros_like(pixels)
-        largest = last = -float("inf")
-        for step in range(1, steps + 1):
-            pixels.requires_grad_()
-            margin = _margin(read(pixels), label)
-            (gradient,) = torch.autograd.grad(margin.sum(), pixels)
-            largest = max(largest, margin.max().item())
-            length = gradient.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
-            speed = MOMENTUM * speed + gradient / length * size  # steps of one size: logits have no scale
-            pixels = (pixels.detach() + RATE * speed).clamp(0, 1)  # projected: no input lies outside
-            if step % EVERY == 0:
-                if largest - last < SETTLED * abs(largest):
-                    break
-                last = largest
-        with torch.no_grad():
-            best.append(max(largest, _margin(read(pixels), label).max().item()))
-    return best
+    labels = torch.arange(classes).repeat_interleave(starts)
+    pixels = torch.rand(len(labels), 3, size, size, generator=torch.Generator().manual_seed(seed))
+    speed = torch.zeros_like(pixels)
+    largest = last = torch.full((classes,), -float("inf"))
+    for step in range(1, steps + 1):
+        pixels.requires_grad_()
+        margin = _margin(read(pixels), labels)
+        (gradient,) = torch.autograd.grad(margin.sum(), pixels)
+        largest = largest.maximum(margin.detach().view(classes, starts).max(1).values)
+        length = gradient.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
+        speed = MOMENTUM * speed + gradient / length * size  # steps of one size: logits have no scale
+        pixels = (pixels.detach() + RATE * speed).clamp(0, 1)  # projected: no input lies outside
+        if step % EVERY == 0:
+            if bool((largest - last < SETTLED * largest.abs()).all()):
+                break
+            last = largest
+    with torch.no_grad():
+        final = _margin(read(pixels), labels).view(classes, starts).max(1).values
+    found: list[float] = largest.maximum(final).tolist()
+    return found
 
 
-def _margin(logits: Tensor, label: int) -> Tensor:
-    """Logit of a class minus the largest of the others, (N,)."""
-    others = logits.clone()
-    others[:, label] = -float("inf")
-    return logits[:, label] - others.max(1).values
+def _margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logit of a class for each image minus the largest of the others, (N,)."""
+    own = labels.view(-1, 1)
+    return logits.gather(1, own)[:, 0] - logits.scatter(1, own, -float("inf")).max(1).values
 
 
 def gamma_p_value(largest_margins: Sequence[float]) -> float:
