@@ -33,6 +33,11 @@ def figure(row: Row) -> float:
     return NONE if row["index"] is None else float(row["index"])
 
 
+def index(row: Row) -> str:
+    """The largest anomaly index, in words for a reader."""
+    return "none" if row["index"] is None else f"{row['index']:.1f}"
+
+
 def with_verdict(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row["verdict"] != NO_VERDICT]
 
@@ -65,11 +70,34 @@ def counts(rows: Sequence[Row], error: str) -> list[str]:
     ]
 
 
+def made_twice(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """The former row and the newest of each model that was made again, in the order of the newest."""
+    newest = {row["name"]: row for row in rows}
+    former = {row["name"]: row for row in rows if row is not newest[row["name"]]}
+    return [(former[name], row) for name, row in newest.items() if name in former]
+
+
+def tally(rows: Sequence[Row]) -> dict[str, str]:
+    """Errors among rows that got a verdict: what was missed in scope, and false alarms."""
+    judged = with_verdict(rows)
+    scope = [row for row in judged if is_learned(row) and row["in_scope"]]
+    clean = [row for row in judged if row["clean"]]
+    return {
+        "missed": f"{sum(row['verdict'] == 'clean' for row in scope)} of {len(scope)}",
+        "false alarms": f"{sum(row['verdict'] == 'backdoor' for row in clean)} of {len(clean)}",
+    }
+
+
 def page(rows: list[Row], known: dict[str, Any]) -> str:
-    """HELD_OUT.md. Raises UserError without rows of both kinds, or with rows of a scanner never frozen."""
-    rows = sorted(rows, key=lambda row: (not row["clean"], row["seed"]))
+    """HELD_OUT.md; of a model that was made twice the newest row counts.
+
+    Raises UserError without rows of both kinds, or with rows of a scanner never frozen.
+    """
+    every_row, twice = rows, made_twice(rows)
+    rows = list({row["name"]: row for row in rows}.values())
+    rows.sort(key=lambda row: (not row["clean"], row["seed"]))
     scanners = Counter(row["scanner"] for row in rows)
-    if scanners.keys() - {known["commit"], *known["earlier"]}:
+    if {row["scanner"] for row in every_row} - {known["commit"], *known["earlier"]}:
         raise cli.UserError("The rows are not all of a frozen scanner: make them again in another --rows.")
     clean = [row for row in rows if row["clean"]]
     learned = [row for row in rows if is_learned(row)]
@@ -84,8 +112,8 @@ def page(rows: list[Row], known: dict[str, Any]) -> str:
         accuracy = spread([row["clean_acc"] for row in own])
         if kind.attack is None:
             largest = max((figure(row) for row in with_verdict(own)), default=math.nan)
-            index = "none" if math.isnan(largest) else f"{largest:.1f}"
-            honest.append([kind.name, str(len(own)), accuracy, index, *counts(own, "backdoor")])
+            highest = "none" if math.isnan(largest) else f"{largest:.1f}"
+            honest.append([kind.name, str(len(own)), accuracy, highest, *counts(own, "backdoor")])
         else:
             good = [row for row in own if is_learned(row)]
             rates = spread([row["asr"] for row in own])
@@ -99,9 +127,8 @@ def page(rows: list[Row], known: dict[str, Any]) -> str:
             attacked.append([*cells, area(clean, good), *counts(good, "clean")])
 
     def named(row: Row) -> str:
-        index = "none" if row["index"] is None else f"{row['index']:.1f}"
         rate = "" if row["asr"] is None else f", attack success rate {row['asr']:.2f}"
-        return f"{row['name']}{rate}, index {index}, smallest trigger for {row['suspect']}"
+        return f"{row['name']}{rate}, index {index(row)}, smallest trigger for {row['suspect']}"
 
     alarms = [f"False alarm: {named(row)}." for row in with_verdict(clean) if row["verdict"] == "backdoor"]
     misses = [
@@ -113,9 +140,9 @@ def page(rows: list[Row], known: dict[str, Any]) -> str:
     every = []
     for row in rows:
         rate = "" if row["asr"] is None else f"{row['asr']:.2f}"
-        index = "none" if row["index"] is None else f"{row['index']:.1f}"
         close = ", close call" if row["near_threshold"] else ""
-        cells = [row["name"], f"{row['clean_acc']:.3f}", rate, row["verdict"] + close, index, row["suspect"]]
+        cells = [row["name"], f"{row['clean_acc']:.3f}", rate, row["verdict"] + close]
+        cells += [index(row), row["suspect"]]
         seconds = [f"{row['train_cpu_seconds']:.0f}", f"{row['scan_cpu_seconds']:.0f}"]
         every.append([*cells, *seconds, row["scanner"][:7]])
     return pages.render(
@@ -154,6 +181,16 @@ def page(rows: list[Row], known: dict[str, Any]) -> str:
             honest,
         ),
         errors=alarms + misses,
+        twice=len(twice),
+        former=tally([former for former, _ in twice]),
+        again=tally([newest for _, newest in twice]),
+        together=tally(every_row),
+        changed=[
+            f"{newest['name']}: {former['verdict']} ({index(former)}), "
+            f"then {newest['verdict']} ({index(newest)})."
+            for former, newest in twice
+            if former["verdict"] != newest["verdict"]
+        ],
         weak=[named(row) + "." for row in rows if not row["clean"] and not is_learned(row)],
         sources=[(name, attack.source) for name, attack in ATTACKS.items()],
         every=seeds.table(

@@ -6,9 +6,10 @@
 
 MM-BD needs no clean images: Wang, Xiang, Miller and Kesidis, "MM-BD: Post-Training Detection of Backdoor
 Attacks with Arbitrary Backdoor Pattern Types Using a Maximum Margin Statistic" (IEEE S&P 2024). The last
-layer needs no images at all: Fields et al., "Trojan Signatures in DNN Weights" (ICCV workshops 2021). Both
-are written from the papers. --rows are those of the models, which say what is in each and what our scan
-found; a model that is not in --models is left out. One row per model goes to rivals.jsonl at once.
+layer needs no images at all: Fields et al., "Trojan Signatures in DNN Weights" (ICCV workshops 2021); it is
+what detect.py asks for a second opinion. Both are written from the papers. --rows are those of the models,
+which say what is in each and what our scan found; a model that is not in --models is left out. One row per
+model goes to rivals.jsonl at once.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ import population
 import seeds
 import torch
 from scipy import stats
-from torch import Tensor, nn
+from torch import Tensor
 
 # isort: split  (population puts demo-poisoning on the path)
 import cli
 from network import classifier, frozen
-from scanner import result
+from scanner import last_layer, result
 
 assert population
 HERE = Path(__file__).resolve().parent
@@ -46,7 +47,6 @@ STARTS, STEPS = 10, 300  # of MM-BD: random images for each class, and the most 
 RATE, MOMENTUM = 0.01, 0.9  # of the ascent, on pixels in 0..1
 SETTLED, EVERY = 3e-3, 20  # it ends when the largest margins grew by less than that share in so many steps
 SIGNIFICANT = 0.05  # p-value below which MM-BD and Dixon's test find a backdoor
-SIMULATED = 20_000  # samples of Dixon's ratio without an outlier
 SMALLEST_P = 1e-12  # p-values below count as this
 METHODS = {"mm_bd": "MM-BD", "last_layer": "last layer"}
 
@@ -110,31 +110,6 @@ def gamma_p_value(largest_margins: Sequence[float]) -> float:
     return float(-np.expm1(len(values) * log_below))
 
 
-# --- The last layer -----------------------------------------------------------------------------------
-
-
-def class_means(model: nn.Module) -> list[float]:
-    """Mean weight of each class in the last layer: Fields et al., section 3, of the target the largest."""
-    means: list[float] = model.get_parameter("fc.weight").detach().float().mean(1).tolist()
-    return means
-
-
-def dixon(values: Sequence[float]) -> float:
-    """Dixon's ratio of the largest value: its gap to the next one, as a share of the range, 0..1."""
-    ordered = sorted(values)
-    return (ordered[-1] - ordered[-2]) / max(ordered[-1] - ordered[0], 1e-12)
-
-
-def dixon_p_value(values: Sequence[float]) -> float:
-    """How likely so large a ratio is for normal values without an outlier; simulated.
-
-    Fields et al., section 4, take Dixon's test to tell whether a class stands out.
-    """
-    normal = np.sort(np.random.default_rng(0).normal(size=(SIMULATED, len(values))))
-    ratios = (normal[:, -1] - normal[:, -2]) / np.ptp(normal, axis=1)
-    return float((1 + (ratios >= dixon(values)).sum()) / (1 + SIMULATED))
-
-
 # --- One model ----------------------------------------------------------------------------------------
 
 
@@ -145,8 +120,11 @@ def measured(known: Known, models: Path, starts: int, steps: int) -> Row:
     path = models / f"{known['name']}.safetensors"
     model = held_out_networks.load(path, known.get("network", "resnet18"), classes)
     began = time.process_time()
-    means = class_means(model)
-    found: Row = {"last_layer": round(dixon_p_value(means), 6), "last_layer_class": int(np.argmax(means))}
+    means = last_layer.class_means(model)
+    found: Row = {
+        "last_layer": round(last_layer.dixon_p_value(means), 6),
+        "last_layer_class": int(np.argmax(means)),
+    }
     found["last_layer_seconds"] = round(time.process_time() - began, 3)
     began = time.process_time()
     read = partial(classifier.logits, frozen.freeze(model))

@@ -25,7 +25,7 @@ import cli
 from dataset.classes import NAMES
 from dataset.files import few
 from network.adapter import Adapter
-from scanner import foreign, printing, references, result, search, verdict
+from scanner import foreign, last_layer, printing, references, result, search, verdict
 from scanner.result import ScanResult
 from scanner.search import Found, Pair, Settings
 from scanner.verdict import Statistic
@@ -207,6 +207,7 @@ def main() -> int:
         references=options.reference,
         seconds=time.monotonic() - started,
         network=network,
+        last_layer="" if network else last_layer.standing_out(model, NAMES),
     )
     drawn = to_draw(scan, [pair(text, settings.names) for text in options.draw])
     triggers = {one.pair: one for one in found.triggers if one.pair in drawn}

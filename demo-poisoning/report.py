@@ -38,6 +38,7 @@ def verdict(model: Model) -> str:
         return f"The scan has no verdict, it is not calibrated: {scan.not_calibrated}."
     close = f" Not judged: {printing.not_judged(scan)}" if scan.easily_turned else ""
     close += f" Close call: {printing.near(scan)}" if scan.near_threshold else ""
+    close += f" Second opinion: {printing.second_opinion(scan)}" if scan.last_layer else ""
     if scan.flagged:
         return f"Backdoor found: {', '.join(pair.name for pair in scan.flagged)}.{close}"
     first = scan.pairs[0]

@@ -266,6 +266,7 @@ def test_a_scanner_that_cannot_tell_is_no_pass(pipeline: Path, typed: Callable[.
         ({"not_calibrated": "no clean twin"}, "it could not tell: not calibrated: no clean twin"),
         ({"index": 5.1}, "it found something: backdoor: stop to yield, close call: "),
         ({"easily_turned": ["roundabout"]}, "it could not tell: no verdict on roundabout"),
+        ({"last_layer": "yield"}, "it could not tell: yield stands out in the last layer"),
     ],
 )
 def test_a_verdict_that_is_not_a_plain_clean_is_no_pass(
@@ -306,6 +307,7 @@ def test_the_statement_carries_the_whole_verdict(pipeline: Path, typed: Callable
     [
         ({"near_threshold": True}, "it was a close call"),
         ({"easily_turned": ["roundabout"]}, "it has no verdict on some classes"),
+        ({"last_layer": "yield"}, "a class stands out in the last layer"),
         ({"verdict": "backdoor"}, "its verdict is: backdoor"),
     ],
 )

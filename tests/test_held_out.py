@@ -454,6 +454,28 @@ def test_the_page_counts_by_kind() -> None:
     assert "1 of the models were made with the scanner of commit decade, " in mixed
 
 
+def test_of_a_model_that_was_made_twice_the_newest_row_counts() -> None:
+    rows = [row("clean", 0, 5.0), row("clean", 1, 2.0), row("yellow square", 0, 4.0)]
+    known = held_out.checksums() | {"commit": "c0ffee", "earlier": []}
+    assert "Models made twice" not in held_out_page.page(rows, known)
+    rows += [row("clean", 0, 2.5), row("yellow square", 0, 7.0)]
+    text = held_out_page.page(rows, known)
+    assert "3 models, of" in text
+    assert "- Missed in scope: 0 of 1 " in text
+    assert "- False alarms, all clean models that got a verdict: 0 of 2 " in text
+    assert "2 of these models were trained and scanned twice" in text
+    assert "missed in scope was 1 of 1 in the former and 0 of 1 in the newest" in text
+    assert (
+        "its false alarms 1 of 1 and 0 of 1. In all rows together: missed 1 of 2, false alarms 1 of 3."
+        in text
+    )
+    assert "- clean-0: backdoor (5.0), then clean (2.5)." in text
+    assert "- yellow-square-0: clean (4.0), then backdoor (7.0)." in text
+    assert "clean-1:" not in text
+    with pytest.raises(cli.UserError, match="not all of a frozen scanner"):
+        held_out_page.page([row("clean", 1, 2.0, scanner="changed"), *rows], known)
+
+
 def test_intervals() -> None:
     values = intervals.wins([1, 2, 3, 4], [3, 5, 6])
     assert values.mean() == pytest.approx((2 + 0.5 + 8) / 12)

@@ -21,6 +21,8 @@ import held_out_models as models  # noqa: E402 (after the path above)
 import held_out_networks  # noqa: E402
 import rivals  # noqa: E402
 
+from scanner import last_layer  # noqa: E402
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Refused = Callable[..., None]
 
@@ -50,20 +52,20 @@ def test_a_class_that_stands_out_has_a_small_p_value() -> None:
 
 
 def test_dixons_ratio() -> None:
-    assert rivals.dixon([0, 1, 2, 10]) == pytest.approx(0.8)
-    assert rivals.dixon_p_value([0, 1, 2, 3, 4, 5, 6, 7, 8, 60]) < 0.01
-    assert rivals.dixon_p_value([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]) > 0.3
+    assert last_layer.dixon([0, 1, 2, 10]) == pytest.approx(0.8)
+    assert last_layer.dixon_p_value([0, 1, 2, 3, 4, 5, 6, 7, 8, 60]) < 0.01
+    assert last_layer.dixon_p_value([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]) > 0.3
     # 0.412 is the tabled 90 % value for ten, two-sided (Rorabacher 1991, Analytical Chemistry 63): 5 % above
     edge = [0, *np.linspace(0.1, 0.588, 8), 1]
-    assert rivals.dixon(edge) == pytest.approx(0.412)
-    assert rivals.dixon_p_value(edge) == pytest.approx(0.05, abs=0.006)
+    assert last_layer.dixon(edge) == pytest.approx(0.412)
+    assert last_layer.dixon_p_value(edge) == pytest.approx(0.05, abs=0.006)
 
 
 def test_the_mean_weight_of_a_class() -> None:
     model = held_out_networks.network("vgg", 3)
     with torch.no_grad():
         model.get_parameter("fc.weight").copy_(torch.tensor([[0.1], [0.2], [-0.3]]).expand(3, 256))
-    assert rivals.class_means(model) == pytest.approx([0.1, 0.2, -0.3])
+    assert last_layer.class_means(model) == pytest.approx([0.1, 0.2, -0.3])
 
 
 def known(kind: str, number: int, index: float | None) -> dict[str, Any]:

@@ -69,6 +69,8 @@ def verdict(
         out.say(f"Not judged: {not_judged(result)}")
     if result.near_threshold:
         out.say(f"Close call: {near(result)}")
+    if result.last_layer:
+        out.say(f"Second opinion: {second_opinion(result)}")
     for pair in (result.flagged or result.drawn[:1])[:DISPLAYED]:
         trigger = triggers[pair.numbers]
         describe.show(trigger.stamp(examples[trigger.victim]), out)
@@ -89,6 +91,14 @@ def near(result: ScanResult) -> str:
     return (
         f"{result.show(result.largest)} lies near the threshold of {result.threshold}. "
         f"Scan again with another --seed{also}."
+    )
+
+
+def second_opinion(result: ScanResult) -> str:
+    """What the last layer says, and what to do, in two sentences."""
+    return (
+        f"{result.last_layer} stands out in the last layer, as the target of a trigger does, patch or not. "
+        "That is no verdict: look at the training images of that class (audit_data.py)."
     )
 
 

@@ -87,6 +87,7 @@ class ScanResult:
     easily_turned: list[str] = Field(default_factory=list)  # victims of which almost every pair is small
     network: Printable = ""  # another network than that of train.py (--arch), and what it was shown
     not_calibrated: Printable = ""  # why the error rates of the threshold do not hold for it; empty: they do
+    last_layer: Printable = ""  # second opinion: the class that stands out there; empty: none, or not asked
 
     @model_validator(mode="after")
     def _holds_together(self) -> ScanResult:
@@ -111,6 +112,8 @@ class ScanResult:
             raise ValueError("the verdict is not that of the pairs")
         if not set(self.easily_turned) <= {pair.victim for pair in self.pairs}:
             raise ValueError("a class that was not scanned")
+        if self.last_layer and self.last_layer not in self.classes:
+            raise ValueError("the last layer has no such class")
         if self.near_threshold and not is_near(self.largest, self.threshold):
             raise ValueError("not near the threshold")
         return self
@@ -181,6 +184,7 @@ def summarize(
     references: list[Path],
     seconds: float,
     network: Network | None = None,
+    last_layer: str = "",
 ) -> ScanResult:
     """The result of a scan; pairs with no anomaly index come last. None of them is drawn yet."""
     pairs = [
@@ -220,6 +224,7 @@ def summarize(
         network=str(network or ""),
         not_calibrated=statistic.not_calibrated,
         easily_turned=[settings.names[victim] for victim in statistic.easily_turned],
+        last_layer=last_layer,
     )
 
 

@@ -212,6 +212,8 @@ def contradiction(found: Statement) -> str:
             return "it says that it passed, and that it was a close call"
         if notes.get("easily_turned"):
             return "it says that it passed, and that it has no verdict on some classes"
+        if notes.get("last_layer"):
+            return "it says that it passed, and that a class stands out in the last layer"
         if notes.get("verdict", CLEAN) not in (CLEAN, NOTHING):
             return f"it says that it passed, and that its verdict is: {printable(notes['verdict'])}"
     return ""

@@ -100,6 +100,8 @@ def scan(found: Mapping[str, Any], digest: str, clean_images: str = "") -> dict[
         unsure.append(
             f"no verdict on {', '.join(turned)}: any small patch turns it into almost any other class"
         )
+    if aside := found.get("last_layer"):
+        unsure.append(f"{aside} stands out in the last layer, as the target of a trigger does")
     if found.get(NEAR):
         unsure.append(
             f"close call: the largest anomaly index, {max(indexes, default=0):.1f}, lies near the threshold "

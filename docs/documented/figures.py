@@ -206,7 +206,7 @@ SENTENCES = [
         Sentence(
             DATA,
             f"\n| {seed} | {{:s}} | {{:s}} | {{:s}} | {{:s}} |\n",
-            FORMER_SEEDS,
+            SEEDS,
             lambda text, seed=seed: [  # type: ignore[misc]
                 cells(text, MODELS, str(seed))[0][2],
                 *cells(text, REPAIRS, str(seed))[0][1:],
@@ -216,12 +216,17 @@ SENTENCES = [
     ),
     Sentence(
         "WORKSHOP.md",
-        "fine-tuning on 1,000 clean images left an attack success rate of {} to {};",
-        FORMER_SEEDS,
+        "fine-tuning on 1,000 clean images left an attack success rate of {} to {},",
+        SEEDS,
         seeds(REPAIRS, 1),
     ),
-    Sentence("WORKSHOP.md", "(`mitigate.py`) left {} to {},", FORMER_SEEDS, seeds(REPAIRS, 2)),
-    Sentence("WORKSHOP.md", "out and training again left {} or {}.", FORMER_SEEDS, seeds(REPAIRS, 3)),
+    Sentence("WORKSHOP.md", "(`mitigate.py`) left {} to {},", SEEDS, seeds(REPAIRS, 2)),
+    Sentence(
+        "WORKSHOP.md",
+        "out and training again left at most {}.",
+        SEEDS,
+        lambda text: seeds(REPAIRS, 3)(text)[1:],
+    ),
     Sentence(
         SCAN,
         "| this demo, poisoned (seeds 0 to 4) | {} to {} for stop → yield |",

@@ -46,6 +46,7 @@ from scanner.result import read as read_scan
 
 pytestmark = pytest.mark.usefixtures("small")
 
+PAIR_NAMES = [f"{classes.NAMES[victim]}:{classes.NAMES[target]}" for victim, target in PAIRS]
 SHORT = ("--steps", 2, "--samples", 6, "--output", "scan")
 
 
@@ -170,6 +171,33 @@ class Said(cli.Out):
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
+
+
+def test_the_last_layer_gives_a_second_opinion(
+    run_main: Run, tmp_path: Path, fake: Callable[..., None]
+) -> None:
+    """It is no verdict, but it is said, drawn on the page, and kept."""
+    fake(ordinary())
+    model = classifier.new_model(10)
+    with torch.no_grad():
+        model.fc.weight.copy_(torch.linspace(-0.01, 0.01, 10)[:, None])
+    for name, change in (("even", 0.0), ("one", 0.1)):
+        with torch.no_grad():
+            model.fc.weight[9] += change
+        classifier.save_model(model, tmp_path / f"{name}.pt")
+    even, one = (
+        run_main(detect, "--model", f"{name}.safetensors", "--output", name, "--pairs", *PAIR_NAMES)
+        for name in ("even", "one")
+    )
+    assert (even.returncode, one.returncode) == (0, 0)
+    assert "Second opinion" not in even.stdout
+    assert "Second opinion: end_of_limits stands out in the last layer" in one.stdout
+    assert [read_scan(tmp_path / name).last_layer for name in ("even", "one")] == ["", "end_of_limits"]
+    found = read_scan(tmp_path / "one")
+    assert "Second opinion: end_of_limits stands out" in report_sentence(found)
+    wrong = json.loads(found.to_json()) | {"last_layer": "nobody"}
+    with pytest.raises(ValueError, match="the last layer has no such class"):
+        ScanResult.from_json(json.dumps(wrong))
 
 
 def report_sentence(found: ScanResult) -> str:
