@@ -11,7 +11,7 @@ fail() {
     exit 2
 }
 
-photos="" epochs=""
+photos="" epochs="" mark=data/photographs # the mark stays there: whoever goes on later trains as long
 case ${1:-} in
     "") ;;
     -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0" && exit 0 ;;
@@ -19,7 +19,6 @@ case ${1:-} in
         [ $# -eq 2 ] && [ -n "$2" ] || fail "--photos needs one folder: type ./prepare.sh --help."
         [ -d "$2" ] || fail "$2 is not a folder: give your copy of GTSRB (see get_gtsrb.py)."
         photos=$(cd "$2" && pwd)
-        epochs="--epochs 12" # there are fewer photographs than drawings: each is seen more often
         ;;
     *) fail "prepare.sh takes no argument $1: type ./prepare.sh --help." ;;
 esac
@@ -52,6 +51,7 @@ if [ -n "$photos" ]; then
             fail "$made is there already: type ../workshop.sh reset 2 for a fresh start, or ./prepare.sh to go on with it."
     done
     "$PYTHON" get_gtsrb.py --photos "$photos" --out data/traffic-signs
+    mkdir -p data && : >"$mark"
 elif [ ! -d data/traffic-signs ]; then
     "$PYTHON" make_dataset.py
 fi
@@ -59,11 +59,13 @@ if [ ! -d data/traffic-signs-poisoned ]; then
     "$PYTHON" poison_data.py --clean-dir data/traffic-signs --poisoned-dir data/traffic-signs-poisoned \
         --victim stop --target yield --rate 0.15
 fi
+[ ! -e "$mark" ] || epochs="--epochs 12" # there are fewer photographs than drawings: each is seen more often
+# shellcheck disable=SC2086 # two words, or none
 if [ ! -f models/clean_model.safetensors ] && [ ! -f models/poisoned_model.safetensors ]; then
     train_both
 elif [ ! -f models/clean_model.safetensors ]; then
-    "$PYTHON" train.py --manifest data/traffic-signs.sha256
+    "$PYTHON" train.py --manifest data/traffic-signs.sha256 $epochs
 elif [ ! -f models/poisoned_model.safetensors ]; then
-    "$PYTHON" train.py --poisoned --manifest data/traffic-signs-poisoned.sha256
+    "$PYTHON" train.py --poisoned --manifest data/traffic-signs-poisoned.sha256 $epochs
 fi
 echo "Ready: data/ and models/ are there."

@@ -247,6 +247,19 @@ def test_prepare_with_photographs(tmp_path: Path, copy: Path) -> None:
     ]
 
 
+def test_whoever_stopped_it_and_goes_on_trains_as_long(tmp_path: Path, copy: Path) -> None:
+    demo = tmp_path / "demo"
+    demo.mkdir()
+    assert prepare(demo, "--photos", "copy").returncode == 0
+    for name in ("data/traffic-signs", "data/traffic-signs-poisoned", "models"):
+        (demo / name).mkdir(parents=True)
+    (demo / "models/clean_model.safetensors").touch()
+    lines = [line for line in prepare(demo).stdout.splitlines() if line.startswith("runs")]
+    assert lines == ["runs train.py --poisoned --manifest data/traffic-signs-poisoned.sha256 --epochs 12"]
+    (demo / "data/photographs").unlink()  # as where they were drawn
+    assert "--epochs" not in prepare(demo).stdout
+
+
 @pytest.mark.parametrize(
     "arguments, word",
     [
