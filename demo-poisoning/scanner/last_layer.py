@@ -27,7 +27,7 @@ def standing_out(model: nn.Module, names: Sequence[str]) -> str:
 
 def class_means(model: nn.Module) -> list[float]:
     """Mean weight of each class in the last layer, `fc`: of the target the largest (section 3)."""
-    means: list[float] = model.get_parameter("fc.weight").detach().float().mean(1).tolist()
+    means: list[float] = model.get_parameter("fc.weight").detach().float().mean(1).cpu().tolist()
     return means
 
 

@@ -98,7 +98,7 @@ def second_opinion(result: ScanResult) -> str:
     """What the last layer says, and what to do, in two sentences."""
     return (
         f"{result.last_layer} stands out in the last layer, as the target of a trigger does, patch or not. "
-        "That is no verdict: look at the training images of that class (audit_data.py)."
+        "That proves nothing yet: look at the training images of that class (audit_data.py)."
     )
 
 
