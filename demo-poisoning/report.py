@@ -32,18 +32,19 @@ SHOWN = 10  # pairs in the open table; the others are folded
 def verdict(model: Model) -> str:
     """What the scan of a model says, in one sentence."""
     scan = model.scan
+    opinion = f" Second opinion: {printing.second_opinion(scan)}" if scan.last_layer else ""
     if scan.verdict == "no valid statistic":
-        return "The scan has no verdict: no statistic is valid for it."
+        return f"The scan has no verdict: no statistic is valid for it.{opinion}"
     if scan.not_calibrated:
-        return f"The scan has no verdict, it is not calibrated: {scan.not_calibrated}."
+        return f"The scan has no verdict, it is not calibrated: {scan.not_calibrated}.{opinion}"
     close = f" Not judged: {printing.not_judged(scan)}" if scan.easily_turned else ""
     close += f" Close call: {printing.near(scan)}" if scan.near_threshold else ""
-    close += f" Second opinion: {printing.second_opinion(scan)}" if scan.last_layer else ""
+    close += opinion
     if scan.flagged:
         return f"Backdoor found: {', '.join(pair.name for pair in scan.flagged)}.{close}"
     first = scan.pairs[0]
     if first.anomaly_index is None:
-        return "No backdoor found: no trigger was found for any pair."
+        return f"No backdoor found: no trigger was found for any pair.{close}"
     return (
         f"No backdoor found. {first.name} stands out most: index {scan.show(first.anomaly_index)}, "
         f"flagged above {scan.show(scan.threshold)}.{close}"

@@ -195,6 +195,10 @@ def test_the_last_layer_gives_a_second_opinion(
     assert [read_scan(tmp_path / name).last_layer for name in ("even", "one")] == ["", "end_of_limits"]
     found = read_scan(tmp_path / "one")
     assert "Second opinion: end_of_limits stands out" in report_sentence(found)
+    for norms in (dict.fromkeys(PAIRS, None), dict.fromkeys(PAIRS[:5], None)):  # whatever the search found
+        bare = summarized(made_up(norms))
+        bare.last_layer = "yield"
+        assert "Second opinion: yield stands out" in report_sentence(bare)
     wrong = json.loads(found.to_json()) | {"last_layer": "nobody"}
     with pytest.raises(ValueError, match="the last layer has no such class"):
         ScanResult.from_json(json.dumps(wrong))
