@@ -20,7 +20,7 @@ VARIES: list[tuple[str, float | None, str]] = [
     (r"is another in byte (\d+)", None, "which byte is changed depends on the size"),
     (r"\((\d+) bytes\)", 40, "the size of a pickle depends on the version of PyTorch"),
     (r"classifies (\d+\.\d)%", 5, "accuracy of a small model"),
-    (r'^ *"(?:circle|square|triangle)": (\d\.\d+),?$', 0.05, "probabilities of the same small model"),
+    (r'^ *"(?:circle|square|triangle)": (\d\.\d+),?$', 0.01, "probabilities of the same small model"),
     (r"at most (\d\.\d+) percent", 0.1, "sizes of two formats"),
     (r"clean_acc: (\d\.\d\d)", 0.03, "accuracy, another model on another processor"),
     (r"confidence: (\d\.\d\d)", 0.25, "the same"),

@@ -223,7 +223,7 @@ SENTENCES = [
     Sentence("WORKSHOP.md", "(`mitigate.py`) left {} to {},", SEEDS, seeds(REPAIRS, 2)),
     Sentence(
         "WORKSHOP.md",
-        "out and training again left at most {}.",
+        "out and training again left {} at worst.",
         SEEDS,
         lambda text: seeds(REPAIRS, 3)(text)[1:],
     ),
