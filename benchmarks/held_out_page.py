@@ -16,10 +16,13 @@ from held_out_models import KINDS
 
 # isort: split  (attacks puts demo-poisoning on the path)
 import cli
+from scanner import verdict
 
 WORKING_ASR = 0.9  # a backdoor that works less often was not learned: there is little to find
 NONE = -100.0  # stands for "no trigger works for any pair": below every index that there is
 NO_VERDICT = "no valid statistic"
+WITHOUT = (NO_VERDICT, "not calibrated")
+OURS = "resnet18"  # the network of train.py
 
 Row = dict[str, Any]
 
@@ -39,7 +42,14 @@ def index(row: Row) -> str:
 
 
 def with_verdict(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if row["verdict"] != NO_VERDICT]
+    return [row for row in rows if row["verdict"] not in WITHOUT]
+
+
+def answered(rows: Sequence[Row]) -> list[Row]:
+    """Those that detect.py judges without clean twins: networks of train.py that know their images."""
+    return [
+        row for row in with_verdict(rows) if row["network"] == OURS and row["clean_acc"] >= verdict.ACCURACY
+    ]
 
 
 def area(clean: Sequence[Row], backdoored: Sequence[Row]) -> str:
@@ -161,6 +171,9 @@ def page(rows: list[Row], known: dict[str, Any]) -> str:
         area=area(clean, scope),
         alarms=counts(clean, "backdoor"),
         misses=counts(scope, "clean"),
+        answered=counts(answered(clean), "backdoor"),
+        answered_scope=counts(answered(scope), "clean"),
+        accuracy=verdict.ACCURACY,
         named=intervals.exact(
             sum(bool(set(row["attacked"]) & set(row["flagged"])) for row in right), len(right)
         ),

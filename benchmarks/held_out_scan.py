@@ -69,16 +69,22 @@ def make_row(spec: Spec, work: Path, models: Path, photos: Path | None, quick: b
 
 
 def scanned(path: Path, model: torch.nn.Module, folder: Path, steps: int, out: cli.Out) -> result.ScanResult:
-    """The default scan of detect.py: all pairs, and its verdict. Seconds are those of the processor."""
+    """The default scan of detect.py: all pairs, and its verdict. Seconds are those of the processor.
+
+    Other networks than ours are judged as if they were ours, which detect.py does not do.
+    """
     classes = classifier.class_count(model)
     pairs = [(v, t) for v in range(classes) for t in range(classes) if v != t]
     settings = search.Settings(folder, steps, SAMPLES, 0)
     started = time.process_time()
     found = search.scan(model, pairs, settings, out, "Searching triggers")
+    statistic = verdict.by_norms(found.triggers, classes)
+    if unlike := verdict.unlike(found.accuracy, ours=True):  # the index is tried on other networks, too
+        statistic = verdict.calibrated(statistic, found.triggers, [], unlike)
     return result.summarize(
         path,
         found.triggers,
-        verdict.by_norms(found.triggers, classes),
+        statistic,
         settings,
         sha256=result.sha256(path),
         classes=classes,

@@ -9,8 +9,8 @@
 Needs the weights and a few clean images per class (DATA/val/<class>/), nothing else. Writes scan.json,
 triggers.safetensors and drawings to OUTPUT, in place of those of an earlier scan there.
 Exit code: 0 nothing stands out, 1 backdoor found, 2 wrong usage or input, or no statistic is valid for this
-scan (few pairs or few classes, and no --reference) or calibrated for this network (--arch, and no two clean
-twins as --reference): then it shows what it found without a verdict.
+scan (few pairs or few classes, and no --reference) or calibrated for this model (--arch, or more than one in
+ten clean images wrong, and no two clean twins as --reference): then it shows what it found without a verdict.
 """
 
 from __future__ import annotations
@@ -148,12 +148,8 @@ def main() -> int:
     started = time.monotonic()
     out = Quiet(plain=True) if options.json else cli.Out(options.plain)
     subject = foreign.open_subject(options)
-    model, network, classes, sha256 = (
-        subject.model,
-        subject.network,
-        len(subject.names),
-        result.sha256(options.model),
-    )
+    model, network, classes = subject.model, subject.network, len(subject.names)
+    sha256 = result.sha256(options.model)
     settings = Settings(options.data, options.steps, options.samples, options.seed)
     if network:
         settings = replace(settings, names=subject.names, size=network.size)
@@ -195,8 +191,9 @@ def main() -> int:
     scanned = [one for one in pairs if one not in found.missing]
     norms = references.all_norms(compare, scanned, settings, out)
     statistic = statistic_for(found, norms, classes)
-    if network:
-        statistic = verdict.calibrated(statistic, found.triggers, norms)
+    unlike = verdict.unlike(found.accuracy, ours=network is None)
+    if unlike:
+        statistic = verdict.calibrated(statistic, found.triggers, norms, unlike)
     scan = result.summarize(
         options.model,
         found.triggers,
@@ -224,8 +221,8 @@ def main() -> int:
         print(scan.to_json())
     if scan.verdict == "not calibrated":
         raise cli.UserError(
-            f"The scan is not calibrated for {network}, so there is no verdict: compare with two or more "
-            "known-clean models of the same kind (--reference)."
+            f"The scan is not calibrated for {network or 'so inaccurate a model'}, so there is no verdict: "
+            "compare with two or more known-clean models of the same kind (--reference)."
         )
     if scan.verdict == "no valid statistic":
         # else a scan of all pairs would get no verdict either

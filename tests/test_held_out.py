@@ -401,6 +401,7 @@ def row(kind: str, number: int, index: float | None, **other: Any) -> dict[str, 
         "in_scope": one.kind.in_scope,
         "seed": one.seed,
         "attacked": ["stop:yield"] if one.attack else [],
+        "network": one.kind.network,
         "clean_acc": 0.99,
         "asr": 1.0 if one.attack else None,
         "verdict": verdict,
@@ -452,6 +453,19 @@ def test_the_page_counts_by_kind() -> None:
         held_out_page.page([*rows, row("clean", 6, 1.0, scanner="changed")], known)
     mixed = held_out_page.page([*rows, row("clean", 6, 1.0, scanner="decade")], known)
     assert "1 of the models were made with the scanner of commit decade, " in mixed
+
+
+def test_what_detect_itself_answers_is_counted_apart() -> None:
+    """Neither other networks nor models that do not know their images, whatever was said of them then."""
+    rows = [row("clean", 0, 2.0), row("yellow square", 0, 7.0), row("clean, VGG", 0, 6.0)]
+    rows += [row("clean, poster drawings", 0, 6.0, clean_acc=0.75)]
+    rows += [row("clean, poster drawings", 1, 6.0, clean_acc=0.75, verdict="not calibrated")]
+    known = held_out.checksums() | {"commit": "c0ffee", "earlier": []}
+    text = held_out_page.page(rows, known)
+    assert "- False alarms, all clean models that got a verdict: 2 of 3 " in text
+    assert "classifies 90 % of the clean images correctly): missed 0 of 1 " in text
+    assert ", false alarms 0 of 1 (0.0 to 97.5 %). On other networks" in text
+    assert "- No verdict: 1 clean models" in text
 
 
 def test_of_a_model_that_was_made_twice_the_newest_row_counts() -> None:

@@ -125,11 +125,8 @@ def other_ending(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(64)
     if path.suffix == ".safetensors":
-        return (
-            ".pt"
-            if OF_TORCH in start or any(name.endswith("data.pkl") for name in _names_in_zip(path))
-            else ""
-        )
+        in_zip = any(name.endswith("data.pkl") for name in _names_in_zip(path))
+        return ".pt" if in_zip or OF_TORCH in start else ""
     header = int.from_bytes(start[:8], "little")  # bytes of the JSON that follows
     return ".safetensors" if start[8:9] == b"{" and header < path.stat().st_size else ""
 

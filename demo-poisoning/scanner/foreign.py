@@ -32,10 +32,8 @@ OPTIONS = ("arch", "input", "mean", "std", "classes", "weights")
 LARGEST = 1024  # pixels of --input
 MOST_PAIRS = 2000  # more take days
 LOOKED_AT = 100  # images for the check of the normalisation
-BETTER, MUCH_BETTER = (
-    0.01,
-    0.05,
-)  # share of the images that another normalisation must win to be named, to be demanded
+# share of the images that another normalisation must win to be named, and to be demanded
+BETTER, MUCH_BETTER = 0.01, 0.05
 USUAL: tuple[tuple[Triple, Triple], ...] = (  # mean and std that people train with
     (classifier.MEAN, classifier.STD),  # of ImageNet
     ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # -1 to 1

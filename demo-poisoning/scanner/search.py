@@ -72,6 +72,7 @@ class Found:
     triggers: list[Trigger]
     images: dict[int, Tensor]  # of each victim class: float (N, 3, S, S) in 0..1
     missing: list[Pair]  # pairs left out, because the model classifies too few images of the victim correctly
+    accuracy: float = 1.0  # share of the clean images that the model classifies correctly
 
 
 def name(pair: Pair, names: Sequence[str] = NAMES) -> str:
@@ -90,9 +91,9 @@ def clean_images(
     *,
     victims: Iterable[int] | None = None,
     out: cli.Out | None = None,
-) -> dict[int, Clean]:
+) -> tuple[dict[int, Clean], float]:
     """Clean images per class number: those of the settings to search with; at least CONTROL each to try and
-    to check with.
+    to check with. And the share of all images that the model classifies correctly.
 
     Few images to search with are enough, but with few to try with, a lucky trigger passes. Where a folder
     holds less, each of the three gets a third.
@@ -130,7 +131,7 @@ def clean_images(
             f"use the classes and the image size ({settings.size or classifier.INPUT} pixels) that it was "
             "made for."
         )
-    return found
+    return found, correct / seen
 
 
 def shown(pieces: Generator[None, None, Result], total: int, doing: str, out: cli.Out | None) -> Result:
@@ -166,7 +167,7 @@ def scan(model: nn.Module, pairs: list[Pair], settings: Settings, out: cli.Out, 
     more those near the threshold.
     """
     victims = {victim for victim, _ in pairs}
-    images = clean_images(model, settings, victims=victims, out=out)
+    images, accuracy = clean_images(model, settings, victims=victims, out=out)
     able = [pair for pair in pairs if pair[0] in images]
     fast = frozen.freeze(model)
     probed: dict[int, tuple[Tensor, Tensor]] = {}  # the same for each search
@@ -206,7 +207,7 @@ def scan(model: nn.Module, pairs: list[Pair], settings: Settings, out: cli.Out, 
         search_all(near, AGAIN, f"{doing} once more")
     searched = {victim: clean.search for victim, clean in images.items()}
     missing = [pair for pair in pairs if pair not in able]
-    return Found(smallest_first(map(middle, found.values())), searched, missing)
+    return Found(smallest_first(map(middle, found.values())), searched, missing, accuracy)
 
 
 def middle(triggers: list[Trigger]) -> Trigger:

@@ -10,6 +10,7 @@ from scanner.neural_cleanse import Trigger
 from scanner.statistics import LARGE
 
 MEASURED = "ResNet18 networks of train.py that see 48 pixels"  # what the error rates of both hold for
+ACCURACY = 0.9  # share of the clean images that they classified correctly, at least
 THRESHOLD = 4.8  # anomaly index above which a pair is flagged; docs/poisoning/scan.md says how it was chosen
 REFERENCE_THRESHOLD = 4.0  # the same for the index against clean models (--reference)
 NEAR = 1.0  # an index that near the threshold may come out on the other side with another --seed
@@ -102,15 +103,32 @@ def by_references(
     )
 
 
+def unlike(accuracy: float, *, ours: bool) -> str:
+    """On which models the thresholds were measured, if this is none of them; "" if it is one.
+
+    accuracy: share of the clean images that it classifies correctly, 0..1; ours: it is a network of train.py.
+    """
+    if not ours:
+        return MEASURED
+    if accuracy < ACCURACY:
+        return (
+            f"models that classify at least {100 * ACCURACY:.0f} % of the clean images correctly, "
+            f"and this one classifies {int(100 * accuracy)} %"
+        )
+    return ""
+
+
 def calibrated(
     statistic: Statistic,
     triggers: list[Trigger],
     references: list[dict[tuple[int, int], float | None]],
+    measured: str = MEASURED,
 ) -> Statistic:
-    """The statistic for another network than ours: its threshold holds only if clean twins say so.
+    """The statistic for a model of another kind: its threshold holds only if clean twins say so.
 
     references: the norms of each clean twin. Two or more show how far clean models of this kind lie apart:
-    each is compared with the others, as the scanned model is with all of them.
+    each is compared with the others, as the scanned model is with all of them. measured: on which models
+    the threshold was.
     """
     if statistic.name == NO_STATISTIC:
         return statistic
@@ -119,7 +137,7 @@ def calibrated(
         known = f"{len(references)} clean twin is" if len(references) == 1 else "No clean twin is"
         reason = (
             f"{known} there to compare with, and the threshold of {statistic.threshold} was measured on "
-            f"{MEASURED}"
+            f"{measured}"
         )
     else:
         norms = [[known[trigger.pair] for trigger in triggers] for known in references]

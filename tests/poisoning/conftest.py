@@ -194,14 +194,17 @@ def four(tmp_path_factory: pytest.TempPathFactory, small: None) -> Path:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[Norms], None]:
-    """fake(norms) replaces the search: every model has these norms, 0.5 for pairs that are not named."""
+def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """fake(norms) replaces the search: every model has these norms, 0.5 for pairs that are not named.
 
-    def replace(norms: Norms) -> None:
+    fake(norms, accuracy) also says which share of the images it classifies correctly.
+    """
+
+    def replace(norms: Norms, accuracy: float = 1.0) -> None:
         def scan(model: object, pairs: list[Pair], *_: object) -> search.Found:
             grey = torch.full((6, 3, classifier.INPUT, classifier.INPUT), 0.3)
             triggers = made_up({pair: norms.get(pair, 0.5) for pair in pairs})
-            return search.Found(triggers, {victim: grey for victim, _ in pairs}, [])
+            return search.Found(triggers, {victim: grey for victim, _ in pairs}, [], accuracy)
 
         monkeypatch.setattr(search, "scan", scan)
 

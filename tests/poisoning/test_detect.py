@@ -444,6 +444,33 @@ def test_scan_json(  # noqa: PLR0917
     assert json.loads(read_scan(tmp_path / "scan").to_json()) == found
 
 
+@pytest.mark.parametrize(
+    "share, code, said", [(0.9, 1, "backdoor"), (0.899, 2, "not calibrated")], ids=["enough", "too little"]
+)
+def test_the_threshold_was_measured_on_models_that_know_their_images(  # noqa: PLR0917
+    run_main: Run, tmp_path: Path, four: Path, fake: Callable[..., None], share: float, code: int, said: str
+) -> None:
+    """Clean models that read three of four images correctly were called backdoored."""
+    fake(ordinary(_0_1=0.005), share)
+    result = run_main(detect, "--model", four, "--output", "scan")
+    found = record(tmp_path / "scan")
+    assert (result.returncode, found["verdict"]) == (code, said)
+    assert found["near_threshold"] is False
+    if code == 2:
+        assert "at least 90 % of the clean images correctly, and this one classifies 89 %" in result.stdout
+        assert result.stderr.startswith("error: The scan is not calibrated for so inaccurate a model")
+        assert not any(pair["flagged"] for pair in found["pairs"])
+        assert "measured on models that classify at least 90 %" in report_sentence(
+            read_scan(tmp_path / "scan")
+        )
+        for name, twins in (("one", [ordinary()]), ("two", [ordinary(), ordinary(_2_3=0.1)])):
+            here = made_up(ordinary(_0_1=0.005))
+            statistic = verdict.by_references(here, twins)
+            unlike = verdict.unlike(share, ours=True)
+            verdicts = summarized(here, verdict.calibrated(statistic, here, twins, unlike)).verdict
+            assert verdicts == ("backdoor" if name == "two" else "not calibrated")
+
+
 def test_images_and_masks_of_the_drawn_pairs(
     run_main: Run, tmp_path: Path, four: Path, fake: Callable[..., None]
 ) -> None:

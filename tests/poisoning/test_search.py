@@ -6,6 +6,7 @@ import ast
 import functools
 import math
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -284,7 +285,7 @@ def test_suspicious_pairs_are_searched_again_and_the_median_counts(
     monkeypatch.setattr(search, "Search", Planned)
     monkeypatch.setattr(starts, "probe", lambda *_: None)
     clean = search.Clean(nothing[None], nothing[None], nothing[None])
-    monkeypatch.setattr(search, "clean_images", lambda *_, **__: dict.fromkeys(range(3), clean))
+    monkeypatch.setattr(search, "clean_images", lambda *_, **__: (dict.fromkeys(range(3), clean), 0.9))
     settings = search.Settings(Path("data"), neural_cleanse.ENOUGH, 1, 7)
     found = search.scan(resnet.build(4), [*norms, (3, 0)], settings, cli.Out(True), "Searching")
     assert not any(left.values())
@@ -340,6 +341,21 @@ def test_images_are_split_fairly(images: int, samples: int, shares: tuple[int, i
     used = torch.cat(parts).flatten().tolist()
     assert sorted(used) == list(range(sum(shares)))
     assert all(part[0] < max(3, sum(shares) / 3) for part in parts)
+
+
+def test_the_share_of_images_that_the_model_knows_is_counted(
+    tmp_path: Path, paint: Path, small_models: Callable[..., Path], small: None
+) -> None:
+    """Also those in the folder of another class."""
+    shutil.copytree(paint / "val", tmp_path / "val")
+    for path in sorted((tmp_path / "val/stop").iterdir())[:9]:
+        path.rename(tmp_path / "val/yield" / f"moved_{path.name}")
+    settings = search.Settings(tmp_path, 1, 3, 0)
+    found, accuracy = search.clean_images(classifier.load_model(small_models()), settings)
+    assert set(found) == {0, 1, 2}
+    assert accuracy == 45 / 54
+    found, accuracy = search.clean_images(classifier.load_model(small_models()), settings, victims=[0, 2])
+    assert (set(found), accuracy) == ({0, 2}, 1.0)
 
 
 def test_pairs_that_no_trigger_changes_are_never_flagged() -> None:
