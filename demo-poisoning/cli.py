@@ -260,11 +260,13 @@ def _scratch(path: Path) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=folder))
     except OSError as error:
-        raise UserError(
-            f"Cannot write {path} ({error.strerror}): choose a folder that you may write to."
-        ) from error
+        full = error.errno == errno.ENOSPC
+        what = "free some space there" if full else "choose a folder that you may write to"
+        raise UserError(f"Cannot write {path} ({error.strerror}): {what}.") from error
     try:
         yield scratch
+    except UserError:
+        raise
     except Exception as error:  # of a library that writes: some have errors of their own
         if os.strerror(errno.ENOSPC) in str(error) or shutil.disk_usage(folder).free < FULL:
             raise UserError(f"Cannot write {path} (the disk is full): free some space there.") from error

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -43,6 +46,21 @@ def test_short_work_says_little(capsys: pytest.CaptureFixture[str]) -> None:
 def test_checking_a_place_leaves_no_folder(tmp_path: Path) -> None:
     cli.check_place(tmp_path / "one/two/three/scan.json")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_asks_for_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But what was wrong before that is still said."""
+
+    def full(**_: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cli.tempfile, "mkdtemp", full)
+        with pytest.raises(cli.UserError, match=r"No space left on device\): free some space there\."):
+            cli.check_place(tmp_path / "model.pt")
+    monkeypatch.setattr(cli.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(cli.UserError, match="another mistake"), cli.atomic_write(tmp_path / "model.pt"):
+        raise cli.UserError("another mistake")
 
 
 def test_a_place_that_another_program_uses_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
