@@ -26,6 +26,7 @@ from dataset.classes import NAMES
 from dataset.files import few
 from network.adapter import Adapter
 from scanner import foreign, last_layer, printing, references, result, search, verdict
+from scanner.foreign import Subject
 from scanner.result import ScanResult
 from scanner.search import Found, Pair, Settings
 from scanner.verdict import Statistic
@@ -143,47 +144,67 @@ class Quiet(cli.Out):
         pass
 
 
+def read_references(
+    options: argparse.Namespace, subject: Subject, pairs: list[Pair], settings: Settings, sha256: str
+) -> dict[Path, references.Reference]:
+    """What --reference names: models still to be scanned, or norms of scans. Raises UserError."""
+    compare = {
+        path: references.read(
+            path,
+            options.model,
+            sha256=sha256,
+            classes=len(subject.names),
+            pairs=pairs,
+            settings=settings,
+            load=subject.load,
+            network=str(subject.network or ""),
+        )
+        for path in options.reference
+    }
+    output = options.output.resolve()
+    if replaced := [p for p in options.reference if output in (p.resolve(), p.resolve().parent)]:
+        raise cli.UserError(f"{replaced[0]} would be replaced by this scan: choose another --output.")
+    references.check_distinct(options.reference)
+    return compare
+
+
+def check_judged(scan: ScanResult, *, whole_would_help: bool) -> None:
+    """Raise UserError, with the way forward, for a scan that says neither yes nor no."""
+    if scan.verdict == "not calibrated":
+        raise cli.UserError(
+            f"The scan is not calibrated for {scan.network or 'so inaccurate a model'}, so there is no "
+            "verdict: compare with two or more known-clean models of the same kind (--reference)."
+        )
+    if scan.verdict == "no valid statistic":
+        other = ", or scan all pairs" if whole_would_help else ""
+        raise cli.UserError(
+            "No statistic is valid for this scan, so there is no verdict: "
+            f"compare with known-clean models (--reference){other}."
+        )
+
+
 def main() -> int:
     options = parse()
     started = time.monotonic()
     out = Quiet(plain=True) if options.json else cli.Out(options.plain)
     subject = foreign.open_subject(options)
     model, network, classes = subject.model, subject.network, len(subject.names)
-    sha256 = result.sha256(options.model)
     settings = Settings(options.data, options.steps, options.samples, options.seed)
     if network:
         settings = replace(settings, names=subject.names, size=network.size)
     pairs = chosen_pairs(options, subject.names, settings.names)
-    compare = {
-        path: references.read(
-            path,
-            options.model,
-            sha256=sha256,
-            classes=classes,
-            pairs=pairs,
-            settings=settings,
-            load=subject.load,
-            network=str(network or ""),
-        )
-        for path in options.reference
-    }
-    if replaced := [
-        p for p in options.reference if options.output.resolve() in (p.resolve(), p.resolve().parent)
-    ]:
-        raise cli.UserError(f"{replaced[0]} would be replaced by this scan: choose another --output.")
+    sha256 = result.sha256(options.model)
+    compare = read_references(options, subject, pairs, settings, sha256)
     cli.check_place(options.output / result.NAME)
     signing.check(options, "scan", options.model)
     if isinstance(model, Adapter):
         foreign.check_pairs(pairs)
-        references.check_distinct(options.reference)
         foreign.check_images(model, settings, out)
     out.say(f"Scanning {options.model}, a model of {classes} classes: {len(pairs)} pairs.")
     if isinstance(model, Adapter):
         models = 1 + sum(isinstance(one, Adapter) for one in compare.values())
-        expected = models * foreign.expected_seconds(model, pairs, settings)
-        out.say(
-            f"This takes about {foreign.in_words(expected)}, and longer if many pairs are searched again."
-        )
+        foreign.say_how_long(models * foreign.expected_seconds(model, pairs, settings), out)
+
     found = search.scan(model, pairs, settings, out, "Searching triggers")
     if found.missing:
         victims = dict.fromkeys(settings.names[victim] for victim, _ in found.missing)
@@ -191,8 +212,7 @@ def main() -> int:
     scanned = [one for one in pairs if one not in found.missing]
     norms = references.all_norms(compare, scanned, settings, out)
     statistic = statistic_for(found, norms, classes)
-    unlike = verdict.unlike(found.accuracy, ours=network is None)
-    if unlike:
+    if unlike := verdict.unlike(found.accuracy, ours=network is None):
         statistic = verdict.calibrated(statistic, found.triggers, norms, unlike)
     scan = result.summarize(
         options.model,
@@ -219,19 +239,7 @@ def main() -> int:
         out.say(records.scan(options, options.output / result.NAME))
     if options.json:
         print(scan.to_json())
-    if scan.verdict == "not calibrated":
-        raise cli.UserError(
-            f"The scan is not calibrated for {network or 'so inaccurate a model'}, so there is no verdict: "
-            "compare with two or more known-clean models of the same kind (--reference)."
-        )
-    if scan.verdict == "no valid statistic":
-        # else a scan of all pairs would get no verdict either
-        whole = classes >= verdict.CLASSES and not network
-        other = ", or scan all pairs" if narrowed(options) and whole else ""
-        raise cli.UserError(
-            "No statistic is valid for this scan, so there is no verdict: "
-            f"compare with known-clean models (--reference){other}."
-        )
+    check_judged(scan, whole_would_help=narrowed(options) and classes >= verdict.CLASSES and not network)
     return cli.FINDING if scan.flagged else cli.OK
 
 

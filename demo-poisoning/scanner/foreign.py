@@ -219,6 +219,10 @@ def expected_seconds(model: Adapter, pairs: list[Pair], settings: Settings) -> f
     return images * min(took) / min(workers.count(), len({victim for victim, _ in pairs}))
 
 
+def say_how_long(seconds: float, out: cli.Out) -> None:
+    out.say(f"This takes about {in_words(seconds)}, and longer if many pairs are searched again.")
+
+
 def in_words(seconds: float) -> str:
     """A time for people."""
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):

@@ -16,6 +16,7 @@ from scanner.search import Pair, Settings
 from scanner.verdict import FEW, THRESHOLD
 
 Norms = dict[Pair, float | None]  # of each pair, 0..1; None where no trigger works
+Reference = nn.Module | Norms  # a model that is still to be scanned, or what a scan has found
 
 
 def read(
@@ -28,14 +29,14 @@ def read(
     settings: Settings,
     load: Callable[[Path], nn.Module] = classifier.load_model,
     network: str = "",
-) -> nn.Module | Norms:
+) -> Reference:
     """A reference: the norms of an earlier scan, or a model that is still to be scanned.
 
     scanned, sha256: the model that it will be compared with; classes: how many that one knows; load, network:
     how to read a model of its kind, and ScanResult.network. Everything that can be refused is refused here,
     before the long work. Raises UserError.
     """
-    reference: nn.Module | Norms
+    reference: Reference
     if path.suffix == ".json" or path.is_dir():
         earlier = result.read(path)
         other = network and earlier.classes != list(settings.names)
@@ -108,7 +109,7 @@ def doubtful(norms: Norms) -> bool:
 
 
 def all_norms(
-    references: dict[Path, nn.Module | Norms], pairs: list[Pair], settings: Settings, out: cli.Out
+    references: dict[Path, Reference], pairs: list[Pair], settings: Settings, out: cli.Out
 ) -> list[Norms]:
     """The norms of each reference, as read() gave it; models are scanned now."""
     found = []

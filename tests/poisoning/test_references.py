@@ -107,6 +107,7 @@ def test_references_that_do_not_fit(
     scan = ("--model", four, "--output", "scan", "--reference")
     assert_refused(run_main(detect, *scan, small_models(3)), small_models(3), "3 classes")
     assert_refused(run_main(detect, *scan, four.with_suffix(".safetensors")), "is the scanned model itself")
+    assert_refused(run_main(detect, *scan, small_models(4), small_models(4)), "is the same model as")
     partial = a_scan(tmp_path, {(0, 1): 0.1, (1, 0): 0.1})
     assert_refused(run_main(detect, *scan, partial), partial, "stop:priority_road")
     own = a_scan(tmp_path, ordinary(), sha256=sha256(four))
