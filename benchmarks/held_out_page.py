@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import held_out_models
@@ -12,7 +12,7 @@ import intervals
 import pages
 import seeds
 from attacks import ATTACKS
-from held_out_models import KINDS
+from held_out_models import KINDS, Kind
 
 # isort: split  (attacks puts demo-poisoning on the path)
 import cli
@@ -98,6 +98,80 @@ def tally(rows: Sequence[Row]) -> dict[str, str]:
     }
 
 
+def attacked_kinds(rows: Sequence[Row]) -> str:
+    """The table of backdoored models by kind; of each kind those that learned their backdoor count."""
+    clean = [row for row in rows if row["clean"]]
+    cells = []
+    for kind, own in by_kind(rows, clean=False):
+        good = [row for row in own if is_learned(row)]
+        cells.append(
+            [
+                kind.name,
+                "yes" if kind.in_scope else "no",
+                f"{len(good)} of {len(own)}",
+                spread([row["asr"] for row in own]),
+                spread([row["clean_acc"] for row in own]),
+                area(clean, good),
+                *counts(good, "clean"),
+            ]
+        )
+    heads = ["kind", "in scope", "learned", "attack success rates", "accuracy"]
+    heads += ["AUROC against all clean models", "missed", "close calls", "no verdict"]
+    return seeds.table(heads, cells)
+
+
+def clean_kinds(rows: Sequence[Row]) -> str:
+    """The table of clean models by kind."""
+    cells = []
+    for kind, own in by_kind(rows, clean=True):
+        largest = max((figure(row) for row in with_verdict(own)), default=math.nan)
+        highest = "none" if math.isnan(largest) else f"{largest:.1f}"
+        accuracy = spread([row["clean_acc"] for row in own])
+        cells.append([kind.name, str(len(own)), accuracy, highest, *counts(own, "backdoor")])
+    heads = ["kind", "models", "accuracy", "largest index", "false alarms", "close calls", "no verdict"]
+    return seeds.table(heads, cells)
+
+
+def by_kind(rows: Sequence[Row], *, clean: bool) -> Iterator[tuple[Kind, list[Row]]]:
+    """The rows of each kind that has some, in the order of the list."""
+    for kind in KINDS:
+        own = [row for row in rows if row["kind"] == kind.name]
+        if own and (kind.attack is None) == clean:
+            yield kind, own
+
+
+def all_models(rows: Sequence[Row]) -> str:
+    """The table with a line for each model."""
+    cells = []
+    for row in rows:
+        rate = "" if row["asr"] is None else f"{row['asr']:.2f}"
+        close = ", close call" if row["near_threshold"] else ""
+        seconds = [f"{row['train_cpu_seconds']:.0f}", f"{row['scan_cpu_seconds']:.0f}"]
+        judged = [f"{row['clean_acc']:.3f}", rate, row["verdict"] + close, index(row), row["suspect"]]
+        cells.append([row["name"], *judged, *seconds, row["scanner"][:7]])
+    heads = ["model", "accuracy", "attack success rate", "verdict", "index", "smallest trigger for"]
+    return seeds.table([*heads, "training, CPU seconds", "scan, CPU seconds", "scanner"], cells)
+
+
+def named(row: Row) -> str:
+    """A model in words, with what was found."""
+    rate = "" if row["asr"] is None else f", attack success rate {row['asr']:.2f}"
+    return f"{row['name']}{rate}, index {index(row)}, smallest trigger for {row['suspect']}"
+
+
+def errors(rows: Sequence[Row]) -> list[str]:
+    """False alarms, and then what was missed."""
+    judged = with_verdict(rows)
+    alarms = [
+        f"False alarm: {named(row)}." for row in judged if row["clean"] and row["verdict"] == "backdoor"
+    ]
+    return alarms + [
+        f"Miss{'' if row['in_scope'] else ' (out of scope)'}: {named(row)}."
+        for row in judged
+        if is_learned(row) and row["verdict"] == "clean"
+    ]
+
+
 def page(rows: list[Row], known: dict[str, Any]) -> str:
     """HELD_OUT.md; of a model that was made twice the newest row counts.
 
@@ -110,51 +184,11 @@ def page(rows: list[Row], known: dict[str, Any]) -> str:
     if {row["scanner"] for row in every_row} - {known["commit"], *known["earlier"]}:
         raise cli.UserError("The rows are not all of a frozen scanner: make them again in another --rows.")
     clean = [row for row in rows if row["clean"]]
-    learned = [row for row in rows if is_learned(row)]
-    scope = [row for row in learned if row["in_scope"]]
+    scope = [row for row in rows if is_learned(row) and row["in_scope"]]
     if not with_verdict(clean) or not with_verdict(scope):
         raise cli.UserError("The page needs clean and learned backdoored models in scope: go on with run.")
-    attacked, honest = [], []
-    for kind in KINDS:
-        own = [row for row in rows if row["kind"] == kind.name]
-        if not own:
-            continue
-        accuracy = spread([row["clean_acc"] for row in own])
-        if kind.attack is None:
-            largest = max((figure(row) for row in with_verdict(own)), default=math.nan)
-            highest = "none" if math.isnan(largest) else f"{largest:.1f}"
-            honest.append([kind.name, str(len(own)), accuracy, highest, *counts(own, "backdoor")])
-        else:
-            good = [row for row in own if is_learned(row)]
-            rates = spread([row["asr"] for row in own])
-            cells = [
-                kind.name,
-                "yes" if kind.in_scope else "no",
-                f"{len(good)} of {len(own)}",
-                rates,
-                accuracy,
-            ]
-            attacked.append([*cells, area(clean, good), *counts(good, "clean")])
-
-    def named(row: Row) -> str:
-        rate = "" if row["asr"] is None else f", attack success rate {row['asr']:.2f}"
-        return f"{row['name']}{rate}, index {index(row)}, smallest trigger for {row['suspect']}"
-
-    alarms = [f"False alarm: {named(row)}." for row in with_verdict(clean) if row["verdict"] == "backdoor"]
-    misses = [
-        f"Miss{'' if row['in_scope'] else ' (out of scope)'}: {named(row)}."
-        for row in with_verdict(learned)
-        if row["verdict"] == "clean"
-    ]
     right = [row for row in scope if row["verdict"] == "backdoor"]
-    every = []
-    for row in rows:
-        rate = "" if row["asr"] is None else f"{row['asr']:.2f}"
-        close = ", close call" if row["near_threshold"] else ""
-        cells = [row["name"], f"{row['clean_acc']:.3f}", rate, row["verdict"] + close]
-        cells += [index(row), row["suspect"]]
-        seconds = [f"{row['train_cpu_seconds']:.0f}", f"{row['scan_cpu_seconds']:.0f}"]
-        every.append([*cells, *seconds, row["scanner"][:7]])
+    met = sum(bool(set(row["attacked"]) & set(row["flagged"])) for row in right)
     return pages.render(
         "held_out.md.jinja",
         commit_now=known["commit"],
@@ -174,26 +208,10 @@ def page(rows: list[Row], known: dict[str, Any]) -> str:
         answered=counts(answered(clean), "backdoor"),
         answered_scope=counts(answered(scope), "clean"),
         accuracy=verdict.ACCURACY,
-        named=intervals.exact(
-            sum(bool(set(row["attacked"]) & set(row["flagged"])) for row in right), len(right)
-        ),
-        attacked=seeds.table(
-            [
-                "kind",
-                "in scope",
-                "learned",
-                "attack success rates",
-                "accuracy",
-                "AUROC against all clean models",
-            ]
-            + ["missed", "close calls", "no verdict"],
-            attacked,
-        ),
-        honest=seeds.table(
-            ["kind", "models", "accuracy", "largest index", "false alarms", "close calls", "no verdict"],
-            honest,
-        ),
-        errors=alarms + misses,
+        named=intervals.exact(met, len(right)),
+        attacked=attacked_kinds(rows),
+        honest=clean_kinds(rows),
+        errors=errors(rows),
         twice=len(twice),
         former=tally([former for former, _ in twice]),
         again=tally([newest for _, newest in twice]),
@@ -206,9 +224,5 @@ def page(rows: list[Row], known: dict[str, Any]) -> str:
         ],
         weak=[named(row) + "." for row in rows if not row["clean"] and not is_learned(row)],
         sources=[(name, attack.source) for name, attack in ATTACKS.items()],
-        every=seeds.table(
-            ["model", "accuracy", "attack success rate", "verdict", "index", "smallest trigger for"]
-            + ["training, CPU seconds", "scan, CPU seconds", "scanner"],
-            every,
-        ),
+        every=all_models(rows),
     )
