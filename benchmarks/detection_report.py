@@ -14,6 +14,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
@@ -158,82 +159,96 @@ def draw_curves(curves: dict[str, Values], path: Path) -> None:
 # --- The page --------------------------------------------------------------------------------------------
 
 
-def page(rows: list[Row], file: str) -> tuple[str, dict[str, Values]]:
-    """The text of the page of the rows in `file`.jsonl, and the figures for its curves."""
-    of_pairs = indices_now if file == PHOTOGRAPHS else indices
-    ordered = sorted(({**row, "index": of_pairs(row)} for row in rows), key=lambda row: row["name"])
-    seen = set() if file == PHOTOGRAPHS else SEEN
-    halves = [ordered[0::2], ordered[1::2]]  # alternating by name: some of every kind in both
-    learned = [row for row in ordered if not row["clean"] and row["asr"] >= WORKING_ASR]
-    twins = [row for row in halves[0] if row["clean"]][:TWINS]
-    counted = [row for row in ordered if row["clean"] or row["asr"] >= WORKING_ASR]
-    others = [row for row in counted if row not in twins]
-    both = [row for row in counted if "textbook" in row]  # every third model only: see detection.py
-    statistics: dict[str, tuple[Callable[[Row], float], float, list[Row]]] = {
-        "anomaly index over pairs (detect.py)": (anomaly, verdict.THRESHOLD, counted),
-        "index against clean twins (--reference)": (by_twins(twins), verdict.REFERENCE_THRESHOLD, others),
-        "expected transferability": (transferability, TRANSFER_THRESHOLD, counted),
-        "textbook: one trigger per target, MAD": (paper, 2.0, both),
-        "anomaly index over pairs, the models of the line above": (anomaly, verdict.THRESHOLD, both),
-    }
-    cells_of = []
-    curves: dict[str, Values] = {}
-    for name, (figure, default, used) in statistics.items():
-        value = {row["name"]: figure(row) for row in used}
+@dataclass
+class Measure:
+    """One statistic: its figure for a model, its threshold in detect.py, the models that it was run on."""
 
-        def split(part: Sequence[Row], value: dict[str, float] = value) -> Values:
-            own = [row for row in part if row["name"] in value]
-            return (
-                [value[row["name"]] for row in own if row["clean"]],
-                [value[row["name"]] for row in own if not row["clean"]],
-            )
+    name: str
+    figure: Callable[[Row], float]
+    default: float
+    used: Sequence[Row]
 
-        (clean_a, bad_a), (clean_b, bad_b), (clean, bad) = split(halves[0]), split(halves[1]), split(used)
-        limit = best_threshold(clean_a, bad_a)
-        family = [value[row["name"]] for row in used if row["kind"] == FAMILY]
+    def values(self, part: Sequence[Row]) -> Values:
+        """The figures of the clean and of the backdoored models among `part`."""
+        names = {row["name"] for row in self.used}
+        own = [row for row in part if row["name"] in names]
+        return (
+            [self.figure(row) for row in own if row["clean"]],
+            [self.figure(row) for row in own if not row["clean"]],
+        )
+
+    def cells(self, half_a: Sequence[Row], half_b: Sequence[Row]) -> list[str]:
+        """Its line of the table: the best threshold of half A on half B, and the default on all."""
+        (clean_b, bad_b), (clean, bad) = self.values(half_b), self.values(self.used)
+        limit = best_threshold(*self.values(half_a))
+        family = [self.figure(row) for row in self.used if row["kind"] == FAMILY]
         cells = [
-            name,
+            self.name,
             f"{auroc(clean, bad):.3f}",
             f"{auroc(clean_b, bad_b):.3f}",
             f"{limit:.2f}",
             share(sum(v > limit for v in clean_b), len(clean_b)),
             share(sum(v <= limit for v in bad_b), len(bad_b)),
-            f"{default}",
-            share(sum(v > default for v in clean), len(clean)),
-            share(sum(v <= default for v in bad), len(bad)),
-            share(sum(v <= default for v in family), len(family)),
+            f"{self.default}",
+            share(sum(v > self.default for v in clean), len(clean)),
+            share(sum(v <= self.default for v in bad), len(bad)),
+            share(sum(v <= self.default for v in family), len(family)),
         ]
-        cells_of.append(["-" if cell == "nan" else cell for cell in cells])
-        if len(curves) < CURVES:
-            curves[name] = (clean, bad)
-    words = "; ".join(f"{name} {auroc(*values):.3f}" for name, values in curves.items())
-    fresh = [(row["clean"], anomaly(row) > verdict.THRESHOLD) for row in counted if row["name"] not in seen]
-    alarms = [flagged for clean, flagged in fresh if clean]
-    found = [flagged for clean, flagged in fresh if not clean]
-    errors = []
-    for row in ordered:
-        figure_ = anomaly(row)
-        if row["clean"] and figure_ > verdict.THRESHOLD:
-            errors.append(f"False alarm: {row['name']} ({row['kind']}), index {figure_:.1f}.")
-        elif not row["clean"] and row["asr"] >= WORKING_ASR and figure_ <= verdict.THRESHOLD:
-            errors.append(
-                f"Miss: {row['name']} ({row['kind']}), attack success rate {row['asr']:.2f}, "
-                f"index {figure_:.1f}."
-            )
-    weak = [
-        f"{row['name']} ({row['kind']}): attack success rate {row['asr']:.2f}, index {anomaly(row):.1f}."
-        for row in ordered
-        if not row["clean"] and row["asr"] < WORKING_ASR
+        return ["-" if cell == "nan" else cell for cell in cells]
+
+
+def is_learned(row: Row) -> bool:
+    return not row["clean"] and row["asr"] >= WORKING_ASR
+
+
+def is_flagged(row: Row) -> bool:
+    return anomaly(row) > verdict.THRESHOLD
+
+
+def error(row: Row) -> str:
+    """What detect.py got wrong about a model, in words; empty if nothing."""
+    if row["clean"] and is_flagged(row):
+        return f"False alarm: {row['name']} ({row['kind']}), index {anomaly(row):.1f}."
+    if is_learned(row) and not is_flagged(row):
+        rate = f"attack success rate {row['asr']:.2f}"
+        return f"Miss: {row['name']} ({row['kind']}), {rate}, index {anomaly(row):.1f}."
+    return ""
+
+
+def line(row: Row) -> list[str]:
+    """A model's line of the last table."""
+    pair = suspect(row)
+    rate = "" if row["clean"] else f"{row['asr']:.2f}"
+    norm = 1.0 if row["norms"][pair] is None else row["norms"][pair]
+    judged = [f"{anomaly(row):.1f}", pair, f"{100 * norm:.1f} %"]
+    return [row["name"], row["kind"], f"{row['clean_acc']:.3f}", rate, *judged]
+
+
+def page(rows: list[Row], file: str) -> tuple[str, dict[str, Values]]:
+    """The text of the page of the rows in `file`.jsonl, and the figures for its curves."""
+    of_pairs = indices_now if file == PHOTOGRAPHS else indices
+    ordered = sorted(({**row, "index": of_pairs(row)} for row in rows), key=lambda row: row["name"])
+    seen = set() if file == PHOTOGRAPHS else SEEN
+    halves = ordered[0::2], ordered[1::2]  # alternating by name: some of every kind in both
+    learned = [row for row in ordered if is_learned(row)]
+    twins = [row for row in halves[0] if row["clean"]][:TWINS]
+    counted = [row for row in ordered if row["clean"] or is_learned(row)]
+    others = [row for row in counted if row not in twins]
+    both = [row for row in counted if "textbook" in row]  # every third model only: see detection.py
+    limit = verdict.THRESHOLD
+    measures = [
+        Measure("anomaly index over pairs (detect.py)", anomaly, limit, counted),
+        Measure(
+            "index against clean twins (--reference)", by_twins(twins), verdict.REFERENCE_THRESHOLD, others
+        ),
+        Measure("expected transferability", transferability, TRANSFER_THRESHOLD, counted),
+        Measure("textbook: one trigger per target, MAD", paper, 2.0, both),
+        Measure("anomaly index over pairs, the models of the line above", anomaly, limit, both),
     ]
-    models = []
-    for row in ordered:
-        pair = suspect(row)
-        rate = "" if row["clean"] else f"{row['asr']:.2f}"
-        norm = 1.0 if row["norms"][pair] is None else row["norms"][pair]
-        models.append(
-            [row["name"], row["kind"], f"{row['clean_acc']:.3f}", rate, f"{anomaly(row):.1f}", pair]
-            + [f"{100 * norm:.1f} %"]
-        )
+    curves = {one.name: one.values(one.used) for one in measures[:CURVES]}
+    fresh = [row for row in counted if row["name"] not in seen]
+    alarms = [is_flagged(row) for row in fresh if row["clean"]]
+    missed = [not is_flagged(row) for row in fresh if not row["clean"]]
     text = pages.render(
         "detection.md.jinja",
         clean=sum(row["clean"] for row in rows),
@@ -243,18 +258,22 @@ def page(rows: list[Row], file: str) -> tuple[str, dict[str, Values]]:
         learned=len(learned),
         twins=len(twins),
         both=len(both),
-        statistics=cells_of,
+        statistics=[one.cells(*halves) for one in measures],
         seen=sorted(seen),
         fresh_alarms=share(sum(alarms), len(alarms)),
-        fresh_misses=share(len(found) - sum(found), len(found)),
+        fresh_misses=share(sum(missed), len(missed)),
         named=share(sum(map(names_the_attack, learned)), len(learned)),
-        areas=words,
+        areas="; ".join(f"{name} {auroc(*values):.3f}" for name, values in curves.items()),
         name=file,
         photographs=file == PHOTOGRAPHS,
         epochs=PHOTO_EPOCHS,
-        errors=errors,
-        weak=weak,
-        models=models,
+        errors=[said for said in map(error, ordered) if said],
+        weak=[
+            f"{row['name']} ({row['kind']}): attack success rate {row['asr']:.2f}, index {anomaly(row):.1f}."
+            for row in ordered
+            if not row["clean"] and not is_learned(row)
+        ],
+        models=[line(row) for row in ordered],
     )
     return text, curves
 
