@@ -82,6 +82,11 @@ def scan_of(number: int) -> ScanResult:
         scan.sha256 == result.sha256(model),
         f"{folder / result.NAME} is about another file than {model}: scan that one.",
     )
+    expect(
+        not scan.not_calibrated,
+        f"The scan of {model} has no verdict: {scan.not_calibrated}. "
+        "Train it as long, and on as many images, as train.py does by default.",
+    )
     return scan
 
 

@@ -279,6 +279,19 @@ def test_only_a_default_scan_counts(number: int, monkeypatch: pytest.MonkeyPatch
     assert "says clean" in check.EXERCISES[number]()
 
 
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_a_model_that_does_not_know_its_images_has_to_be_trained_longer(number: int) -> None:
+    images(Path(f"data/exercise{number}"))
+    model(number)
+    path = scan(number)
+    found = json.loads(path.read_text())
+    found |= {"not_calibrated": "it knows too little", "verdict": "not calibrated", "near_threshold": False}
+    found["pairs"] = [pair | {"flagged": False} for pair in found["pairs"]]
+    path.write_text(json.dumps(found))
+    with pytest.raises(check.NotYet, match=rf"exercise{number}\.pt has no verdict: it knows too little\. "):
+        check.scan_of(number)
+
+
 def test_the_default_scan_is_that_of_the_scanner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["detect.py"])
     options = detect.parse()
