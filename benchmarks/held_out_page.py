@@ -46,7 +46,7 @@ def with_verdict(rows: Sequence[Row]) -> list[Row]:
 
 
 def answered(rows: Sequence[Row]) -> list[Row]:
-    """Those that detect.py judges without clean twins: networks of train.py that know their images."""
+    """Those that detect.py gives a verdict on by itself: networks of train.py that know their images."""
     return [
         row for row in with_verdict(rows) if row["network"] == OURS and row["clean_acc"] >= verdict.ACCURACY
     ]

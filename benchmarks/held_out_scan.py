@@ -71,7 +71,7 @@ def make_row(spec: Spec, work: Path, models: Path, photos: Path | None, quick: b
 def scanned(path: Path, model: torch.nn.Module, folder: Path, steps: int, out: cli.Out) -> result.ScanResult:
     """The default scan of detect.py: all pairs, and its verdict. Seconds are those of the processor.
 
-    Other networks than ours are judged as if they were ours, which detect.py does not do.
+    Other networks than ours get a verdict as if they were ours, which detect.py does not give.
     """
     classes = classifier.class_count(model)
     pairs = [(v, t) for v in range(classes) for t in range(classes) if v != t]

@@ -76,13 +76,23 @@ def _step(model: nn.Module, pixels: Tensor) -> list[Tensor]:
 
 
 def fast_type() -> torch.dtype:
-    """bfloat16 where the device computes in it natively, else float32."""
+    """bfloat16 where the device computes faster in it, else float32."""
     if best().type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        native = (
-            best() == PROCESSOR
-            and torch.backends.mkldnn.is_available()
-            and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        )
-    return torch.bfloat16 if native else torch.float32
+        fast = best() == PROCESSOR and processor_is_fast_in_bfloat16()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def processor_is_fast_in_bfloat16() -> bool:
+    """Whether this processor has AMX, or instructions of another maker than Intel for it.
+
+    Intel's AVX-512 has some, too, and they take longer than float32 (benchmarks/README.md). Without any, the
+    library computes as if it had them, which takes longer still.
+    """
+    if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        return False
+    able = torch.cpu.get_capabilities()
+    if able.get("architecture") != "x86_64":
+        return True
+    return bool(able.get("amx_bf16") or (able.get("avx512_bf16") and "Intel" not in able["cpu_name"]))

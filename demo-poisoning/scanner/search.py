@@ -72,7 +72,7 @@ class Found:
     triggers: list[Trigger]
     images: dict[int, Tensor]  # of each victim class: float (N, 3, S, S) in 0..1
     missing: list[Pair]  # pairs left out, because the model classifies too few images of the victim correctly
-    accuracy: float = 1.0  # share of the clean images that the model classifies correctly
+    accuracy: float = 1.0  # share of the clean images that it classifies correctly, mean of the classes
 
 
 def name(pair: Pair, names: Sequence[str] = NAMES) -> str:
@@ -91,9 +91,9 @@ def clean_images(
     *,
     victims: Iterable[int] | None = None,
     out: cli.Out | None = None,
-) -> tuple[dict[int, Clean], float]:
+) -> tuple[dict[int, Clean], dict[int, float]]:
     """Clean images per class number: those of the settings to search with; at least CONTROL each to try and
-    to check with. And the share of all images that the model classifies correctly.
+    to check with. And the share of the images of each class that the model classifies correctly.
 
     Few images to search with are enough, but with few to try with, a lucky trigger passes. Where a folder
     holds less, each of the three gets a third.
@@ -131,7 +131,28 @@ def clean_images(
             f"use the classes and the image size ({settings.size or classifier.INPUT} pixels) that it was "
             "made for."
         )
-    return found, correct / seen
+    return found, {label: len(right) / count for label, (count, right) in zip(labels, chosen)}
+
+
+@torch.no_grad()
+def shares_of_others(model: nn.Module, settings: Settings, victims: Iterable[int]) -> dict[int, float]:
+    """For a scan of some victims: the share of correct answers for each other class of a network of ours.
+
+    CONTROL images of a class are enough for that.
+    """
+    wanted = set(range(classifier.class_count(model))) - set(victims)
+    every = class_files(settings.images, len(settings.names), settings.names) if wanted else []
+    paths: dict[int, list[Path]] = {}
+    for path, label in every:
+        if label in wanted:
+            paths.setdefault(label, []).append(path)
+
+    def share(label: int) -> float:
+        own = paths[label][:: max(1, len(paths[label]) // CONTROL)][:CONTROL]
+        answers = classifier.logits(model, classifier.load_pixels(own).float() / 255)
+        return float((answers.argmax(1) == label).float().mean())
+
+    return dict(zip(paths, workers.side_by_side(share, list(paths))))
 
 
 def shown(pieces: Generator[None, None, Result], total: int, doing: str, out: cli.Out | None) -> Result:
@@ -167,9 +188,12 @@ def scan(model: nn.Module, pairs: list[Pair], settings: Settings, out: cli.Out, 
     more those near the threshold.
     """
     victims = {victim for victim, _ in pairs}
-    images, accuracy = clean_images(model, settings, victims=victims, out=out)
+    images, shares = clean_images(model, settings, victims=victims, out=out)
     able = [pair for pair in pairs if pair[0] in images]
     fast = frozen.freeze(model)
+    if not settings.size:  # another network may know a thousand classes, and gets no verdict by itself
+        shares |= shares_of_others(fast, settings, shares)
+    accuracy = sum(shares.values()) / len(shares)
     probed: dict[int, tuple[Tensor, Tensor]] = {}  # the same for each search
     found: dict[Pair, list[Trigger]] = {pair: [] for pair in able}
     promising: set[Pair] = set()

@@ -22,6 +22,7 @@ VARIES: list[tuple[str, float | None, str]] = [
     (r"classifies (\d+\.\d)%", 5, "accuracy of a small model"),
     (r'^ *"(?:circle|square|triangle)": (\d\.\d+),?$', 0.01, "probabilities of the same small model"),
     (r"at most (\d\.\d+) percent", 0.1, "sizes of two formats"),
+    (r"\(torch\.(bfloat16|float32)\)", None, "what this processor is fast in"),
     (r"clean_acc: (\d\.\d\d)", 0.03, "accuracy, another model on another processor"),
     (r"confidence: (\d\.\d\d)", 0.25, "the same"),
     (
@@ -57,7 +58,7 @@ VARIES: list[tuple[str, float | None, str]] = [
 ]
 # Lines that depend on the trained model as a whole: a run may have others.
 MAY_BE_ANOTHER = re.compile(
-    r"^Epoch [1-4]/5|^Scanning class .*(?<!FLAGGED)$|^Smallest (natural )?trigger"
+    r"^Epoch [1-4]/5|^Epoch [1-5]/6|^Scanning class .*(?<!FLAGGED)$|^Smallest (natural )?trigger"
     r"|^Recovered trigger|^Last attempt|^Clean model: No backdoor found\. |no_entry\.jpg with the trigger: "
     r"|halfway through the network|^- method: (?!our)|^Top suspects"
 )

@@ -85,6 +85,30 @@ def test_all_commands_give_the_same_results_on_another_device(
     assert pretend.moved > 1000
 
 
+@pytest.mark.parametrize(
+    ("able", "fast"),
+    [
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, True),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, False),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True, "amx_bf16": False}, True),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"cpu_name": "Neoverse V1", "architecture": "aarch64"}, True),
+    ],
+    ids=lambda value: value["cpu_name"] if isinstance(value, dict) else str(value),
+)
+def test_bfloat16_is_taken_where_it_is_faster(
+    monkeypatch: pytest.MonkeyPatch, able: dict[str, Any], fast: bool
+) -> None:
+    """Not wherever the library can compute in it: without instructions for that it takes longer."""
+    monkeypatch.setenv("WORKSHOP_DEVICE", "cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64"} | able)
+    possible = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert device.processor_is_fast_in_bfloat16() == (fast and possible)
+    assert (device.fast_type() == torch.bfloat16) == (fast and possible)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert device.processor_is_fast_in_bfloat16() is False
+
+
 def test_the_pretended_device_refuses_tensors_of_two_devices() -> None:
     """Else the test above could not fail."""
     with Pretend():

@@ -285,7 +285,11 @@ def test_suspicious_pairs_are_searched_again_and_the_median_counts(
     monkeypatch.setattr(search, "Search", Planned)
     monkeypatch.setattr(starts, "probe", lambda *_: None)
     clean = search.Clean(nothing[None], nothing[None], nothing[None])
-    monkeypatch.setattr(search, "clean_images", lambda *_, **__: (dict.fromkeys(range(3), clean), 0.9))
+    monkeypatch.setattr(
+        search,
+        "clean_images",
+        lambda *_, **__: (dict.fromkeys(range(3), clean), dict.fromkeys(range(4), 0.9)),
+    )
     settings = search.Settings(Path("data"), neural_cleanse.ENOUGH, 1, 7)
     found = search.scan(resnet.build(4), [*norms, (3, 0)], settings, cli.Out(True), "Searching")
     assert not any(left.values())
@@ -351,11 +355,19 @@ def test_the_share_of_images_that_the_model_knows_is_counted(
     for path in sorted((tmp_path / "val/stop").iterdir())[:9]:
         path.rename(tmp_path / "val/yield" / f"moved_{path.name}")
     settings = search.Settings(tmp_path, 1, 3, 0)
-    found, accuracy = search.clean_images(classifier.load_model(small_models()), settings)
+    model = classifier.load_model(small_models())
+    found, shares = search.clean_images(model, settings)
     assert set(found) == {0, 1, 2}
-    assert accuracy == 45 / 54
-    found, accuracy = search.clean_images(classifier.load_model(small_models()), settings, victims=[0, 2])
-    assert (set(found), accuracy) == ({0, 2}, 1.0)
+    assert shares == {0: 1.0, 1: 18 / 27, 2: 1.0}
+    found, shares = search.clean_images(model, settings, victims=[0, 2])
+    assert set(found) == {0, 2} == set(shares)
+    others = search.shares_of_others(model, settings, shares)
+    assert others == {1: pytest.approx(18 / 27)}
+    scans = [
+        search.scan(model, pairs, settings, cli.Out(plain=True), "Searching").accuracy
+        for pairs in ([(0, 1)], [(v, t) for v in range(3) for t in range(3) if v != t])
+    ]
+    assert scans == [pytest.approx((1 + 18 / 27 + 1) / 3)] * 2
 
 
 def test_pairs_that_no_trigger_changes_are_never_flagged() -> None:
