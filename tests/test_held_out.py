@@ -452,7 +452,7 @@ def test_the_page_counts_by_kind() -> None:
     with pytest.raises(cli.UserError, match="not all of a frozen scanner"):
         held_out_page.page([*rows, row("clean", 6, 1.0, scanner="changed")], known)
     mixed = held_out_page.page([*rows, row("clean", 6, 1.0, scanner="decade")], known)
-    assert "1 of the models were made with the scanner of commit decade, " in mixed
+    assert "1 of the models was made with the scanner of commit decade, " in mixed
 
 
 def test_what_detect_itself_answers_is_counted_apart() -> None:
