@@ -10,6 +10,7 @@
 set -euo pipefail
 
 GRYPE=v0.121.2 SYFT=v1.57.1 CRANE=v0.22.1
+REGISTRY=github.com/google/go-containerregistry # crane is its command
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 TOOLS=${WORKSHOP_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/ml-pipeline-security/bin}/grype-$GRYPE-syft-$SYFT-crane-$CRANE
 export GOFLAGS=-mod=mod CGO_ENABLED=0
@@ -22,25 +23,24 @@ have_all() {
     [ "$(builder_sum)" = "$(cat "$TOOLS/grype-db-build.cksum" 2>/dev/null)" ]
 }
 
-install_tool() {  # PACKAGE VERSION: built aside, so that a run that is stopped leaves nothing half-made
-    local name=${1##*/} work
-    [ ! -x "$TOOLS/$name" ] || return 0
-    echo "Building $name $2 with Go." >&2
-    work=$(mktemp -d "$TOOLS/.work.XXXXXX")
-    # the version is what Grype's own reports carry; `go install` alone leaves it open
-    GOBIN=$work go install -trimpath -ldflags "-s -w -X main.version=${2#v}" "$1@$2"
-    mv "$work/$name" "$TOOLS/$name" && rmdir "$work"
-}
-
-install_builder() {  # our own program, with Grype as its library
-    local work
-    [ "$(builder_sum)" != "$(cat "$TOOLS/grype-db-build.cksum" 2>/dev/null)" ] || return 0
-    echo "Building grype-db-build with Go." >&2
+build_all() { # our builder has Grype as its library; built aside, so that a run that is stopped leaves nothing half-made
+    local anchore=github.com/anchore work
+    echo "Building Grype $GRYPE, Syft $SYFT, crane $CRANE and grype-db-build with Go." >&2
+    rm -rf "$TOOLS"/.work.* # of a run that was stopped; nobody else is here (see alone)
     work=$(mktemp -d "$TOOLS/.work.XXXXXX")
     cp "$HERE/grype_db/main.go" "$work/"
-    (cd "$work" && go mod init grype-db-build && go get "github.com/anchore/grype@$GRYPE" &&
-        go build -trimpath -ldflags "-s -w" -o grype-db-build .) >&2
-    mv "$work/grype-db-build" "$TOOLS/grype-db-build" && rm -rf "$work"
+    # one module, so that what they share is compiled once; no names for debuggers; a version, as releases report it
+    (
+        cd "$work"
+        go mod init grype-db-build
+        go get "$anchore/grype@$GRYPE" "$anchore/syft@$SYFT" "$REGISTRY@$CRANE"
+        mkdir bin
+        go build -trimpath -gcflags=all=-dwarf=false -ldflags="-s -w" \
+            -ldflags="$anchore/grype/cmd/grype=-s -w -X main.version=${GRYPE#v}" \
+            -ldflags="$anchore/syft/cmd/syft=-s -w -X main.version=${SYFT#v}" \
+            -o bin/ . "$anchore/grype/cmd/grype" "$anchore/syft/cmd/syft" "$REGISTRY/cmd/crane"
+    ) >&2
+    mv "$work"/bin/* "$TOOLS/" && rm -rf "$work"
     builder_sum >"$TOOLS/grype-db-build.cksum"
 }
 
@@ -59,10 +59,7 @@ main() {
         command -v go >/dev/null 2>&1 || { echo "error: Go is missing: install it from https://go.dev/dl/ first." >&2; exit 2; }
         mkdir -p "$TOOLS"
         alone
-        install_tool github.com/anchore/grype/cmd/grype "$GRYPE"
-        install_tool github.com/anchore/syft/cmd/syft "$SYFT"
-        install_tool github.com/google/go-containerregistry/cmd/crane "$CRANE"
-        install_builder
+        build_all
     fi
     printf '%s\n' "$TOOLS"
 }
