@@ -34,6 +34,7 @@ import torch  # noqa: E402 (after the path above)
 import cli  # noqa: E402
 import policy  # noqa: E402
 import sign_model  # noqa: E402
+from statements.rules import read_policy  # noqa: E402
 from weights import (  # noqa: E402
     shapes,
     writing,
@@ -73,7 +74,7 @@ def prepare(folder: Path) -> None:
     private, public = folder / "signer.key", folder / "signer.pub"
     sign_model.keygen(private, public)
     (folder / "policy.toml").write_text((DEMO / "policy.toml").read_text())
-    rules = policy.read_policy(folder / "policy.toml")
+    rules = read_policy(folder / "policy.toml")
     for seed, name in enumerate(MODELS):
         torch.manual_seed(seed)  # not trained: that changes the answers, but not the time that they take
         writing.save_safetensors(dict(shapes.network().state_dict()), folder / name)

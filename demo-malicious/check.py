@@ -25,6 +25,7 @@ from create_malicious_model import malicious_bytes
 from exercises import record
 from inspection.report import UNSAFE
 from inspection.verdict import inspect_file
+from statements.rules import read_policy
 from weights.difference import differing
 from weights.safe_loading import load_pickle, load_safetensors
 from weights.writing import save_safetensors
@@ -79,7 +80,7 @@ def write_policy() -> str:
 
     Both files are made in a temporary folder, signed with a new key that takes the place of yours.
     """
-    rules = policy.read_policy(POLICY3)
+    rules = read_policy(POLICY3)
     expect(rules.trusted_keys is not None, f"{POLICY3} asks for no signature: trusted_keys must name a key.")
     with tempfile.TemporaryDirectory(prefix="exercise-") as name:
         folder = Path(name)

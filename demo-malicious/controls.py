@@ -30,6 +30,7 @@ from inspection.scanners import SCANNERS
 from inspection.verdict import inspect_file
 from statements import attestation, predicates
 from statements.attestation import BOM, ENDING, MANIFEST, PROVENANCE, SIGNER, TEST_RESULT, TESTS, resource
+from statements.rules import Policy, read_policy
 from weights import shapes
 from weights.safe_loading import load_pickle, load_safetensors
 from weights.trial import try_to_load
@@ -80,13 +81,13 @@ class Company:
         sign_model.keygen(self.key, self.public)
         for name in ("policy.toml", "evidence.toml"):  # those that the server comes with
             shutil.copy(Path(policy.__file__).with_name(name), folder)
-        self.rules = policy.read_policy(folder / "policy.toml")
+        self.rules = read_policy(folder / "policy.toml")
         attestation.write_keys(folder / "keys")
         # one signature is enough here: that of the file itself counts in both policies
-        strict = policy.read_policy(folder / "evidence.toml")
+        strict = read_policy(folder / "evidence.toml")
         self.strict = replace(strict, trusted_keys=self.rules.trusted_keys)
 
-    def rules_for(self, case: Case) -> policy.Policy:
+    def rules_for(self, case: Case) -> Policy:
         """The policy that asks for evidence, with what is said of this file."""
         assert self.strict.evidence is not None
         return replace(self.strict, evidence=replace(self.strict.evidence, folder=case.evidence))

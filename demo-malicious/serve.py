@@ -47,6 +47,7 @@ import policy
 import sign_model
 from create_malicious_model import MARKER, VARIANTS, is_ours
 from inspection.files import everything
+from statements.rules import Policy, read_policy
 from weights import served
 
 LARGEST_IMAGE = 1_000_000  # bytes of a request for a prediction
@@ -79,7 +80,7 @@ class Loaded:
 class ModelServer:
     """What the server knows and can do, without HTTP."""
 
-    def __init__(self, folder: Path, rules: policy.Policy | None, marker: Path) -> None:
+    def __init__(self, folder: Path, rules: Policy | None, marker: Path) -> None:
         self.folder, self.rules, self.marker = folder, rules, marker  # rules None: naive
         self.loaded: Loaded | None = None
 
@@ -91,7 +92,7 @@ class ModelServer:
             except cli.UserError as error:  # no model, or no model of this demo
                 raise Refused(409, policy.without_folder(error, path)) from error
 
-    def load_trusted(self, path: Path, rules: policy.Policy) -> dict[str, Any]:
+    def load_trusted(self, path: Path, rules: Policy) -> dict[str, Any]:
         """The defence: first the policy, then a loader that runs nothing, whatever the policy says."""
         decision, weights = policy.admit(path, rules)
         if not decision.allowed:
@@ -316,7 +317,7 @@ def main() -> int:
     out = cli.Out(args.plain)
     if not args.models.is_dir():
         raise cli.UserError(f"{args.models} is not a folder: name the one that holds the models.")
-    rules = None if args.naive else policy.read_policy(args.policy)
+    rules = None if args.naive else read_policy(args.policy)
     torch.set_num_threads(1)  # for one image; the cores work on several images side by side
     server = ModelServer(args.models, rules, args.marker.absolute())
     with listen(args.host, args.port) as place:

@@ -17,8 +17,8 @@ from pathlib import Path
 import uvicorn
 
 import cli
-import policy
 import serve
+from statements.rules import read_policy
 
 HOST = "127.0.0.1"
 
@@ -27,7 +27,7 @@ HOST = "127.0.0.1"
 def port() -> int:
     """The port of the server, which is started when it is first asked for."""
     place = serve.listen(HOST, 0)
-    server = serve.ModelServer(Path(), policy.read_policy(Path("lax.toml")), Path("marker").absolute())
+    server = serve.ModelServer(Path(), read_policy(Path("lax.toml")), Path("marker").absolute())
     config = uvicorn.Config(serve.application(server, cli.Out(plain=True)), log_level="warning")
     answering = uvicorn.Server(config).serve(sockets=[place])
     threading.Thread(target=asyncio.run, args=[answering], daemon=True).start()

@@ -21,6 +21,7 @@ import serve
 import sign_model
 from statements import attestation, chain, predicates
 from statements.attestation import ENDING, SIGNER
+from statements.rules import read_policy
 from weights import served, shapes, writing
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +38,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("prepared")
     company = controls.Company(folder)
     (folder / "evidence").mkdir()
-    rules = policy.read_policy(folder / "evidence.toml")
+    rules = read_policy(folder / "evidence.toml")
     for seed, name in enumerate((MODEL, OTHER)):
         torch.manual_seed(seed)
         network = shapes.network(classes=len(served.SIGNS.classes))
@@ -64,7 +65,7 @@ def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 def asked(name: str = MODEL) -> dict[str, str]:
     """Check -> why, of those that fail: by the policy, and by the server, which must say the same."""
-    rules = policy.read_policy(Path("evidence.toml"))
+    rules = read_policy(Path("evidence.toml"))
     decision, _ = policy.admit(Path(name), rules)
     server = serve.ModelServer(Path(), rules, Path("marker"))
     if decision.allowed:
@@ -109,7 +110,7 @@ def broken_by(link: str) -> list[str]:
 
 def test_a_whole_chain_is_allowed_and_the_model_answers(folder: Path) -> None:
     assert asked() == {}
-    server = serve.ModelServer(folder, policy.read_policy(folder / "evidence.toml"), folder / "marker")
+    server = serve.ModelServer(folder, read_policy(folder / "evidence.toml"), folder / "marker")
     server.load(MODEL)
     answer = server.predict((ROOT / "demo-poisoning/inference-images/stop.jpg").read_bytes())
     assert list(answer["scores"]) == list(served.SIGNS.classes)
@@ -168,7 +169,7 @@ def test_another_model_with_the_evidence_of_this_one(folder: Path) -> None:
 
 def test_one_changed_bit_of_the_model(folder: Path) -> None:
     copy, _ = sign_model.tamper(folder / MODEL)
-    policy.allow(copy, policy.read_policy(folder / "evidence.toml"))
+    policy.allow(copy, read_policy(folder / "evidence.toml"))
     assert list(asked(copy.name)) == ["signature", *(f"evidence: {link}" for link in LINKS)]
 
 
@@ -214,7 +215,7 @@ def test_only_the_links_that_are_asked_for_count(link: str, folder: Path) -> Non
     assert changed != rules
     Path("evidence.toml").write_text(changed)
     Path(f"evidence/{link}{ENDING}").unlink()
-    found = policy.decide(Path(MODEL), policy.read_policy(Path("evidence.toml")))
+    found = policy.decide(Path(MODEL), read_policy(Path("evidence.toml")))
     # data and audit rest on the training, asked for or not
     wanted = [] if link != "training" else ["evidence: data", "evidence: audit"]
     assert [check.name for check in found.checks if not check.passed] == wanted
@@ -236,7 +237,7 @@ def test_a_folder_of_models_has_no_evidence_of_its_own(folder: Path) -> None:
     for name in (MODEL, OTHER):
         os.link(name, f"both/{name}")
     sign_model.sign(Path("both"), Path("keys/release.key"))
-    rules = policy.read_policy(Path("evidence.toml"))
+    rules = read_policy(Path("evidence.toml"))
     policy.allow(Path("both"), rules)
     assert list(asked("both"))[:5] == [f"evidence: {link}" for link in LINKS]
 
@@ -289,7 +290,7 @@ def test_rules_that_ask_for_nothing_are_refused(before: str, after: str, words: 
     assert before in rules
     Path("evidence.toml").write_text(rules.replace(before, after))
     with pytest.raises(cli.UserError) as refusal:
-        policy.read_policy(Path("evidence.toml"))
+        read_policy(Path("evidence.toml"))
     assert words in str(refusal.value)
 
 
@@ -297,13 +298,13 @@ def test_the_training_key_is_needed_for_the_data(folder: Path) -> None:
     rules = Path("evidence.toml").read_text().replace(f"require = {json.dumps(LINKS)}", 'require = ["audit"]')
     Path("evidence.toml").write_text(rules.replace('trainer = "keys/trainer.pub"\n', ""))
     with pytest.raises(cli.UserError, match="the link data needs the key of the role trainer"):
-        policy.read_policy(Path("evidence.toml"))
+        read_policy(Path("evidence.toml"))
 
 
 def test_an_evidence_that_is_no_table_is_refused(folder: Path) -> None:
     Path("evidence.toml").write_text((DEMO / "policy.toml").read_text() + '\nevidence = "any"\n')
     with pytest.raises(cli.UserError, match="evidence must be a table of its own"):
-        policy.read_policy(Path("evidence.toml"))
+        read_policy(Path("evidence.toml"))
 
 
 def test_the_server_sees_signs_as_demo_2_does(folder: Path) -> None:

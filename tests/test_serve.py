@@ -34,6 +34,7 @@ import policy
 import serve
 import sign_model
 import variants
+from statements.rules import Policy, read_policy
 from weights import shapes, writing
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -92,7 +93,7 @@ def marker(tmp_path: Path) -> Path:
 def trust(folder: Path, name: str) -> None:
     """Sign a file and add it to the list."""
     sign_model.sign(folder / name, folder / "signer.key")
-    policy.allow(folder / name, policy.read_policy(folder / "policy.toml"))
+    policy.allow(folder / name, read_policy(folder / "policy.toml"))
 
 
 def set_rule(folder: Path, name: str, value: str) -> None:
@@ -105,7 +106,7 @@ def set_rule(folder: Path, name: str, value: str) -> None:
 
 def failed(folder: Path, name: str) -> list[str]:
     """The checks that a file fails."""
-    decision = policy.decide(folder / name, policy.read_policy(folder / "policy.toml"))
+    decision = policy.decide(folder / name, read_policy(folder / "policy.toml"))
     wrong = [check.name for check in decision.checks if not check.passed]
     assert decision.allowed == (not wrong)
     assert len(decision.reasons) == len(wrong)
@@ -189,7 +190,7 @@ def test_a_signed_and_listed_malicious_file_fails_by_its_format_alone(
 def test_a_wrong_policy_is_no_policy(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "policy.toml").write_text(text)
     with pytest.raises(cli.UserError, match=words):
-        policy.read_policy(tmp_path / "policy.toml")
+        read_policy(tmp_path / "policy.toml")
 
 
 @pytest.mark.parametrize(
@@ -223,11 +224,11 @@ def test_a_folder_is_decided_as_a_whole(
     trust(folder, "hub")
     assert failed(folder, "hub") == []
     assert run(policy, "check", "hub").returncode == 0
-    server = serve.ModelServer(folder, policy.read_policy(folder / "policy.toml"), marker)
+    server = serve.ModelServer(folder, read_policy(folder / "policy.toml"), marker)
     assert server.load("hub")["loaded"] == "hub"
     set_rule(folder, "max_bytes", str((folder / SAFE).stat().st_size))  # the folder is two bytes larger
     assert failed(folder, "hub") == ["size"]
-    small = serve.ModelServer(folder, policy.read_policy(folder / "policy.toml"), marker)
+    small = serve.ModelServer(folder, read_policy(folder / "policy.toml"), marker)
     with pytest.raises(serve.Refused):
         small.load("hub")
     set_rule(folder, "max_bytes", "100_000_000")
@@ -257,7 +258,7 @@ def test_check_and_server_say_the_same(run: Any, folder: Path, marker: Path) -> 
     (folder / "renamed.pt").write_bytes((folder / SAFE).read_bytes())
     (folder / "cut.safetensors").write_bytes((folder / SAFE).read_bytes()[:5000])
     (folder / "bad.pt").write_bytes(attack.malicious_bytes("system", marker))
-    server = serve.ModelServer(folder, policy.read_policy(folder / "policy.toml"), marker)
+    server = serve.ModelServer(folder, read_policy(folder / "policy.toml"), marker)
     said = {}
     for name in (*files, "renamed.pt", "cut.safetensors", "bad.pt", SAFE):
         said[name] = run(policy, "check", name).returncode == 0
@@ -364,7 +365,7 @@ def start(folder: Path, marker: Path) -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 
     def go(naive: bool = False) -> Running:
-        rules = None if naive else policy.read_policy(folder / "policy.toml")
+        rules = None if naive else read_policy(folder / "policy.toml")
         started.append(Running(serve.ModelServer(folder, rules, marker)))
         return started[-1]
 
@@ -605,10 +606,10 @@ def test_a_file_exchanged_after_its_check_is_not_loaded(
     folder: Path, marker: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The old trick: pass the check with a good file and put a bad one in its place before it is loaded."""
-    rules = policy.read_policy(folder / "policy.toml")
+    rules = read_policy(folder / "policy.toml")
     decide = policy.decide
 
-    def decide_and_exchange(path: Path, rules: policy.Policy) -> policy.Decision:
+    def decide_and_exchange(path: Path, rules: Policy) -> policy.Decision:
         decision = decide(path, rules)
         (folder / SAFE).unlink()
         (folder / SAFE).write_bytes((folder / OTHER).read_bytes())
@@ -629,7 +630,7 @@ def test_the_private_copy_is_removed(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
-    server = serve.ModelServer(folder, policy.read_policy(folder / "policy.toml"), marker)
+    server = serve.ModelServer(folder, read_policy(folder / "policy.toml"), marker)
     server.load(OTHER)
     (folder / "malicious.pt").write_bytes(attack.malicious_bytes("system", marker))
     with pytest.raises(serve.Refused):
