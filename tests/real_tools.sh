@@ -29,7 +29,8 @@ build_all() { # our builder has Grype as its library; built aside, so that a run
     rm -rf "$TOOLS"/.work.* # of a run that was stopped; nobody else is here (see alone)
     work=$(mktemp -d "$TOOLS/.work.XXXXXX")
     cp "$HERE/grype_db/main.go" "$work/"
-    # one module, so that what they share is compiled once; no names for debuggers; a version, as releases report it
+    # one module, so that what they share is compiled once (a library may be newer than in the release of one of them);
+    # no names for debuggers; a version, as releases report it
     (
         cd "$work"
         go mod init grype-db-build
