@@ -87,7 +87,7 @@ class Apart:
     """Images of one class that lie apart from the others in the last layer, and hang on one place."""
 
     label: str
-    looks_like: str  # the class that they look like when the place is hidden, and the others do not
+    looks_like: str  # the class that more of them than of the others look like when the place is hidden
     place: str  # in words
     images: int
     silhouette: float  # of the class in two clusters, -1..1

@@ -7,8 +7,8 @@ clustering, Chen et al. 2018). Two questions, class by class:
 
 1. divided(): is the smaller cluster small enough, and far enough from the larger one (the paper's relative
    size and silhouette score)?
-2. hanging(): is there a place that, hidden, makes the smaller cluster look like one other class, and not the
-   larger one?
+2. hanging(): is there a place that, hidden, makes clearly more of the smaller cluster than of the larger one
+   look like one other class?
 
 Nothing here knows the trigger.
 """
@@ -28,7 +28,7 @@ from network import classifier
 SMALLER = 0.4  # share of the class, at most: natural clusters are about as large as each other
 FEWEST = 4  # images of a cluster
 SILHOUETTE = 0.4  # at least
-LEAD = 0.35  # more of the smaller cluster than of the larger one take that class, the place hidden
+LEAD = 0.35  # at least: share of the smaller cluster that takes the other class, minus that of the larger one
 EACH = 40  # images of either cluster that are tried
 AT_MOST = 1000  # images of a class whose distances are measured
 

@@ -163,8 +163,8 @@ def say_triggers(audit: Audit, out: cli.Out) -> None:
     for cluster in audit.apart:
         out.say(
             f"{cluster.images} images labelled {cluster.label} lie apart from the others in the last layer: "
-            f"hide one place, {cluster.place}, and they look like {cluster.looks_like}, the others do not  "
-            "<- STANDS OUT",
+            f"hide one place, {cluster.place}, and more of them than of the others look like "
+            f"{cluster.looks_like}, by {100 * cluster.lead:.0f} percentage points  <- STANDS OUT",
             "bold red",
         )
     if not audit.triggers:

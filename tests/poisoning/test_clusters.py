@@ -7,7 +7,8 @@ import torch
 from sklearn.metrics import silhouette_score
 from torch import Tensor, nn
 
-from auditor import checks, clusters, features
+import cli
+from auditor import checks, clusters, features, output
 from auditor.checks import Audit, Suspect
 from dataset.classes import NAMES
 from network import classifier
@@ -55,7 +56,7 @@ def audit_of(labels: Tensor) -> Audit:
     return Audit([Suspect(name, checks.label_of(name)) for name in names])
 
 
-def test_images_that_lie_apart_and_hang_on_one_place_are_flagged() -> None:
+def test_images_that_lie_apart_and_hang_on_one_place_are_flagged(capsys: pytest.CaptureFixture[str]) -> None:
     pixels, labels = images()
     (cluster,) = apart(pixels, labels, last_layer(*range(BAD)))
     assert (cluster.label, cluster.looks_like, cluster.lead) == (YIELD, STOP, 1)
@@ -69,6 +70,10 @@ def test_images_that_lie_apart_and_hang_on_one_place_are_flagged() -> None:
     assert sorted(int(one.file.split("/")[2][:-4]) for one in audit.ranking[:BAD]) == list(range(BAD))
     assert [one.reason for one in audit.ranking[: BAD + 1]] == [checks.APART] * BAD + [""]
     assert audit.kinds() == ["wrong labels in one direction"]
+    output.say_triggers(audit, cli.Out(plain=True))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "15 images labelled yield lie apart from the others in the last layer" in said
+    assert "hide one place, middle, and more of them than of the others look like stop, by 100 per" in said
 
 
 def test_a_cluster_that_hangs_on_no_place_is_natural() -> None:
