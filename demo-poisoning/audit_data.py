@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import cli
-from auditor import checks, clusters, features, neighbours, occlusion, output
+from auditor import checks, features, neighbours, occlusion, output
 from auditor.checks import Audit, Suspect
 from dataset import manifest
 from dataset.classes import NAMES
@@ -83,7 +83,6 @@ def examine(
     search = occlusion.search(model, pixels, labels, answers, margin + strange, strays=strays)
     classes = out.progress(search, len(labels.unique()), "Hiding spots")
     checks.check_triggers(found, [spot for spots in classes for spot in spots])
-    checks.check_clusters(found, clusters.apart(model, pixels, labels, answers, last))
     checks.check_errors(found, margin, labels, answers)
     return middle, last
 

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from auditor import features
-from auditor.clusters import Cluster
 from auditor.neighbours import Astray, Neighbours, astray
-from auditor.occlusion import LARGE, Members, Spot
+from auditor.occlusion import Members, Spot
 from dataset import manifest
 from dataset.classes import NAMES
 from network.classifier import INPUT
@@ -30,7 +29,7 @@ ERRORS = 0.01  # share of all images from which scattered label errors are a fin
 FEWEST = 4  # images that a group needs
 
 TRIGGER, STRAY, GROUP = "trigger", "stands among another class", "looks like another class"  # for a flag
-APART, ERROR = "lies apart from its class", "label error"
+ERROR = "label error"
 
 
 @dataclass
@@ -43,7 +42,7 @@ class Suspect:
     score: float = 0.0  # margin of features.reclassify(): above 0, it looks more like that class
     strength: float = 0.0  # among the images flagged for the same reason: high ones come first
     changed: str = ""  # "added" or "modified" since the manifest
-    reason: str = ""  # TRIGGER, STRAY, APART, GROUP or ERROR
+    reason: str = ""  # TRIGGER, STRAY, GROUP or ERROR
     flagged: bool = False
 
 
@@ -83,18 +82,6 @@ class Trigger:
 
 
 @dataclass
-class Apart:
-    """Images of one class that lie apart from the others in the last layer, and hang on one place."""
-
-    label: str
-    looks_like: str  # the class that more of them than of the others look like when the place is hidden
-    place: str  # in words
-    images: int
-    silhouette: float  # of the class in two clusters, -1..1
-    lead: float  # share of them that look like that class then, minus that of the others, 0..1
-
-
-@dataclass
 class Audit:
     """All that was found. `ranking` holds every image of train/, most suspicious first."""
 
@@ -106,7 +93,6 @@ class Audit:
     groups: list[Group] = field(default_factory=list)  # flagged ones first, then the clearest
     tracks: bool = False  # whether images come in tracks, so that neighbours can be asked
     strays: list[Stray] = field(default_factory=list)  # the one with the most images first
-    apart: list[Apart] = field(default_factory=list)  # the one with the most images first
     errors: int = 0  # images that look mislabelled one by one
     duplicates: list[tuple[str, str]] = field(default_factory=list)  # files that show the same
     measured: list[dict[str, Any]] = field(default_factory=list)  # hits() of each method, ours last
@@ -117,7 +103,7 @@ class Audit:
         found = {
             "changed files": changes and (changes.added or changes.removed or changes.modified),
             "backdoor": self.triggers,
-            "wrong labels in one direction": self.one_way() or self.unexplained() or self.apart,
+            "wrong labels in one direction": self.one_way() or self.unexplained(),
             "scattered label errors": self.scattered(),
             "one image under two labels": conflicts(self.duplicates),
         }
@@ -213,30 +199,6 @@ def check_triggers(audit: Audit, found: Iterable[tuple[Spot, Members]]) -> None:
             suspect.flagged, suspect.reason = bool(suspect.changed), ""
 
 
-def check_clusters(audit: Audit, found: Iterable[Cluster]) -> None:
-    """Flag the images of clusters, after check_triggers(); what that has explained stays as it is.
-
-    A cluster says better who belongs to it than the group does that the same images make, so that one goes.
-    """
-    for cluster in found:
-        suspects = [audit.ranking[number] for number in cluster.images.tolist()]
-        if 2 * sum(one.reason in (TRIGGER, STRAY) for one in suspects) > len(suspects):
-            continue
-        label, looks_like = NAMES[cluster.label], NAMES[cluster.looks_like]
-        place = in_words(cluster.top, cluster.left, LARGE)
-        figures = round(cluster.silhouette, 3), round(cluster.lead, 3)
-        audit.apart.append(Apart(label, looks_like, place, len(suspects), *figures))
-        for group in audit.groups:
-            group.flagged = group.flagged and group.label != label
-        for suspect in audit.ranking:
-            if suspect.label == label and suspect.reason == GROUP:
-                suspect.flagged, suspect.reason = bool(suspect.changed), ""
-        for suspect, strength in zip(suspects, cluster.strength.tolist()):
-            if suspect.reason not in (TRIGGER, STRAY):
-                suspect.flagged, suspect.reason, suspect.strength = True, APART, strength
-                suspect.looks_like = looks_like
-
-
 def check_errors(audit: Audit, margin: Tensor, labels: Tensor, answers: Tensor) -> None:
     """Flag scattered label errors, if they are a finding; last of all checks.
 
@@ -253,21 +215,16 @@ def check_errors(audit: Audit, margin: Tensor, labels: Tensor, answers: Tensor) 
             suspect.flagged, suspect.reason, suspect.strength = True, ERROR, suspect.score
 
 
-def in_words(top: int, left: int, side: int) -> str:
-    """Where a square lies, in pixels of the network's input: "bottom-right"."""
-    across, down = (min(2, 3 * (start + side // 2) // INPUT) for start in (left, top))
-    words = (("top", "", "bottom")[down], ("left", "", "right")[across])
-    return "-".join(filter(None, words)) or "middle"
-
-
 def describe(spot: Spot, images: int) -> Trigger:
     """A spot as people and programs read it."""
+    across, down = (min(2, 3 * (start + spot.side // 2) // INPUT) for start in (spot.left, spot.top))
+    words = (("top", "", "bottom")[down], ("left", "", "right")[across])
     edges = (spot.left, spot.top, spot.left + spot.side, spot.top + spot.side)
     left, top, right, bottom = (round(edge / INPUT, 3) for edge in edges)
     return Trigger(
         NAMES[spot.label],
         NAMES[spot.looks_like],
-        in_words(spot.top, spot.left, spot.side),
+        "-".join(filter(None, words)) or "middle",
         (left, top, right, bottom),
         images,
         round(spot.works, 3),
@@ -343,9 +300,8 @@ def rank(audit: Audit) -> None:
     """Most suspicious first: changed files, then flagged ones by their reason, then the margins."""
     order = {group.label: number for number, group in reversed(list(enumerate(audit.groups)))}
     order |= {trigger.label: number for number, trigger in reversed(list(enumerate(audit.triggers)))}
-    order |= {one.label: number for number, one in reversed(list(enumerate(audit.apart)))}
     order |= {stray.label: number for number, stray in reversed(list(enumerate(audit.strays)))}
-    reasons = [TRIGGER, STRAY, APART, GROUP, ERROR, ""]
+    reasons = [TRIGGER, STRAY, GROUP, ERROR, ""]
 
     def key(one: Suspect) -> tuple[bool, bool, int, int, float, str]:
         if not one.flagged:

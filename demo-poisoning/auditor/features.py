@@ -141,18 +141,13 @@ def spectral(last: Tensor) -> Tensor:
     return (centred @ torch.linalg.svd(centred, full_matrices=False).Vh[0]) ** 2
 
 
-def main_components(last: Tensor) -> Tensor:
-    """The ten first principal components of one class, float64 (N, 10)."""
-    centred = (last - last.mean(0)).double()
-    return centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:10].T
-
-
 def clustering(last: Tensor) -> Tensor:
     """Activation clustering (Chen et al. 2018) of one class: positive in the smaller of two clusters, (N,).
 
-    Two means of main_components(). The value is how much nearer the smaller cluster's middle is.
+    Ten principal components, two means. The value is how much nearer the smaller cluster's middle is.
     """
-    points = main_components(last)
+    centred = (last - last.mean(0)).double()
+    points = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:10].T
     far = points[:, 0] > points[:, 0].median()  # a fixed start, so that the same data gives the same clusters
     for _ in range(100):
         middles = torch.stack([points[~far].mean(0), points[far].mean(0)])

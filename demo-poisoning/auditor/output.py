@@ -49,7 +49,6 @@ def as_record(audit: Audit, options: argparse.Namespace, top: list[Suspect]) -> 
         "triggers": [asdict(trigger) for trigger in audit.triggers],
         "tracks": audit.tracks,
         "strays": [asdict(stray) for stray in audit.strays],
-        "apart": [asdict(one) for one in audit.apart],
         "label_errors": audit.errors,
         "groups": [asdict(group) for group in audit.groups],
         "duplicates": audit.duplicates,
@@ -160,13 +159,6 @@ def say_triggers(audit: Audit, out: cli.Out) -> None:
             f"({100 * one.elsewhere:.0f} % with that spot of other {one.label} images)  <- BACKDOOR",
             "bold red",
         )
-    for cluster in audit.apart:
-        out.say(
-            f"{cluster.images} images labelled {cluster.label} lie apart from the others in the last layer: "
-            f"hide one place, {cluster.place}, and more of them than of the others look like "
-            f"{cluster.looks_like}, by {100 * cluster.lead:.0f} percentage points  <- STANDS OUT",
-            "bold red",
-        )
     if not audit.triggers:
         out.say("No small spot decides about some images of a class and not about the others.")
 
@@ -187,9 +179,6 @@ def meaning(audit: Audit) -> str:
     if audit.triggers:
         carry = sum(suspect.reason == TRIGGER for suspect in audit.ranking)
         said += f"This is a backdoor: {carry} images carry a trigger. "
-    if audit.apart:
-        said += "Some images of one class lie apart from the others and hang on one place: "
-        said += "wrong labels, or a trigger. "
     if audit.one_way():
         said += "Many images of one class look like one other: "
         said += "wrong labels, or a trigger that is not a spot. "
