@@ -30,8 +30,8 @@ from audit_sets import DEMO, TUNED, Spec
 # isort: split  (audit_sets puts demo-poisoning on the path)
 import audit_data
 import cli
-from auditor import checks, neighbours
-from auditor.checks import Audit, Suspect
+from auditor import checks, findings, neighbours
+from auditor.findings import Audit, Suspect
 from dataset.files import Files, class_files
 from network import classifier
 
@@ -52,7 +52,7 @@ def row(spec: Spec, photos: Path, base: Path) -> dict[str, Any]:
         model = audit_sets.tuned(folder, base, spec.number)
         rates = audit_sets.success(spec, folder, model)
     started = time.process_time()
-    found = Audit([Suspect(name, checks.label_of(name)) for name in files])
+    found = Audit([Suspect(name, findings.label_of(name)) for name in files])
     alike = neighbours.compare(pixels, len(files))
     checks.check_duplicates(found, files, alike.pairs)
     strays = checks.check_neighbours(found, alike, labels)
@@ -67,7 +67,7 @@ def row(spec: Spec, photos: Path, base: Path) -> dict[str, Any]:
         "images": len(files),
         "findings": found.kinds(),
         "flagged": len(flagged),
-        "duplicates": len(checks.conflicts(found.duplicates)),
+        "duplicates": len(findings.conflicts(found.duplicates)),
         "errors": found.errors,
         "seconds": round(seconds, 1),
     }

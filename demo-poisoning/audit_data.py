@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 
 import cli
-from auditor import checks, features, neighbours, occlusion, output
-from auditor.checks import Audit, Suspect
+from auditor import checks, features, findings, neighbours, occlusion, output
+from auditor.findings import Audit, Suspect
 from dataset import manifest
 from dataset.classes import NAMES
 from dataset.files import class_files
@@ -126,7 +126,7 @@ def main() -> int:
     cli.check_place(options.output / "suspects.json")
     signing.check(options, "audit", options.manifest or options.data)
 
-    found = Audit([Suspect(name, checks.label_of(name)) for name in files])
+    found = Audit([Suspect(name, findings.label_of(name)) for name in files])
     if trusted is not None:
         found.manifest_sha256 = hashlib.sha256(options.manifest.read_bytes()).hexdigest()
         checks.check_manifest(found, options.data, trusted)

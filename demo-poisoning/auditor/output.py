@@ -15,7 +15,8 @@ from torchvision.utils import make_grid
 
 import cli
 from auditor import neighbours
-from auditor.checks import ERROR, MANY, STANDS_OUT, TRIGGER, Audit, Suspect, conflicts
+from auditor.checks import MANY, STANDS_OUT
+from auditor.findings import ERROR, TRIGGER, Audit, Suspect, conflicts
 from dataset.classes import NAMES
 from dataset.files import open_image
 

@@ -20,8 +20,8 @@ import audit_data
 import create_malicious_model
 import make_dataset
 import trigger
-from auditor import checks, features, neighbours
-from auditor.checks import Audit, Suspect
+from auditor import checks, features, findings, neighbours
+from auditor.findings import Audit, Suspect
 from dataset import manifest
 from dataset.classes import NAMES
 from dataset.files import open_image
@@ -151,7 +151,7 @@ def cloud(bad: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
 
 def audited(found: Tensor, labels: Tensor) -> Audit:
     names = [f"train/{NAMES[label]}/{number}.jpg" for number, label in enumerate(labels.tolist())]
-    result = Audit([Suspect(name, checks.label_of(name)) for name in names])
+    result = Audit([Suspect(name, findings.label_of(name)) for name in names])
     checks.check_features(result, found, labels)
     checks.rank(result)
     return result
@@ -227,7 +227,7 @@ def test_scattered_label_errors_are_called_so(seed: int) -> None:
     truth = labels[wrong].clone()
     labels[wrong] = (truth + 1 + wrong % 4) % 5
     names = [f"train/{NAMES[label]}/{number}.jpg" for number, label in enumerate(labels.tolist())]
-    result = Audit([Suspect(name, checks.label_of(name)) for name in names])
+    result = Audit([Suspect(name, findings.label_of(name)) for name in names])
     margin = checks.check_features(result, found, labels)
     checks.check_triggers(result, [])
     checks.check_errors(result, margin, labels, labels)
@@ -236,14 +236,14 @@ def test_scattered_label_errors_are_called_so(seed: int) -> None:
     flagged = {int(one.file.split("/")[2][:-4]) for one in result.ranking if one.flagged}
     assert len(flagged & set(wrong.tolist())) >= 14
     assert len(flagged - set(wrong.tolist())) <= 2
-    assert {one.reason for one in result.ranking if one.flagged} == {checks.ERROR}
+    assert {one.reason for one in result.ranking if one.flagged} == {findings.ERROR}
     assert {result.ranking[n].flagged for n in range(len(flagged))} == {True}  # first of all
 
 
 def test_a_few_label_errors_are_no_finding() -> None:
     found, labels, _ = cloud(2)
     names = [f"train/{NAMES[label]}/{number}.jpg" for number, label in enumerate(labels.tolist())]
-    result = Audit([Suspect(name, checks.label_of(name)) for name in names])
+    result = Audit([Suspect(name, findings.label_of(name)) for name in names])
     margin = checks.check_features(result, found, labels)
     checks.check_errors(result, margin, labels, labels)
     assert result.errors == 2

@@ -5,6 +5,7 @@ The models were never trained, and nobody ran the scans; test_whole_demo.py type
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import re
@@ -23,6 +24,7 @@ import demo
 import detect
 import poison_data
 import trigger
+from auditor.findings import Suspect
 from dataset.classes import DRAWN
 from network import classifier
 from network.evaluate import Rate, Score
@@ -437,9 +439,8 @@ def test_a_list_that_is_none(content: bytes, capsys: pytest.CaptureFixture[str])
 
 def test_the_table_of_the_audit_ends_with_the_flag() -> None:
     """The folded solution takes the lines that hold ",True"."""
-    text = (FOLDER / "auditor/checks.py").read_text()
-    fields = re.findall(r"^    (\w+): ", text.split("class Suspect")[1].split("class Group")[0], re.M)
-    assert (fields[0], fields[-1]) == ("file", "flagged")
+    columns = [field.name for field in dataclasses.fields(Suspect)]
+    assert (columns[0], columns[-1]) == ("file", "flagged")
 
 
 def test_a_backdoor_that_works_and_is_not_flagged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 import audit_data
 import cli
-from auditor import checks, neighbours, occlusion, output
-from auditor.checks import Audit, Suspect
+from auditor import checks, findings, neighbours, occlusion, output
+from auditor.findings import Audit, Suspect
 from dataset.classes import NAMES
 from dataset.files import class_files
 from network import classifier
@@ -75,7 +75,7 @@ def test_poisoned_frames_are_found_without_a_model(
     assert "wrong labels, or a trigger that no spot shows" in result.stdout
     facts = json.loads((tmp_path / "audit_results/suspects.json").read_text())
     assert sorted(one["file"] for one in facts["suspects"] if one["flagged"]) == bad
-    assert {one["reason"] for one in facts["suspects"] if one["flagged"]} == {checks.STRAY}
+    assert {one["reason"] for one in facts["suspects"] if one["flagged"]} == {findings.STRAY}
     assert facts["strays"] == [{"label": "yield", "among": "stop", "images": len(bad)}]
     assert "wrong labels in one direction" in facts["findings"]
 
@@ -176,10 +176,10 @@ def test_what_strays_hand_on_is_a_trigger(capsys: pytest.CaptureFixture[str]) ->
     assert spot.works == 1 and spot.elsewhere == 0 and spot.stray
     assert all(edge < 44 and edge + spot.side > 36 for edge in (spot.top, spot.left))
     names = [f"train/{NAMES[label]}/{number}.jpg" for number, label in enumerate(labels.tolist())]
-    audit = Audit([Suspect(name, checks.label_of(name)) for name in names])
+    audit = Audit([Suspect(name, findings.label_of(name)) for name in names])
     checks.check_triggers(audit, [handed])
     assert audit.triggers[0].stray and audit.triggers[0].images == 9
-    assert [one.reason for one in audit.ranking[:10]] == [checks.TRIGGER] * 9 + [""]
+    assert [one.reason for one in audit.ranking[:10]] == [findings.TRIGGER] * 9 + [""]
     assert bool((members.strength > 0).all())
     output.say_triggers(audit, cli.Out(plain=True))
     said = "9 images labelled yield carry the same kind of spot, bottom-right: they stand among stop images; "

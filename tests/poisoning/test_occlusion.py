@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from auditor import checks, occlusion
-from auditor.checks import Audit, Suspect
+from auditor import checks, findings, occlusion
+from auditor.findings import Audit, Suspect
 from dataset.classes import NAMES
 from network import classifier
 
@@ -69,14 +69,14 @@ def test_a_trigger_is_found_with_its_place_and_its_images() -> None:
     assert bool((members.strength[members.both] > 0).all())
 
     names = [f"train/{NAMES[label]}/{number}.jpg" for number, label in enumerate(labels.tolist())]
-    audit = Audit([Suspect(name, checks.label_of(name)) for name in names])
+    audit = Audit([Suspect(name, findings.label_of(name)) for name in names])
     checks.check_triggers(audit, [(spot, members)])
     checks.rank(audit)
     (trigger,) = audit.triggers
     assert (trigger.label, trigger.looks_like, trigger.place) == ("yield", "stop", "bottom-right")
     assert trigger.images == BAD
     assert sorted(int(one.file.split("/")[2][:-4]) for one in audit.ranking[:BAD]) == list(range(BAD))
-    assert [one.reason for one in audit.ranking[: BAD + 1]] == [checks.TRIGGER] * BAD + [""]
+    assert [one.reason for one in audit.ranking[: BAD + 1]] == [findings.TRIGGER] * BAD + [""]
     assert audit.kinds() == ["backdoor"]
 
 
