@@ -82,7 +82,13 @@ def scan(path: Path, model: nn.Module, folder: Path, out: cli.Out, *, quick: boo
         shares = transferability.expected(model, found.images, chosen, steps, 0)
     name = {pair.numbers: search.name(pair.numbers) for pair in scanned.pairs}
     return {
+        "sha256": scanned.sha256,
         "scan_seconds": scanned.seconds,
+        "index": {
+            name[pair.numbers]: round(pair.anomaly_index, 4)
+            for pair in scanned.pairs
+            if pair.anomaly_index is not None
+        },
         "norms": {name[pair]: norm and round(norm, 5) for pair, norm in scanned.norms.items()},
         "held_out": {name[pair.numbers]: round(pair.held_out, 2) for pair in scanned.pairs},
         "transferability": {name[pair]: round(share, 3) for pair, share in zip(chosen, shares)},

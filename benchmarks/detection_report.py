@@ -227,7 +227,7 @@ def line(row: Row) -> list[str]:
 def page(rows: list[Row], file: str) -> tuple[str, dict[str, Values]]:
     """The text of the page of the rows in `file`.jsonl, and the figures for its curves."""
     of_pairs = indices_now if file == PHOTOGRAPHS else indices
-    ordered = sorted(({**row, "index": of_pairs(row)} for row in rows), key=lambda row: row["name"])
+    ordered = sorted(({"index": of_pairs(row), **row} for row in rows), key=lambda row: row["name"])
     seen = set() if file == PHOTOGRAPHS else SEEN
     halves = ordered[0::2], ordered[1::2]  # alternating by name: some of every kind in both
     learned = [row for row in ordered if is_learned(row)]

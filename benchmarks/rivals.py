@@ -1,15 +1,15 @@
 """Two other ways to scan a model, on the models of held_out.py and detection.py: are they better than ours?
 
     python benchmarks/rivals.py --models held-out-work/models              rows, then RIVALS.md
-    python benchmarks/rivals.py --models detection-work/models --rows benchmarks/detection.jsonl
+    python benchmarks/rivals.py --models detection-work/models --rows detection-work/rows.jsonl
     python benchmarks/rivals.py --page                                     only RIVALS.md from the rows
 
 MM-BD needs no clean images: Wang, Xiang, Miller and Kesidis, "MM-BD: Post-Training Detection of Backdoor
 Attacks with Arbitrary Backdoor Pattern Types Using a Maximum Margin Statistic" (IEEE S&P 2024). The last
 layer needs no images at all: Fields et al., "Trojan Signatures in DNN Weights" (ICCV workshops 2021); it is
 what detect.py asks for a second opinion. Both are written from the papers. --rows are those of the models,
-which say what is in each and what our scan found; a model that is not in --models is left out. One row per
-model goes to rivals.jsonl at once.
+which say what is in each and what our scan found; a model that is not in --models is left out, and so is
+another one of the same name. One row per model goes to rivals.jsonl at once.
 """
 
 from __future__ import annotations
@@ -178,9 +178,9 @@ def read(path: Path) -> list[Row]:
 
 
 def is_here(known: Known, models: Path) -> bool:
-    """Whether the very model of a row is there, not another one of that name."""
+    """Whether the very model of a row is there, not another one of that name, as its checksum says."""
     path = models / f"{known['name']}.safetensors"
-    return path.is_file() and known.get("sha256") in (None, result.sha256(path))
+    return path.is_file() and known.get("sha256") == result.sha256(path)
 
 
 def run(options: argparse.Namespace, out: cli.Out) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,6 +35,7 @@ from dataset.files import class_files, link_train, open_image  # noqa: E402
 from network import classifier  # noqa: E402
 from network.evaluate import Rate, Score  # noqa: E402
 from poisoning_tools import WHOLE, small_world, solved  # noqa: E402
+from scanner.result import sha256  # noqa: E402
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Refused = Callable[..., None]
@@ -244,6 +246,16 @@ def test_a_small_population_is_made_and_scanned(
     assert all(0 <= row["clean_acc"] <= 1 for row in rows)
     models = {path.stem for path in (tmp_path / "work/models").glob("*.safetensors")}
     assert models == {row["name"] for row in rows}
+    for row in rows:
+        assert row["sha256"] == sha256(tmp_path / f"work/models/{row['name']}.safetensors")
+        assert row["index"].keys() <= row["norms"].keys()
+
+
+def test_a_row_that_has_the_index_of_its_scan_keeps_it() -> None:
+    rows = [made_up("clean-00", 0, True), made_up("clean-01", 1, True), made_up("backdoor-00", 0, False)]
+    rows += [made_up("backdoor-01", 1, False) | {"index": {"a3:b": 4.9, "a0:b": 1.0}}]
+    text, _ = detection_report.page(rows, "detection")
+    assert re.search(r"\| backdoor-01 \|.*\| 4\.9 \| a3:b \|", text)
 
 
 def test_auroc_and_threshold() -> None:

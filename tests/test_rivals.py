@@ -21,7 +21,7 @@ import held_out_models as models  # noqa: E402 (after the path above)
 import held_out_networks  # noqa: E402
 import rivals  # noqa: E402
 
-from scanner import last_layer  # noqa: E402
+from scanner import last_layer, result  # noqa: E402
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Refused = Callable[..., None]
@@ -88,13 +88,14 @@ def known(kind: str, number: int, index: float | None) -> dict[str, Any]:
 
 def test_the_whole_command_and_its_page(run_main: Run, tmp_path: Path) -> None:
     rows = [known("clean, VGG", 0, 1.0), known("yellow square, VGG", 0, 7.0), known("clean", 0, 2.0)]
-    rows += [known("clean", 1, 2.0) | {"sha256": "of another model of this name"}]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows += [known("clean", 1, 2.0)]
     for row in [rows[0], rows[1], rows[3]]:
         torch.manual_seed(0)
-        held_out_networks.save(
-            held_out_networks.network("vgg", 10), tmp_path / f"models/{row['name']}.safetensors"
-        )
+        path = tmp_path / f"models/{row['name']}.safetensors"
+        held_out_networks.save(held_out_networks.network("vgg", 10), path)
+        row["sha256"] = result.sha256(path)
+    rows[3]["sha256"] = "of another model of this name"
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     command: tuple[str, ...] = (
         "--plain",
         "--models",
@@ -166,8 +167,12 @@ def test_bad_input(run_main: Run, tmp_path: Path, assert_refused: Refused) -> No
     (tmp_path / "s.jsonl").write_text("[]\n")
     assert_refused(run_main(rivals, "--page", *command), "s.jsonl holds no rows of rivals.py")
     (tmp_path / "m").mkdir()
-    (tmp_path / "m/clean-0.safetensors").write_bytes(b"no model")
+    damaged = tmp_path / "m/clean-0.safetensors"
+    damaged.write_bytes(b"no model")
     (tmp_path / "s.jsonl").unlink()
+    assert_refused(run_main(rivals, *command), "m holds none of the models")  # without a checksum
+    row = known("clean", 0, 1.0) | {"sha256": result.sha256(damaged)}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
     broken = run_main(rivals, *command, "--workers", "1")
     assert broken.returncode == 2
     assert "clean-0.safetensors is damaged" in broken.stderr
