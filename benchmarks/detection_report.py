@@ -289,6 +289,10 @@ def main() -> int:
         raise cli.UserError(f"{options.rows} cannot be read: make it with detection.py.") from error
     if len({row["clean"] for row in rows[:]}) < 2:
         raise cli.UserError(f"{options.rows} needs clean and backdoored models: go on with detection.py.")
+    if any("transferability" not in row for row in rows):
+        raise cli.UserError(
+            f"{options.rows} lacks the transferability of a model: make it with detection.py."
+        )
     name = PHOTOGRAPHS if options.rows.stem == PHOTOGRAPHS else "detection"
     text, curves = page(rows, name)
     draw_curves(curves, options.output / f"{name}.png")

@@ -195,6 +195,11 @@ def test_report_without_rows(run_main: Run, assert_refused: Callable[..., None],
     (tmp_path / "one.jsonl").write_text(json.dumps(made_up("clean-00", 0, True)) + "\n")
     result = run_main(detection_report, "--rows", "one.jsonl", "--output", tmp_path)
     assert_refused(result, "one.jsonl", "clean and backdoored")
+    rows = [made_up("clean-00", 0, True), made_up("backdoor-00", 0, False)]
+    del rows[1]["transferability"]
+    (tmp_path / "two.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = run_main(detection_report, "--rows", "two.jsonl", "--output", tmp_path)
+    assert_refused(result, "two.jsonl lacks the transferability of a model")
 
 
 def test_the_population_on_photographs(

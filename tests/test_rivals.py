@@ -144,6 +144,7 @@ def test_the_page_says_where_another_method_is_better() -> None:
     assert "- MM-BD on blended (3 models): +1.000" in text
     assert "on yellow square" not in text
     assert "| MM-BD | 0 of 4 (0.0 to 60.2 %) | 3 of 6 (11.8 to 88.2 %) |" in text
+    assert "median of 12 models" in text
     assert "- MM-BD: 200" in text
     assert "5 starts and at most 9 steps; the ascent" in text
 
@@ -153,6 +154,7 @@ def test_rows_of_detection_are_understood() -> None:
     found = rivals.ours(rivals.Known(old))
     assert found["index"] > 4.8
     assert found["in_scope"]
+    assert found["seconds"] is None  # the row has wall time
 
 
 def test_bad_input(run_main: Run, tmp_path: Path, assert_refused: Refused) -> None:
