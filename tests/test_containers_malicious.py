@@ -350,28 +350,34 @@ def version(docker: Any, image: str) -> str:
 
 
 @contextlib.contextmanager
-def lent_torch(docker: Any, image: str, to: str, file: Path) -> Iterator[tuple[str, ...]]:
+def lent_packages(docker: Any, image: str, to: str, file: Path) -> Iterator[tuple[str, ...]]:
     """Write the Dockerfile for images of the base `to`; gives the flags that their containers need.
 
-    PyTorch may have gigabytes: if the first image has the same Python, a volume lends it, and nothing but a
-    note stands in its place. All other packages are installed as ever.
+    If the first image has the same Python, a volume lends its packages, and nothing but a note stands in their
+    place: PyTorch, which may have gigabytes, and the others, which the weekly run installs as ever.
     """
     text = (DEMO / "Dockerfile").read_text()
     if version(docker, image) != version(docker, to):
         file.write_text(text)
         yield ()
         return
+    note = "RUN mkdir /opt/{0} && echo lent >/opt/{0}/note\n\n"
     stage = re.compile(r"^FROM \S+ AS torch$.*?(?=^FROM )", flags=re.M | re.S)
-    note = "USER 0\nWORKDIR /build\nRUN mkdir /opt/torch && echo lent >/opt/torch/note\n"
-    text, count = stage.subn("FROM ${BUILD_IMAGE} AS torch\n" + note, text)
+    start = "FROM ${BUILD_IMAGE} AS torch\nUSER 0\nWORKDIR /build\n"
+    text, count = stage.subn(start + note.format("torch"), text)
     assert count == 1
+    if not WHOLE:
+        step = re.compile(r"^RUN [^\n]*\n *python -m pip install --target /opt/site [^\n]*\n", flags=re.M)
+        text, count = step.subn(note.format("site"), text)
+        assert count == 1
     file.write_text(text)
-    volume = f"torch-of-tests-{os.getpid()}"
-    filled = docker("create", "--volume", f"{volume}:/opt/torch", image)
+    lent = "/opt/torch" if WHOLE else "/opt"
+    volume = f"packages-of-tests-{os.getpid()}"
+    filled = docker("create", "--volume", f"{volume}:{lent}", image)
     assert filled.returncode == 0, filled.stderr
     try:
         docker("rm", filled.stdout.strip())
-        yield ("--volume", f"{volume}:/opt/torch:ro")
+        yield ("--volume", f"{volume}:{lent}:ro")
     finally:
         docker("volume", "rm", volume)
 
@@ -385,7 +391,7 @@ def test_distroless_base(docker: Any, image: str, tmp_path: Path) -> None:
     ]
     extra = [word for base in bases for word in ("--build-arg", base)]
     file = tmp_path / "Dockerfile"
-    with lent_torch(docker, image, "cgr.dev/chainguard/python:latest", file) as flags:
+    with lent_packages(docker, image, "cgr.dev/chainguard/python:latest", file) as flags:
         image = docker.build("demo-malicious", "pickle-demo-distroless", *extra, "--file", str(file))
         commands = [shlex.split(line.split(";")[0])[1:] for line in DOCUMENTED.strip().splitlines()]
         result = docker.run(image, "-c", ONE_PROCESS.format(commands=commands), flags=flags)

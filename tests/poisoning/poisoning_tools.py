@@ -44,8 +44,8 @@ Refused = Callable[..., None]
 Norms = dict[Pair, float | None]
 
 # Both models are trained once. Where container tests must run, that happens in the image; the tests on this
-# machine take the models from there, and scan all pairs once. All else is typed with fewer epochs, images,
-# steps and pairs. The weekly run types everything as the documents have it.
+# machine take the models from there, and scan all pairs once, in half of the steps. All else is typed with
+# fewer epochs, images, steps and pairs. The weekly run types everything as the documents have it.
 IMAGE = "poisoning-demo-test"
 WHOLE = bool(os.environ.get("WORKSHOP_WHOLE"))
 FROM_IMAGE = bool(os.environ.get("WORKSHOP_REQUIRE_DOCKER")) and not WHOLE
@@ -56,6 +56,7 @@ ONE_PAIR = {
     f"--reference models/{other}_model.pt"
     for kind, other in (("clean", "poisoned"), ("poisoned", "clean"))
 }
+HALF = {"detect.py": "--steps 50"}
 FEW = {"monitor.py": "--data few --false-alarms 0.1"}  # one in five images, that MAKE_FEW copies
 MAKE_FEW = """
 for class in data/traffic-signs/val/*; do
