@@ -23,17 +23,16 @@ import hashlib
 import io
 import json
 import os
-import re
 import shutil
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from model_signing import hashing, signing, verifying
 
 import cli
 from inspection.files import everything
+from statements import signature_kinds as kinds
 
 PRIVATE_KEY, PUBLIC_KEY = Path("signer.key"), Path("signer.pub")
 TOO_DEEP = "{} cannot be read: it holds too many folders in folders, which no model needs."
@@ -103,7 +102,7 @@ def sign(path: Path, private_key: Path, signature: Path | None = None) -> Path:
     model = existing_model(path)
     if signature.resolve() == model or model in signature.resolve().parents:
         raise cli.UserError(f"{signature} is part of what is signed: put it beside {path}, not inside.")
-    if signature.exists() and not kind_of(signature):
+    if signature.exists() and not (signature.is_file() and kinds.kind_of(small_file(signature))):
         raise cli.UserError(f"{signature} exists and is not a signature: choose a place with --signature.")
     small_file(private_key)
     try:
@@ -155,7 +154,9 @@ def verify(
         ) from error
     if not signature.exists():
         raise NotVerified(f"it is not signed: there is no {signature}")
-    check_kind(signature, KEY if certificate is None else CERTIFICATE)
+    wanted = kinds.KEY if certificate is None else kinds.CERTIFICATE
+    if wrong := kinds.objection(small_file(signature), signature, wanted):
+        raise NotVerified(wrong)
     verifier.set_hashing_config(every_file())
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # of an old signature the library prints a remark
@@ -170,7 +171,7 @@ def verify(
             if model in signature.resolve().parents
             else ""
         )
-        raise NotVerified(why(error, signature) + inside) from error
+        raise NotVerified(printable(kinds.reason(error, signature)) + inside) from error
     return left_out(model, signature)
 
 
@@ -184,89 +185,10 @@ def left_out(model: Path, signature: Path) -> list[str]:
     return sorted(str(name) for name in names if os.path.lexists(model / str(name)))
 
 
-KEY, CERTIFICATE, SIGSTORE = "key", "certificate", "Sigstore identity"
-WAYS = {
-    KEY: "verify it with --public KEY.pub",
-    CERTIFICATE: "verify it with --certificate ROOT.pem",
-    SIGSTORE: "verify it with the library's own command, which needs the internet: python -m model_signing "
-    "verify sigstore --help",
-}
-# signatures of other programs: how a text begins, or what a JSON file holds; what that is, what verifies it
-BEGINNINGS = {
-    "-----BEGIN PGP ": ("a signature of OpenPGP", "gpg --verify"),
-    "-----BEGIN SSH SIGNATURE": ("a signature of SSH", "ssh-keygen -Y verify"),
-    "untrusted comment:": ("a signature of minisign or signify", "minisign -V"),
-}
-PARTS = {
-    "base64Signature": ("a bundle of cosign's old kind", "cosign verify-blob --bundle"),
-    "messageSignature": ("a signature of one file's bytes, as cosign makes", "cosign verify-blob --bundle"),
-    "payloadType": ("a bare DSSE envelope", "the program that made it"),
-}
-BARE = re.compile(
-    r"M[EGI][A-Z0-9]CM?|0[D-Ff]\x02|0\x81[\x80-\x8b]\x02"
-)  # a pair of numbers in DER, or in base64
-
-
-def check_kind(signature: Path, wanted: str) -> None:
-    """Raise NotVerified, with what to do, if the signature is of another kind or none at all."""
-    if other := other_program(small_file(signature)):
-        raise NotVerified(f"{signature} is {other[0]}, which this command does not read: use {other[1]}")
-    found = kind_of(signature)
-    if not found:
-        raise NotVerified(f"{signature} is damaged or not a valid signature")
-    if found != wanted:
-        raise NotVerified(f"{signature} was made with a {found}, not with a {wanted}: {WAYS[found]}")
-
-
-def other_program(raw: bytes) -> tuple[str, str] | None:
-    """What another program's signature is, and what verifies it; None if it is none that we know."""
-    text = raw.decode("latin1")
-    try:
-        parts = json.loads(raw)
-        return next((PARTS[name] for name in PARTS if isinstance(parts, dict) and name in parts), None)
-    except (ValueError, RecursionError):
-        if BARE.match(text):
-            return "a bare signature, as cosign and openssl write", "cosign verify-blob"
-        return next((BEGINNINGS[start] for start in BEGINNINGS if text.lstrip().startswith(start)), None)
-
-
-def kind_of(path: Path) -> str:
-    """How a signature was made: with a key, with a certificate, or by Sigstore; nothing if it is none."""
-    try:
-        material = json.loads(small_file(path))["verificationMaterial"]
-        key = material.get("publicKey", {})  # up to model-signing 1.0.1 the key itself, then its digest
-        if isinstance(key.get("hint"), str) or isinstance(key.get("rawBytes"), str):
-            return KEY
-        if material.get("tlogEntries") or "certificate" in material:
-            return SIGSTORE
-        return CERTIFICATE if isinstance(material["x509CertificateChain"]["certificates"], list) else ""
-    except Exception:  # anything may stand there
-        return ""
-
-
 def existing_key(path: Path) -> Path:
     """The path of a key or certificate that can be read, else UserError."""
     small_file(path)
     return path
-
-
-def why(error: Exception, signature: Path) -> str:
-    """The library's reason in a few words of ours."""
-    text = str(error)
-    if isinstance(error, InvalidSignature):
-        return f"{signature} was changed, or made with another key"
-    if text.startswith("Key mismatch"):
-        return "it was signed with another key"
-    if text.startswith("Signature mismatch"):
-        changed = set(re.findall(r"Hash mismatch for \\?'(.*?)\\?'", text)) - {"."}
-        extra = re.findall(r"Extra files found in model .*?: (.*?)[\"']", text)
-        missing = re.findall(r"Missing files in model .*?: (.*?)[\"']", text)
-        named = {"changed": sorted(changed), "added": extra, "removed": missing}
-        details = "; ".join(f"{what}: {', '.join(names)}" for what, names in named.items() if names)
-        return "it is not what was signed" + (f" ({printable(details)})" if details else "")
-    if "symlink" in text:
-        return "it holds a symbolic link, which the signature does not cover"
-    return f"{signature} is damaged, or a signature of another kind"
 
 
 def tamper(path: Path) -> tuple[Path, int]:

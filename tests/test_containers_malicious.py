@@ -353,8 +353,8 @@ def version(docker: Any, image: str) -> str:
 def lent_packages(docker: Any, image: str, to: str, file: Path) -> Iterator[tuple[str, ...]]:
     """Write the Dockerfile for images of the base `to`; gives the flags that their containers need.
 
-    If the first image has the same Python, a volume lends its packages, and nothing but a note stands in their
-    place: PyTorch, which may have gigabytes, and the others, which the weekly run installs as ever.
+    If the first image has the same Python, a volume lends its packages, and a note stands in their place:
+    PyTorch, which may have gigabytes, and the others, which the weekly run installs as ever.
     """
     text = (DEMO / "Dockerfile").read_text()
     if version(docker, image) != version(docker, to):

@@ -24,6 +24,7 @@ import create_malicious_model as attack
 import inspect_model
 import policy
 import sign_model
+from statements import signature_kinds as kinds
 
 SIGN = "demo-malicious/sign_model.py"
 PEM = serialization.Encoding.PEM
@@ -255,7 +256,7 @@ def test_a_signature_of_the_library_before_1_1_holds(
         "publicKey": {"rawBytes": "AAAA", "keyDetails": "PKIX_ECDSA_P256_SHA_256"}
     }
     signature.write_text(json.dumps(bundle))
-    assert sign_model.kind_of(signature) == sign_model.KEY
+    assert kinds.kind_of(signature.read_bytes()) == kinds.KEY
     result = sign_here("verify", model)
     assert result.returncode == 0, result
     assert "WARNING" not in result.stdout + result.stderr

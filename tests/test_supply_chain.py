@@ -643,6 +643,12 @@ def test_a_name_says_where_the_image_is(typed_name: str, source: str) -> None:
 # --- Grype's errors ---
 
 
+NO_NETWORK = (
+    '[0008] ERROR Get "https://r/v2/": dial tcp: lookup r on 10.0.0.1:53: '
+    "dial udp 10.0.0.1:53: connect: network is unreachable"
+)
+
+
 @pytest.mark.parametrize(
     ("said", "code", "reason"),
     [
@@ -673,6 +679,7 @@ def test_a_name_says_where_the_image_is(typed_name: str, source: str) -> None:
             1,
             "the registry cannot be reached",
         ),
+        (NO_NETWORK, 1, "this machine has no network (dial udp 10.0.0.1:53: connect: network is unreachable"),
         (
             '[0001] ERROR Get "https://r/": net/http: TLS handshake timeout',
             1,
@@ -773,6 +780,19 @@ def test_why_grype_gave_up(said: str, code: int, reason: str) -> None:
     assert len(failure.reason) < 500 and "\n" not in failure.reason and "\x1b" not in failure.reason
     if said.endswith("the reason"):
         assert failure.reason.endswith("long: the reason")
+
+
+def test_without_network_nothing_is_tried_again(
+    scanned: Callable[..., Result], grype: Callable[..., Path]
+) -> None:
+    """Grype takes seconds to give up, and other images would fail just so."""
+    good = stand_in.answer(stand_in.report("x:1"))
+    away = [{"error": NO_NETWORK, "code": 1}, good]
+    grype({"x:1": away, "y:1": away, "z:1": away})
+    result = scanned("x:1", "y:1", "z:1")
+    assert result.returncode == 2
+    assert result.stderr.count("$ grype ") == 1
+    assert "error: No live scan: this machine has no network" in result.stderr
 
 
 def test_a_network_that_fails_once_is_tried_again(

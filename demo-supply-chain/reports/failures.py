@@ -80,6 +80,11 @@ CAUSES = [
         ("the registry has no such image or tag", "check the name"),
         {},
     ),
+    (  # not even the question where a registry is can be sent
+        (f"dial udp {REST}network is unreachable",),
+        ("this machine has no network", "connect it, or type ./scan.sh --offline"),
+        {"everywhere": True},
+    ),
     (
         (
             "no such host",

@@ -44,7 +44,7 @@ Refused = Callable[..., None]
 Norms = dict[Pair, float | None]
 
 # Both models are trained once. Where container tests must run, that happens in the image; the tests on this
-# machine take the models from there, and scan all pairs once, in half of the steps. All else is typed with
+# machine take the models from there, and scan four victim classes once, in all steps. All else is typed with
 # fewer epochs, images, steps and pairs. The weekly run types everything as the documents have it.
 IMAGE = "poisoning-demo-test"
 WHOLE = bool(os.environ.get("WORKSHOP_WHOLE"))
@@ -56,7 +56,8 @@ ONE_PAIR = {
     f"--reference models/{other}_model.pt"
     for kind, other in (("clean", "poisoned"), ("poisoned", "clean"))
 }
-HALF = {"detect.py": "--steps 50"}
+# each victim class is searched by itself: the same triggers as in a scan of all
+FOUR_VICTIMS = {"detect.py": "--victims stop yield no_entry priority_road"}
 FEW = {"monitor.py": "--data few --false-alarms 0.1"}  # one in five images, that MAKE_FEW copies
 MAKE_FEW = """
 for class in data/traffic-signs/val/*; do

@@ -21,8 +21,8 @@ from poisoning_story import EPOCH, check_gold, check_silver, measured
 from poisoning_tools import (
     FEW,
     FOLDER,
+    FOUR_VICTIMS,
     FROM_IMAGE,
-    HALF,
     MAKE_FEW,
     ONE_PAIR,
     TYPED,
@@ -97,14 +97,11 @@ def test_silver_path(prepared: Path) -> None:
 
 @pytest.mark.slow
 def test_gold_path(prepared: Path, tmp_path: Path) -> None:
-    """All pairs of both models where .ci/run has a Docker engine, and in the weekly run; else one of each.
-
-    In half of the steps, but in the weekly run.
-    """
+    """In the weekly run all pairs of both models; where .ci/run has a Docker engine, 36 of 90; else one."""
     python: str | Path = sys.executable
     if not WHOLE:
         subprocess.run(["/bin/sh", "-c", MAKE_FEW], cwd=prepared, check=True)
-        python = short_python(tmp_path / "python", (HALF if FROM_IMAGE else ONE_PAIR) | FEW)
+        python = short_python(tmp_path / "python", (FOUR_VICTIMS if FROM_IMAGE else ONE_PAIR) | FEW)
     result = type_in(prepared, "./gold_demo.sh", timeout=1800, python=python)
     assert result.stdout.count(": 1 pairs.") == (0 if WHOLE or FROM_IMAGE else 2)
     check_gold(result.stdout)
