@@ -21,7 +21,7 @@
 #   ./workshop.sh unpack DIR [--expect SHA256]      checks such a kit to the last byte, then loads it
 #   ./workshop.sh rehearse [1|2|3] [--docker|--native] [--update]  for instructors: the whole show, typed by nobody,
 #                                                   timed against the plan; --update writes into WORKSHOP.md
-#   ./workshop.sh help                              this text
+#   ./workshop.sh help                              this text; COMMAND --help shows the lines of one command
 #
 # `run` uses Docker where an engine answers, else Python 3.10 to 3.14 in .venv, which it makes itself.
 # --plain gives linear text for people who listen; NO_COLOR only takes colour and drawn lines away. Exit codes:
@@ -77,9 +77,17 @@ MINUTES_AGAIN=(0 1 3 1) # the same with data, models and images already there
 
 show_help() { sed -n '2,/^set /s/^# \{0,1\}//p' "$ROOT/workshop.sh"; }
 
+show_help_of() { # show_help_of COMMAND: its lines
+    show_help | awk -v command="$1" '$1 == "./workshop.sh" { own = $2 == command } /^$/ { own = 0 } own'
+    echo "./workshop.sh help shows all commands, and what --plain and the environment change."
+}
+
 main() {
     local command=${1:-help}
     [ $# -eq 0 ] || shift
+    case " $* " in
+        *' --help '* | *' -h '*) ! grep -q "^#   ./workshop.sh $command " "$ROOT/workshop.sh" || { show_help_of "$command"; return; } ;;
+    esac
     case $command in
         check) check_command "$@" ;;
         run) run_command "$@" ;;

@@ -55,6 +55,18 @@ def test_help_names_every_command_and_runs_nothing(bench: Bench, args: list[str]
     assert bench.logged() == ""
 
 
+@pytest.mark.parametrize("command", ["check", "run", "rehearse", "next", "test", "pack", "help"])
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_of_one_command_runs_nothing(bench: Bench, command: str, option: str) -> None:
+    result = bench(command, option)
+    assert result.returncode == 0 and result.stderr == ""
+    first, *more = result.stdout.splitlines()
+    assert first.startswith(f"  ./workshop.sh {command} ")
+    assert not any("./workshop.sh" in line for line in more[:-1])
+    assert more[-1].startswith("./workshop.sh help shows all commands")
+    assert bench.logged() == ""
+
+
 def test_check_is_ready_with_docker_alone(bench: Bench) -> None:
     bench.docker()
     result = bench("check")
