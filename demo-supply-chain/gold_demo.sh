@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The gold path: compare before and after hardening, list the models that you ship, notice a changed one.
 #
-#   ./gold_demo.sh                   the models of the poisoning demo, else a tiny example
+#   ./gold_demo.sh                   the models of the poisoning demo, from its folder or its image, else a tiny example
 #   ./gold_demo.sh --models FOLDER   the .safetensors and .pt files of another folder
 #
 # Uses a Python of this machine that has cyclonedx-python-lib (requirements.txt); PYTHON names another one.
@@ -11,9 +11,20 @@ set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=/dev/null
 . "$HERE/container.sh"
+MODELS_IMAGE=${MODELS_IMAGE:-poisoning-demo}  # the tests use another name
 
 list_models() {  # FOLDER: prints its model files, one per line
     find "$1" -maxdepth 1 -type f \( -name '*.safetensors' -o -name '*.pt' \) | LC_ALL=C sort
+}
+
+models_of_image() {  # FOLDER: copies the models out of demo 2's image; fails where there is none
+    local container code=0
+    has_docker && docker image inspect "$MODELS_IMAGE" >/dev/null 2>&1 || return
+    say "Taking the models out of the image $MODELS_IMAGE into $1."
+    container=$(docker create "$MODELS_IMAGE") || return
+    mkdir -p "$1" && docker cp "$container:/app/models/." "$1" >/dev/null 2>&1 || code=$?
+    docker rm --force --volumes "$container" >/dev/null 2>&1
+    return "$code"
 }
 
 main() {
@@ -21,7 +32,12 @@ main() {
     case ${1:-} in
         --models) folder=${2:-} ;;
         --help | -h) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
-        '') [ ! -d "$HERE/../demo-poisoning/models" ] || folder=$HERE/../demo-poisoning/models ;;
+        '')
+            folder=$HERE/../demo-poisoning/models
+            if [ ! -d "$folder" ]; then
+                folder=$HERE/results/models-of-demo-2
+                models_of_image "$folder" || folder=''
+            fi ;;
         *) say "error: $1 is not known: ./gold_demo.sh --help shows what is."; exit 2 ;;
     esac
     if [ -n "$folder" ]; then

@@ -25,6 +25,9 @@ for folder in ("demo-malicious", "demo-poisoning", "tests", "tests/poisoning"):
 # what the tests solve is nobody's progress
 os.environ["WORKSHOP_PROGRESS"] = tempfile.mkdtemp(prefix="progress-of-tests-")
 
+# demo 3 takes demo 2's models out of its image, which may be there from a run of somebody's own
+os.environ["MODELS_IMAGE"] = "no-models-of-tests"
+
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # started in the background: the commands that the tests start would ignore Ctrl+C, too
     signal.signal(signal.SIGINT, signal.default_int_handler)

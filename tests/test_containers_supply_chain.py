@@ -190,6 +190,28 @@ def test_scan_sh_uses_the_image_and_brings_the_reports_back(
     assert docker("ps", "-aq", "--filter", f"ancestor={image}").stdout == ""  # nothing is left running
 
 
+def test_the_models_of_demo_2_come_out_of_its_image(
+    made: Callable[..., str], demo: Path, no_python: Path, docker: Any, tmp_path: Path
+) -> None:
+    example = [sys.executable, str(demo / "make_example.py"), "--output", str(tmp_path / "m.safetensors")]
+    subprocess.run(example, check=True, capture_output=True)
+    (tmp_path / "Dockerfile").write_text(
+        'FROM scratch\nCOPY m.safetensors /app/models/\nVOLUME /app\nENTRYPOINT ["python"]\n'
+    )
+    models = f"models-of-tests:{os.getpid()}"
+    built = docker("build", "-q", "-t", models, str(tmp_path))
+    assert built.returncode == 0, built.stderr
+    try:
+        image = made("debian", "/usr/local/bin/python3", *DEBIAN)
+        gold = in_folder(demo, no_python, image, "./gold_demo.sh", MODELS_IMAGE=models)
+        assert gold.returncode == 0, gold.stdout + gold.stderr
+        assert f"Taking the models out of the image {models} into " in gold.stderr
+        assert "m.safetensors: CHANGED\n" in gold.stdout
+        assert docker("ps", "-aq", "--filter", f"ancestor={models}").stdout == ""
+    finally:
+        docker("rmi", "-f", models)
+
+
 def test_scan_sh_hands_grype_settings_on_but_no_local_paths(
     made: Callable[..., str], demo: Path, no_python: Path
 ) -> None:
