@@ -77,8 +77,9 @@ MINUTES_AGAIN=(0 1 3 1) # the same with data, models and images already there
 
 show_help() { sed -n '2,/^set /s/^# \{0,1\}//p' "$ROOT/workshop.sh"; }
 
-show_help_of() { # show_help_of COMMAND: its lines
-    show_help | awk -v command="$1" '$1 == "./workshop.sh" { own = $2 == command } /^$/ { own = 0 } own'
+show_help_of() { # show_help_of COMMAND: its lines; fails if there is no such command
+    show_help | awk -v command="$1" '$1 == "./workshop.sh" { own = $2 == command } /^$/ { own = 0 }
+        own { print; found = 1 } END { exit !found }' || return
     echo "./workshop.sh help shows all commands, and what --plain and the environment change."
 }
 
@@ -86,7 +87,7 @@ main() {
     local command=${1:-help}
     [ $# -eq 0 ] || shift
     case " $* " in
-        *' --help '* | *' -h '*) ! grep -q "^#   ./workshop.sh $command " "$ROOT/workshop.sh" || { show_help_of "$command"; return; } ;;
+        *' --help '* | *' -h '*) if show_help_of "$command"; then return; fi ;;
     esac
     case $command in
         check) check_command "$@" ;;

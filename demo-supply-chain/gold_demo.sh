@@ -22,8 +22,10 @@ models_of_image() {  # FOLDER: copies the models out of demo 2's image; fails wh
     has_docker && docker image inspect "$MODELS_IMAGE" >/dev/null 2>&1 || return
     say "Taking the models out of the image $MODELS_IMAGE into $1."
     container=$(docker create "$MODELS_IMAGE") || return
+    rm -rf "$1" # of an earlier image
     mkdir -p "$1" && docker cp "$container:/app/models/." "$1" >/dev/null 2>&1 || code=$?
     docker rm --force --volumes "$container" >/dev/null 2>&1
+    [ "$code" -eq 0 ] || rm -rf "$1"
     return "$code"
 }
 
