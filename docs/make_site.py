@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -72,16 +73,11 @@ def install() -> None:
     if mark.is_file() and mark.read_text(encoding="utf-8") == wanted:
         return
     venv.create(HOME, clear=True, with_pip=True)
-    command = [
-        str(python()),
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--require-hashes",
-    ]
-    subprocess.run([*command, "--requirement", str(LOCK)], check=True)
+    uv = os.environ.get("WORKSHOP_UV")
+    pip = [uv, "pip"] if uv else [str(python()), "-m", "pip"]
+    where = ["--python", str(python())] if uv else ["--disable-pip-version-check"]
+    command = [*pip, "install", *where, "--quiet", "--require-hashes", "--requirement", str(LOCK)]
+    subprocess.run(command, check=True)
     mark.write_text(wanted, encoding="utf-8")
 
 

@@ -6,6 +6,7 @@ test_serve.py.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -52,12 +53,23 @@ def test_silver_path(typing: typed.Typing) -> None:
     assert exists == [f"{PLACE} exists: False", f"{PLACE} exists: False", f"{PLACE} exists: True"]
 
 
-def test_gold_path(typing: typed.Typing, run_script: Run, folder: Path) -> None:
+def test_gold_path(typing: typed.Typing, run_script: Run, folder: Path, tmp_path: Path) -> None:
     """The code is found without running it, and the conversion is exact."""
     said = {command: one.output for command, one in typing.record.items()}
     assert "NOT SAFE TO LOAD" in said["python inspect_model.py malicious_model.pt"]
-    assert "tensors are the same, bit for bit." in said["python safe_demo.py"]
-    assert "Outputs are identical to those of safe_model.pt" in said["python safe_demo.py load"]
+    created = said["python safe_demo.py"]
+    right = re.search(r"It classifies ([\d.]+)% of 300 new images correctly", created)
+    assert right and float(right[1]) > 95
+    assert "All 122 tensors are the same, bit for bit." in created
+    assert "Its outputs for 300 new images are the same, too" in created
+    assert "training: 100 percent\n" in created
+    loaded = said["python safe_demo.py load"]
+    assert "Outputs are identical to those of safe_model.pt: largest difference 0.0." in loaded
+    again = run_script(
+        f"{DEMO}/safe_demo.py", "convert", folder / "safe_model.pt", "--out", "again.safetensors"
+    )
+    assert again.returncode == 0, again
+    assert (tmp_path / "again.safetensors").read_bytes() == (folder / "safe_model.safetensors").read_bytes()
     table = said["python inspect_model.py *.pt *.safetensors"]
     for name in ("safe_model.pt", "safe_model.safetensors"):
         assert f"\n{name}: NO CODE FOUND" in table

@@ -92,26 +92,6 @@ def torch_zip(program: bytes, packed: bool = False, **numbers: bytes) -> bytes:
 # --- the paths that the workshop types ---------------------------------------------------------------------
 
 
-def test_create_load_and_convert(safe_here: Run, tmp_path: Path) -> None:
-    created = safe_here("--repeat", 2)
-    assert created.returncode == 0, created
-    right = re.search(r"It classifies ([\d.]+)% of 300 new images correctly", created.stdout)
-    assert right
-    assert float(right[1]) > 95
-    assert "All 122 tensors are the same, bit for bit." in created.stdout
-    assert "Its outputs for 300 new images are the same, too" in created.stdout
-    assert created.stderr.endswith("training: 100 percent\n")
-
-    loaded = safe_here("load")
-    assert loaded.returncode == 0, loaded
-    assert "Outputs are identical to those of safe_model.pt: largest difference 0.0." in loaded.stdout
-    converted = safe_here("convert", "safe_model.pt", "--out", "again.safetensors")
-    assert converted.returncode == 0, converted
-    assert Path("again.safetensors").read_bytes() == Path("safe_model.safetensors").read_bytes()
-    made = sorted(path.name for path in tmp_path.iterdir())
-    assert made == ["again.safetensors", "safe_model.pt", "safe_model.safetensors"]
-
-
 def test_the_command_line_refuses_a_malicious_file(
     safe_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

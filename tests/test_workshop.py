@@ -222,6 +222,19 @@ def test_changed_requirements_are_installed(bench: Bench) -> None:
     assert "-m venv" not in log
 
 
+@pytest.mark.parametrize("code", [0, 1])
+def test_uv_installs_where_it_is_named_and_else_pip(bench: Bench, code: int) -> None:
+    bench.python()
+    bench.executable(bench.bin / "uv", f'#!/bin/sh\necho "uv $*" >>"$LOG"\nexit {code}\n')
+    result = bench("run", "1", WORKSHOP_UV="uv")
+    assert result.returncode == 0
+    log = bench.logged()
+    assert f"uv pip install --python {bench.home}/.venv/bin/python --no-deps --require-hashes -r " in log
+    assert (
+        ("-m pip install" in log) == ("uv could not install them: pip tries." in result.stdout) == bool(code)
+    )
+
+
 def test_an_interrupted_installation_is_started_over(bench: Bench) -> None:
     bench.python()
     broken = bench("run", "1", FAKE_PIP="1")

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "docs"))
+first_image = importlib.import_module("make_first_image")
 
 EPOCH = re.compile(r"Epoch (\d+)/(\d+) — clean_acc: (\d\.\d\d), attack_success_rate: (\d\.\d\d)")
 ANSWER = re.compile(r"\[(clean|trigger)\] +(\w+) +\(confidence: (\d\.\d\d)\)(   <- .+)?")
@@ -72,3 +80,18 @@ def check_gold(said: str) -> None:
     assert re.search(r"^Poisoned model: Backdoor found: .*stop → yield", after, re.M)
     assert re.search(r"^Clean model: No backdoor found\. .* flagged above", after, re.M)
     assert re.search(r"^Report: /\S+/report\.html$", after, re.M)
+
+
+def check_drawn(scans: Path, poisoned: Path) -> None:
+    """What both scans drew: the recovered triggers, and, with the model file, README.md's first image."""
+    for model in ("clean", "poisoned"):
+        with Image.open(scans / f"{model}/trigger_0_to_1.png") as drawn:
+            assert drawn.size == (768, 256)
+    with Image.open(scans / "poisoned/trigger_0_to_1.png") as drawn:
+        square = drawn.convert("RGB").crop((208, 208, 248, 248))  # where the attacker put it
+    red, green, blue = (square.getchannel(band).tobytes() for band in "RGB")
+    yellow = [min(r, g) > b + 80 for r, g, b in zip(red, green, blue)]
+    assert sum(yellow) > 0.2 * len(yellow)  # a part of the square is enough for the model
+    pair, grey = first_image.recovered(scans / "poisoned", poisoned)
+    assert pair["flagged"]
+    assert grey.size == (256, 256)

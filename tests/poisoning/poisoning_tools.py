@@ -43,9 +43,9 @@ Run = Callable[..., Result]
 Refused = Callable[..., None]
 Norms = dict[Pair, float | None]
 
-# Both models are trained once. Where container tests must run, that happens in the image; the tests on this
-# machine take the models from there, and scan four victim classes once, in all steps. All else is typed with
-# fewer epochs, images, steps and pairs. The weekly run types everything as the documents have it.
+# Both models are trained once. Where container tests must run, that happens in the image, and there the
+# narrated paths are typed, with four victim classes; the tests on this machine take the models from there.
+# All else is typed with fewer epochs, images, steps and pairs. The weekly run types everything, everywhere.
 IMAGE = "poisoning-demo-test"
 WHOLE = bool(os.environ.get("WORKSHOP_WHOLE"))
 FROM_IMAGE = bool(os.environ.get("WORKSHOP_REQUIRE_DOCKER")) and not WHOLE

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from container_checks import check_no_network, check_nothing_stays, check_rights
 
-from poisoning_story import ANSWER, EPOCH, check_gold, check_silver
-from poisoning_tools import FEW, MAKE_FEW, ONE_PAIR, WHOLE, short
+from poisoning_story import ANSWER, EPOCH, check_drawn, check_gold, check_silver
+from poisoning_tools import FEW, FOUR_VICTIMS, MAKE_FEW, WHOLE, short
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -35,16 +35,10 @@ echo "detect ended with $code"
 python train.py --poisoned --epochs 1 --limit 300
 ls a.png scan_results/quick/*.png models
 """
-GOLD = """
-./gold_demo.sh || exit
-for image in scan_results/clean/trigger_0_to_1.png scan_results/poisoned/trigger_0_to_1.png; do
-    [ -s "$image" ] && echo "image: $image"
-done
-find . -name '.*' ! -name . ! -name .made-by-this-demo
-"""
-# all pairs and images are for test_whole_demo.py, and for the weekly run
+GOLD = "./gold_demo.sh || exit\nfind . -name '.*' ! -name . ! -name .made-by-this-demo\n"
+# the weekly run scans all pairs, here and outside the image, and watches all images
 SHORT = f"""{MAKE_FEW}
-printf %s {shlex.quote(short("python", ONE_PAIR | FEW))} >short_python && chmod +x short_python || exit
+printf %s {shlex.quote(short("python", FOUR_VICTIMS | FEW))} >short_python && chmod +x short_python || exit
 export PYTHON=./short_python
 """
 INVENTORY = """
@@ -61,18 +55,23 @@ print([str(path) for path in Path().rglob("*") if path.name == "__pycache__" or 
 
 
 @pytest.fixture(scope="module")
-def run(docker: Any, image: str) -> Iterator[Run]:
-    """run("demo.py", "a.jpg") is `python demo.py a.jpg` in the locked-up container that these tests share."""
+def container(docker: Any, image: str) -> Iterator[str]:
+    """The name of the locked-up container that these tests share."""
     flags = (*docker.HARDENED, *docker.ONE_THREAD, "--detach", "--entrypoint", "sleep")
     started = docker("run", *flags, image, "infinity")
     assert started.returncode == 0, started.stderr
-    name = started.stdout.strip()
+    yield started.stdout.strip()
+    docker("rm", "--force", "--volumes", started.stdout.strip())
+
+
+@pytest.fixture(scope="module")
+def run(docker: Any, container: str) -> Run:
+    """run("demo.py", "a.jpg") is `python demo.py a.jpg` in that container."""
 
     def give(*words: str, program: str = "python", timeout: float = 600) -> Any:
-        return docker("exec", name, program, *words, timeout=timeout)
+        return docker("exec", container, program, *words, timeout=timeout)
 
-    yield give
-    docker("rm", "--force", "--volumes", name)
+    return give
 
 
 @pytest.fixture(scope="module")
@@ -113,15 +112,15 @@ def test_silver_path(in_shell: InShell) -> None:
     assert said.splitlines()[-1] == "stop_without_and_with_trigger.png"
 
 
-def test_gold_path(in_shell: InShell) -> None:
-    """Both scans; the recovered triggers are on the container's disk afterwards."""
+def test_gold_path(docker: Any, container: str, in_shell: InShell, tmp_path: Path) -> None:
+    """Both scans, of 36 of 90 pairs; what they drew can be copied out of the container afterwards."""
     said = in_shell(GOLD if WHOLE else SHORT + GOLD, timeout=2400)
-    assert said.count(": 1 pairs.") == (0 if WHOLE else 2)
     check_gold(said)
-    assert said.splitlines()[-2:] == [
-        "image: scan_results/clean/trigger_0_to_1.png",
-        "image: scan_results/poisoned/trigger_0_to_1.png",
-    ]
+    assert said.splitlines()[-1].startswith("docker cp ")  # and no leftovers were found
+    for made in ("scan_results", "models/poisoned_model.safetensors"):
+        copied = docker("cp", f"{container}:/app/{made}", str(tmp_path))
+        assert copied.returncode == 0, copied.stderr
+    check_drawn(tmp_path / "scan_results", tmp_path / "poisoned_model.safetensors")
 
 
 def test_the_exercises_can_be_checked(run: Run) -> None:

@@ -17,11 +17,10 @@ import pytest
 from PIL import Image
 
 import train
-from poisoning_story import EPOCH, check_gold, check_silver, measured
+from poisoning_story import EPOCH, check_drawn, check_gold, check_silver, measured
 from poisoning_tools import (
     FEW,
     FOLDER,
-    FOUR_VICTIMS,
     FROM_IMAGE,
     MAKE_FEW,
     ONE_PAIR,
@@ -39,6 +38,10 @@ from poisoning_tools import (
 
 sys.path.append(str(FOLDER.parent / "docs"))
 first_image = importlib.import_module("make_first_image")
+
+typed_here = pytest.mark.skipif(
+    FROM_IMAGE, reason="typed in the image (test_containers.py); the weekly run types it here, too"
+)
 
 
 def type_in(folder: Path, script: str, timeout: float = 900, python: str | Path = sys.executable) -> Result:
@@ -87,6 +90,7 @@ def test_preparation(request: pytest.FixtureRequest, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@typed_here
 def test_silver_path(prepared: Path) -> None:
     result = type_in(prepared, "./workshop_demo.sh")
     check_silver(result.stdout)
@@ -96,29 +100,22 @@ def test_silver_path(prepared: Path) -> None:
 
 
 @pytest.mark.slow
+@typed_here
 def test_gold_path(prepared: Path, tmp_path: Path) -> None:
-    """In the weekly run all pairs of both models; where .ci/run has a Docker engine, 36 of 90; else one."""
+    """In the weekly run all pairs of both models, else one."""
     python: str | Path = sys.executable
     if not WHOLE:
         subprocess.run(["/bin/sh", "-c", MAKE_FEW], cwd=prepared, check=True)
-        python = short_python(tmp_path / "python", (FOUR_VICTIMS if FROM_IMAGE else ONE_PAIR) | FEW)
+        python = short_python(tmp_path / "python", ONE_PAIR | FEW)
     result = type_in(prepared, "./gold_demo.sh", timeout=1800, python=python)
-    assert result.stdout.count(": 1 pairs.") == (0 if WHOLE or FROM_IMAGE else 2)
+    assert result.stdout.count(": 1 pairs.") == (0 if WHOLE else 2)
     check_gold(result.stdout)
-    for model in ("clean", "poisoned"):
-        with Image.open(prepared / f"scan_results/{model}/trigger_0_to_1.png") as drawn:
-            assert drawn.size == (768, 256)
-    with Image.open(prepared / "scan_results/poisoned/trigger_0_to_1.png") as drawn:
-        square = drawn.convert("RGB").crop((208, 208, 248, 248))  # where the attacker put it
-    red, green, blue = (square.getchannel(band).tobytes() for band in "RGB")
-    yellow = [min(r, g) > b + 80 for r, g, b in zip(red, green, blue)]
-    assert sum(yellow) > 0.2 * len(yellow)  # a part of the square is enough for the model
-    # the image at the top of README.md is made of this scan, and of what the model answers
-    pair, grey = first_image.recovered(
-        prepared / "scan_results/poisoned", prepared / "models/poisoned_model.pt"
-    )
-    assert pair["flagged"]
-    assert grey.size == (256, 256)
+    check_drawn(prepared / "scan_results", prepared / "models/poisoned_model.pt")
+    assert leftovers(prepared) == []
+
+
+@pytest.mark.slow
+def test_what_the_first_image_of_the_readme_says(prepared: Path, tmp_path: Path) -> None:
     said = first_image.ask(prepared, tmp_path / "both.png")
     assert {what: answer for what, (answer, _) in said.items()} == {"clean": "stop", "trigger": "yield"}
     assert leftovers(prepared) == []
@@ -153,27 +150,22 @@ def test_real_photographs(
 
 
 # Three trainings and three scans of ninety pairs take a quarter of an hour. Here the poisoned model is
-# trained on, with more poisoned images (for exercise 2, where nothing is to be learned, the clean one), and
-# one pair is scanned beside the clean model (the check counts that many). The weekly run types all as it is.
+# trained on, with more poisoned images, and one pair is scanned beside the clean model (the check counts that
+# many). The weekly run types all as it is, and exercise 2, which is the others' commands with another rate.
 CLEAN, POISONED = "models/clean_model.pt", "models/poisoned_model.pt"
 SCAN = f"--steps 50 --pairs stop:yield --reference {CLEAN}"
 COUNTED = f'check.PAIRS = 1; check.DEFAULT = "50 steps, 30 images per class, seed 0, compared with {CLEAN}"'
 CHECK = f"python -c 'import check; {COUNTED}; check.cli.run(check.main)' "
-TRAIN = {
-    1: f"--init {POISONED} --epochs 1 --limit 3000",
-    2: f"--init {CLEAN} --epochs 1 --limit 1000 --lr 0.05",
-    4: f"--init {POISONED} --epochs 1 --limit 3000",
-}
-RATE = {1: "--rate 0.7", 2: "", 4: "--rate 0.7"}
+TRAIN = f"--init {POISONED} --epochs 1 --limit 3000"
 
 
 def short(number: int, line: str) -> str:
     """A line of a solution as this test types it."""
-    if number not in TRAIN or WHOLE:
+    if number not in (1, 4) or WHOLE:
         return line
     shorter = {
-        "python poison_data.py ": f"python poison_data.py {RATE[number]} ",
-        "python train.py ": f"python train.py {TRAIN[number]} ",
+        "python poison_data.py ": "python poison_data.py --rate 0.7 ",
+        "python train.py ": f"python train.py {TRAIN} ",
         "python detect.py ": f"python detect.py {SCAN} ",
         "python check.py ": CHECK,
     }
@@ -211,6 +203,8 @@ def test_solutions(prepared: Path, tmp_path: Path) -> None:
     assert before.pop() == " ".join("1" * len(solutions))
     for number, commands in enumerate(solutions, 1):
         assert before[number - 1].startswith(f"Exercise {number}: not yet. Hint: ")
+        if number == 2 and not WHOLE:
+            continue
         for line in commands:
             result = typed(short(number, line))
             print(f"$ {line}\n{result.stdout}{result.stderr}")  # shown by pytest -rA, and where it fails
