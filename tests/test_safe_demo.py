@@ -89,7 +89,19 @@ def torch_zip(program: bytes, packed: bool = False, **numbers: bytes) -> bytes:
     return file.getvalue()
 
 
-# --- the paths that the workshop types ---------------------------------------------------------------------
+# --- the paths that the workshop types: how, for test_malicious.py types them in full ------------------------
+
+
+def test_progress_is_shown_and_nothing_else_is_written(
+    safe_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shapes, "EPOCHS", 1)
+    monkeypatch.setattr(shapes, "TRAIN_IMAGES", 60)
+    created = safe_here("--repeat", 2)
+    assert created.returncode == 0, created
+    assert created.stderr.endswith("training: 100 percent\n")
+    made = sorted(path.name for path in tmp_path.iterdir())
+    assert made == ["safe_model.pt", "safe_model.safetensors"]
 
 
 def test_the_command_line_refuses_a_malicious_file(

@@ -129,7 +129,9 @@ def test_updates_are_proposed_for_every_folder_with_pins() -> None:
     names = {path.relative_to(ROOT) for path in tracked()}
     assert covered == {
         "pip": {
-            str(path.parent).strip(".") for path in names if re.fullmatch(r"requirements.*\.in", path.name)
+            str(path.parent) if path.parent != Path() else ""
+            for path in names
+            if re.fullmatch(r"requirements.*\.in", path.name)
         },
         "docker": {str(path.parent) for path in names if path.name.endswith("Dockerfile")},
         "github-actions": {""},
