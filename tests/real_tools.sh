@@ -30,14 +30,15 @@ build_all() { # our builder has Grype as its library; built aside, so that a run
     work=$(mktemp -d "$TOOLS/.work.XXXXXX")
     cp "$HERE/grype_db/main.go" "$work/"
     # one module, so that what they share is compiled once (a library may be newer than in the release of one of them);
-    # no names for debuggers, and nothing is inlined but in Go's own library, both of which only cost time here; a
-    # version, as releases report it
+    # no names for debuggers, and nothing is inlined but in Go's own library, both of which only cost time here; one
+    # compiler per core, which collects its garbage when it has a gigabyte; a version, as releases report it
     (
         cd "$work"
         go mod init grype-db-build
         go get "$anchore/grype@$GRYPE" "$anchore/syft@$SYFT" "$REGISTRY@$CRANE"
         mkdir bin
-        go build -trimpath -gcflags="all=-dwarf=false -l" -gcflags=std=-dwarf=false -ldflags="-s -w" \
+        export GOMAXPROCS=1 GOGC=off GOMEMLIMIT=1GiB
+        go build -p "$(getconf _NPROCESSORS_ONLN)" -trimpath -gcflags="all=-dwarf=false -l" -gcflags=std=-dwarf=false -ldflags="-s -w" \
             -ldflags="$anchore/grype/cmd/grype=-s -w -X main.version=${GRYPE#v}" \
             -ldflags="$anchore/syft/cmd/syft=-s -w -X main.version=${SYFT#v}" \
             -o bin/ . "$anchore/grype/cmd/grype" "$anchore/syft/cmd/syft" "$REGISTRY/cmd/crane"

@@ -366,9 +366,11 @@ def lent_packages(docker: Any, image: str, to: str, file: Path) -> Iterator[tupl
     start = "FROM ${BUILD_IMAGE} AS torch\nUSER 0\nWORKDIR /build\n"
     text, count = stage.subn(start + note.format("torch"), text)
     assert count == 1
+    steps = {"compiled": r'^RUN python -c "import torchvision" [^\n]*\n[^\n]* compileall [^\n]*\n'}
     if not WHOLE:
-        step = re.compile(r"^RUN [^\n]*\n *python -m pip install --target /opt/site [^\n]*\n", flags=re.M)
-        text, count = step.subn(note.format("site"), text)
+        steps["site"] = r"^RUN [^\n]*\n *python -m pip install [^\n]*--target /opt/site [^\n]*\n"
+    for folder, step in steps.items():
+        text, count = re.subn(step, note.format(folder), text, flags=re.M)
         assert count == 1
     file.write_text(text)
     lent = "/opt/torch" if WHOLE else "/opt"

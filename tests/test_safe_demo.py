@@ -89,14 +89,10 @@ def torch_zip(program: bytes, packed: bool = False, **numbers: bytes) -> bytes:
     return file.getvalue()
 
 
-# --- the paths that the workshop types: how, for test_malicious.py types them in full ------------------------
+# --- the paths that the workshop types (test_malicious.py types them in full) -------------------------------
 
 
-def test_progress_is_shown_and_nothing_else_is_written(
-    safe_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shapes, "EPOCHS", 1)
-    monkeypatch.setattr(shapes, "TRAIN_IMAGES", 60)
+def test_progress_is_shown_and_nothing_else_is_written(safe_here: Run, tmp_path: Path) -> None:
     created = safe_here("--repeat", 2)
     assert created.returncode == 0, created
     assert created.stderr.endswith("training: 100 percent\n")

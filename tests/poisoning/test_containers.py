@@ -16,7 +16,7 @@ import pytest
 from container_checks import check_no_network, check_nothing_stays, check_rights
 
 from poisoning_story import ANSWER, EPOCH, check_drawn, check_gold, check_silver
-from poisoning_tools import FEW, FOUR_VICTIMS, MAKE_FEW, WHOLE, short
+from poisoning_tools import FEW, MAKE_FEW, TWO_VICTIMS, WHOLE, short
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -38,7 +38,7 @@ ls a.png scan_results/quick/*.png models
 GOLD = "./gold_demo.sh || exit\nfind . -name '.*' ! -name . ! -name .made-by-this-demo\n"
 # the weekly run scans all pairs, here and outside the image, and watches all images
 SHORT = f"""{MAKE_FEW}
-printf %s {shlex.quote(short("python", FOUR_VICTIMS | FEW))} >short_python && chmod +x short_python || exit
+printf %s {shlex.quote(short("python", TWO_VICTIMS | FEW))} >short_python && chmod +x short_python || exit
 export PYTHON=./short_python
 """
 INVENTORY = """
@@ -113,7 +113,7 @@ def test_silver_path(in_shell: InShell) -> None:
 
 
 def test_gold_path(docker: Any, container: str, in_shell: InShell, tmp_path: Path) -> None:
-    """Both scans, of 36 of 90 pairs; what they drew can be copied out of the container afterwards."""
+    """Both scans, of 18 of 90 pairs; what they drew can be copied out of the container afterwards."""
     said = in_shell(GOLD if WHOLE else SHORT + GOLD, timeout=2400)
     check_gold(said)
     assert said.splitlines()[-1].startswith("docker cp ")  # and no leftovers were found

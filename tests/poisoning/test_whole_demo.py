@@ -31,7 +31,6 @@ from poisoning_tools import (
     fine,
     folded_solutions,
     leftovers,
-    prepare,
     run_in,
     short_python,
 )
@@ -40,7 +39,7 @@ sys.path.append(str(FOLDER.parent / "docs"))
 first_image = importlib.import_module("make_first_image")
 
 typed_here = pytest.mark.skipif(
-    FROM_IMAGE, reason="typed in the image (test_containers.py); the weekly run types it here, too"
+    FROM_IMAGE, reason="typed in the image (Dockerfile, test_containers.py); here, too, in the weekly run"
 )
 
 
@@ -72,21 +71,16 @@ def test_the_narrated_scripts_say_what_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_preparation(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    if not FROM_IMAGE:
-        folder = request.getfixturevalue("prepared")
-        said = (folder / "prepared.txt").read_text(encoding="utf-8")
-    else:
-        folder = tmp_path / "demo-poisoning"
-        few = {"make_dataset.py": "--train 40 --val 10", "train.py": "--epochs 2"}
-        said = prepare(folder, short_python(tmp_path / "python", few))
+@typed_here
+def test_preparation(prepared: Path) -> None:
+    said = (prepared / "prepared.txt").read_text(encoding="utf-8")
     made = [f"{kind}_model.{suffix}" for kind in ("clean", "poisoned") for suffix in ("pt", "safetensors")]
-    assert sorted(path.name for path in (folder / "models").iterdir()) == made
+    assert sorted(path.name for path in (prepared / "models").iterdir()) == made
     assert "Ready: data/ and models/ are there." in said
     last = [EPOCH.fullmatch(line) for line in said.splitlines() if line.startswith("Epoch")]
     assert all(last)
     assert sum(match is not None and match[1] == match[2] for match in last) == 2
-    assert leftovers(folder) == []
+    assert leftovers(prepared) == []
 
 
 @pytest.mark.slow
