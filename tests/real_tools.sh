@@ -38,7 +38,8 @@ build_all() { # our builder has Grype as its library; built aside, so that a run
         go get "$anchore/grype@$GRYPE" "$anchore/syft@$SYFT" "$REGISTRY@$CRANE"
         mkdir bin
         export GOMAXPROCS=1 GOGC=off GOMEMLIMIT=1GiB
-        go build -p "$(getconf _NPROCESSORS_ONLN)" -trimpath -gcflags="all=-dwarf=false -l" -gcflags=std=-dwarf=false -ldflags="-s -w" \
+        go build -p "$(getconf _NPROCESSORS_ONLN)" -trimpath \
+            -gcflags="all=-dwarf=false -l" -gcflags=std=-dwarf=false -ldflags="-s -w" \
             -ldflags="$anchore/grype/cmd/grype=-s -w -X main.version=${GRYPE#v}" \
             -ldflags="$anchore/syft/cmd/syft=-s -w -X main.version=${SYFT#v}" \
             -o bin/ . "$anchore/grype/cmd/grype" "$anchore/syft/cmd/syft" "$REGISTRY/cmd/crane"
