@@ -1,4 +1,4 @@
-"""How much longer do scan, audit and training of demo 2 take when two other programs want the processor, too?
+"""How much longer do commands of demo 2 take when two other programs want the processor, too?
 
     python benchmarks/busy.py --model demo-poisoning/models/poisoned_model.pt \\
         --data demo-poisoning/data/traffic-signs
@@ -51,10 +51,11 @@ def commands(options: argparse.Namespace, scratch: str) -> dict[str, list[str]]:
     scan = ["detect.py", "--model", model, "--data", data, "--output", f"{scratch}/scan"]
     audit = ["audit_data.py", data, "--model", model, "--output", f"{scratch}/audit"]
     train = ["train.py", "--data", data, "--model", f"{scratch}/model.pt", "--epochs", "1"]
+    monitor = ["monitor.py", "--measure", "--model", model, "--data", data]
     if options.quick:
         scan += ["--steps", "2", "--samples", "4", "--victims", "stop"]
         train += ["--limit", "64"]
-    return {"scan": scan, "audit": audit, "training, one epoch": train}
+    return {"scan": scan, "audit": audit, "training, one epoch": train, "monitor": monitor}
 
 
 def seconds(command: list[str]) -> float:
@@ -75,7 +76,7 @@ def main() -> int:
     )
     args.add_argument("--rows", type=Path, default=HERE / "busy.jsonl", help="file of raw rows")
     args.add_argument("--repeat", type=int, default=1, help="how often each is measured")
-    args.add_argument("--only", choices=("scan", "audit", "training"), help="measure only this")
+    args.add_argument("--only", choices=("scan", "audit", "training", "monitor"), help="measure only this")
     args.add_argument("--quick", action="store_true", help="a small part of each")
     options = args.parse_args()
     out = cli.Out(options.plain)

@@ -55,12 +55,12 @@ def test_each_command_is_measured_alone_and_beside_others(
         sys, "argv", ["busy.py", "--plain", "--repeat", "2", "--rows", str(tmp_path / "rows.jsonl")]
     )
     assert busy.main() == 0
-    names = ["detect.py", "audit_data.py", "train.py"]
+    names = ["detect.py", "audit_data.py", "train.py", "monitor.py"]
     assert asked == [(name, count) for name in names for _ in range(2) for count in (0, 2)]
     assert all((busy.DEMO / name).is_file() for name in names)
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert [row["seconds"] for row in rows] == [10, 20] * 6
-    assert capsys.readouterr().out.count("ratio: 2.0") == 3
+    assert [row["seconds"] for row in rows] == [10, 20] * 8
+    assert capsys.readouterr().out.count("ratio: 2.0") == 4
 
 
 def test_a_command_that_fails_is_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+import cli
 import monitor
 import report
 import trigger
@@ -66,6 +68,27 @@ def marked(image: Tensor) -> Tensor:
     copy = image.clone()
     copy[:, -10:-2, -10:-2] = torch.tensor(YELLOW, dtype=torch.uint8)[:, None, None]
     return copy
+
+
+def test_images_are_divided_among_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each image by a thread that computes on one core: threads that wait for each other lose time."""
+    seen: list[tuple[str, int]] = []
+
+    def look(*_: object) -> monitor.Look:
+        seen.append((threading.current_thread().name, torch.get_num_threads()))
+        return monitor.Look("stop", "yield", 0, 0, 0.1, 0.1)
+
+    monkeypatch.setattr(monitor, "look", look)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        clean = monitor.Clean(donors(), torch.stack([plain(220, 40, 40)] * 60), [])
+        monitor.Monitor(ByColour(backdoor=True), clean, 0.1, cli.Out(True))
+    finally:
+        torch.set_num_threads(before)
+    assert len(seen) == 60
+    assert {cores for _, cores in seen} == {1}
+    assert threading.main_thread().name not in {thread for thread, _ in seen}
 
 
 def test_the_part_that_carries_the_answer_is_found() -> None:
