@@ -1,11 +1,11 @@
 """Demo 2 as documented: both models are trained once, then the narrated paths and the exercises are typed.
 
-The solutions train shortly and scan one pair; in the weekly run they are typed as they stand.
+Where there is an engine, test_containers.py types the narrated paths in the image. The solutions train
+shortly and scan one pair; in the weekly run they are typed as they stand.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import subprocess
@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import train
-from poisoning_story import EPOCH, check_drawn, check_gold, check_silver, measured
+from poisoning_story import EPOCH, check_drawn, check_gold, check_silver, first_image, measured
 from poisoning_tools import (
     FEW,
     FOLDER,
@@ -34,9 +34,6 @@ from poisoning_tools import (
     run_in,
     short_python,
 )
-
-sys.path.append(str(FOLDER.parent / "docs"))
-first_image = importlib.import_module("make_first_image")
 
 typed_here = pytest.mark.skipif(
     FROM_IMAGE, reason="typed in the image (Dockerfile, test_containers.py); here, too, in the weekly run"
