@@ -46,6 +46,10 @@ python policy.py allow malicious_model.pt
 python policy.py check malicious_model.pt; [ $? -eq 1 ]
 python serve.py --model malicious_model.pt; [ $? -eq 1 ]
 """
+UNTRAINED = """python -c '
+from pathlib import Path
+from weights import shapes, writing
+writing.save_safetensors(dict(shapes.network().state_dict()), Path("safe_model.safetensors"))'"""
 PYTHON = ("--entrypoint", "python")
 CODES = ["1" if "; [ $? -eq 1 ]" in line else "0" for line in DOCUMENTED.strip().splitlines()]
 SERVER_NEEDS = re.compile(r"malicious_model\.py$|safe_demo\.py$|keygen|sign safe|allow safe")
@@ -102,9 +106,14 @@ def check_paths(output: str) -> None:
 
 
 def test_documented_commands_in_the_shell(docker: Any, image: str) -> None:
-    """All in the weekly run; else what is served: `run 1 --docker` and a test below type the rest."""
+    """All in the weekly run; else what is served: `run 1 --docker` and a test below type the rest.
+
+    What is served then was never trained; that the trained model says "circle" is typed natively.
+    """
     lines = [line for line in DOCUMENTED.strip().splitlines() if WHOLE or SERVER_NEEDS.search(line)]
     assert len(lines) == (14 if WHOLE else 5)
+    if not WHOLE:
+        lines[lines.index("python safe_demo.py")] = UNTRAINED
     script = "set -e\n" + "\n".join([*lines, SERVED]).replace("; [", " || [")
     flags = ("--entrypoint", "/bin/sh")
     result = docker.run(image, "-c", script, flags=flags)
@@ -112,7 +121,7 @@ def test_documented_commands_in_the_shell(docker: Any, image: str) -> None:
     assert "Traceback" not in result.stderr
     if WHOLE:
         check_paths(result.stdout)
-    assert '"class": "circle"' in result.stdout
+    assert re.search(f'"class": "{"circle" if WHOLE else "[a-z]+"}"', result.stdout)
     assert "403 Forbidden" in result.stdout
 
 

@@ -142,7 +142,8 @@ def test_real_photographs(
 
 # Three trainings and three scans of ninety pairs take a quarter of an hour. Here the poisoned model is
 # trained on, with more poisoned images, and one pair is scanned beside the clean model (the check counts that
-# many). The weekly run types all as it is, and exercise 2, which is the others' commands with another rate.
+# many). The weekly run types all as it is, and exercises 2 and 4, which are the commands of exercise 1 with
+# another rate and another trigger: of these, only what changes a file is typed at each push.
 CLEAN, POISONED = "models/clean_model.pt", "models/poisoned_model.pt"
 SCAN = f"--steps 50 --pairs stop:yield --reference {CLEAN}"
 COUNTED = f'check.PAIRS = 1; check.DEFAULT = "50 steps, 30 images per class, seed 0, compared with {CLEAN}"'
@@ -152,7 +153,7 @@ TRAIN = f"--init {POISONED} --epochs 1 --limit 3000"
 
 def short(number: int, line: str) -> str:
     """A line of a solution as this test types it."""
-    if number not in (1, 4) or WHOLE:
+    if number != 1 or WHOLE:
         return line
     shorter = {
         "python poison_data.py ": "python poison_data.py --rate 0.7 ",
@@ -194,16 +195,19 @@ def test_solutions(prepared: Path, tmp_path: Path) -> None:
     assert before.pop() == " ".join("1" * len(solutions))
     for number, commands in enumerate(solutions, 1):
         assert before[number - 1].startswith(f"Exercise {number}: not yet. Hint: ")
-        if number == 2 and not WHOLE:
-            continue
+        whole = WHOLE or number not in (2, 4)
         for line in commands:
+            if not whole and not line.startswith("sed "):
+                continue
             result = typed(short(number, line))
             print(f"$ {line}\n{result.stdout}{result.stderr}")  # shown by pytest -rA, and where it fails
             assert "Traceback" not in result.stderr
             finding = line.startswith(("python detect.py", "python audit_data.py"))
             assert result.returncode in ((0, 1) if finding else (0,)), line
-        assert result.stdout.startswith(f"Exercise {number}: done. ")
+        if whole:
+            assert result.stdout.startswith(f"Exercise {number}: done. ")
         if (folder / "trigger.py.bak").exists():
+            assert (folder / "trigger.py").read_bytes() != shipped
             assert typed("mv trigger.py.bak trigger.py").returncode == 0
         assert (folder / "trigger.py").read_bytes() == shipped
     assert leftovers(folder) == []
