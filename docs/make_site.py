@@ -67,17 +67,21 @@ def python() -> Path:
 
 
 def install() -> None:
-    """The locked packages, in a virtual environment of their own; nothing where they are there already."""
+    """The locked packages, in a virtual environment of their own; nothing where they are there already.
+
+    WORKSHOP_UV=uv takes uv instead of pip; where that fails, pip does it.
+    """
     wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
     mark = HOME / "installed.txt"
     if mark.is_file() and mark.read_text(encoding="utf-8") == wanted:
         return
     venv.create(HOME, clear=True, with_pip=True)
-    uv = os.environ.get("WORKSHOP_UV")
-    pip = [uv, "pip"] if uv else [str(python()), "-m", "pip"]
-    where = ["--python", str(python())] if uv else ["--disable-pip-version-check"]
-    command = [*pip, "install", *where, "--quiet", "--require-hashes", "--requirement", str(LOCK)]
-    subprocess.run(command, check=True)
+    packages = ["--quiet", "--require-hashes", "--requirement", str(LOCK)]
+    uv = shutil.which(os.environ.get("WORKSHOP_UV", ""))
+    fast = [str(uv), "pip", "install", "--python", str(python()), *packages]
+    if not uv or subprocess.run(fast, check=False).returncode != 0:
+        pip = [str(python()), "-m", "pip", "install", "--disable-pip-version-check", *packages]
+        subprocess.run(pip, check=True)
     mark.write_text(wanted, encoding="utf-8")
 
 

@@ -375,7 +375,8 @@ def lent_packages(docker: Any, image: str, to: str, file: Path) -> Iterator[tupl
     start = "FROM ${BUILD_IMAGE} AS torch\nUSER 0\nWORKDIR /build\n"
     text, count = stage.subn(start + note.format("torch"), text)
     assert count == 1
-    steps = {"compiled": r'^RUN python -c "import torchvision" [^\n]*\n[^\n]* compileall [^\n]*\n'}
+    # "RUN " and all lines that end with a backslash, and the last one
+    steps = {"compiled": r'^RUN python -c "import torchvision"(?:[^\n]*\\\n)+[^\n]*\n'}
     if not WHOLE:
         steps["site"] = r"^RUN [^\n]*\n *python -m pip install [^\n]*--target /opt/site [^\n]*\n"
     for folder, step in steps.items():
