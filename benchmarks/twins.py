@@ -29,7 +29,7 @@ import seeds
 # isort: split  (population puts demo-poisoning on the path)
 import cli
 from dataset.classes import DRAWN
-from scanner import result, search, verdict
+from scanner import result, search, statistics, verdict
 
 HERE = Path(__file__).resolve().parent
 SHIPPED = population.DEMO / "clean-twins"  # scans of clean models that come with the demo
@@ -87,19 +87,37 @@ def shipped() -> list[Row]:
 # --- Figures and rates --------------------------------------------------------------------------------
 
 
-def alone(row: Row) -> float:
-    """The largest anomaly index, which needs no twins, computed from the norms."""
-    return max(detection_report.indices_now(row).values(), default=detection_report.NONE)
-
-
 def threshold(twins: int) -> float:
     """Above which figure detect.py flags a pair."""
     return verdict.REFERENCE_THRESHOLD if twins else verdict.THRESHOLD
 
 
+def by_pair(row: Row, twins: Sequence[Row]) -> dict[str, float]:
+    """The index of each pair against these twins; the anomaly index if there are none. From the norms."""
+    if not twins:
+        return detection_report.indices_now(row)
+    known = [[twin["norms"].get(pair) for pair in row["norms"]] for twin in twins]
+    return dict(zip(row["norms"], statistics.against_references([*row["norms"].values()], known)))
+
+
 def figure(twins: Sequence[Row]) -> Figure:
-    """The largest index against these twins; the anomaly index if there are none."""
-    return detection_report.by_twins(twins) if twins else alone
+    """The largest index of a model."""
+    return lambda row: max(by_pair(row, twins).values(), default=detection_report.NONE)
+
+
+def attacked(row: Row) -> set[str]:
+    """The pairs that the backdoor of a model was made for."""
+    if "attacked" in row:
+        return set(row["attacked"])
+    spec = row["spec"]
+    victims = [name for name in DRAWN if spec["victim"] in (name, "all") and name != spec["target"]]
+    return {f"{victim}:{spec['target']}" for victim in victims}
+
+
+def is_named(row: Row, twins: Sequence[Row]) -> bool:
+    """Whether an attacked pair is among those that are flagged."""
+    index = by_pair(row, twins)
+    return any(index.get(pair, detection_report.NONE) > threshold(len(twins)) for pair in attacked(row))
 
 
 def redrawn(rows: Sequence[Row], rng: random.Random) -> list[Row]:
@@ -140,13 +158,15 @@ def cells(found: np.ndarray) -> list[str]:
 
 
 def compared(rows: Sequence[Row], twins: Sequence[Row]) -> list[str]:
-    """AUROC, false alarms and misses of one way with their intervals, for a table."""
+    """AUROC, false alarms, misses and how many of those found name the attack, for a table."""
     of, limit = figure(twins), threshold(len(twins))
     natural, found = ([of(row) for row in rows if row["clean"] is one] for one in (True, False))
     area = intervals.with_interval(intervals.wins(natural, found)) if found else "none"
     alarms = intervals.exact(sum(one > limit for one in natural), len(natural))
-    misses = intervals.exact(sum(one <= limit for one in found), len(found)) if found else "none"
-    return [area, alarms, misses]
+    missed = sum(one <= limit for one in found)
+    misses = intervals.exact(missed, len(found)) if found else "none"
+    named = sum(is_named(row, twins) for row in rows if not row["clean"])
+    return [area, alarms, misses, f"{named} of {len(found) - missed}"]
 
 
 def errors(rows: Sequence[Row], twins: Sequence[Row]) -> list[str]:
@@ -172,6 +192,7 @@ def page(populations: Sequence[list[Row]], out: cli.Out) -> str:
     every, twins = [row for rows in models for row in rows], shipped()
     others = [row for rows in populations for row in rows if origin(row) != OURS]
     head = ["AUROC", "false alarms", "misses"]
+    named = "an attacked pair is flagged"
     return pages.render(
         "twins.md.jinja",
         counts=counts,
@@ -184,12 +205,12 @@ def page(populations: Sequence[list[Row]], out: cli.Out) -> str:
             [[str(number or "none"), *cells(drawn(models, number))] for number in steps],
         ),
         shipped=seeds.table(
-            ["compared with", *head],
+            ["compared with", *head, named],
             [["nothing", *compared(every, [])], ["the twins of the demo", *compared(every, twins)]],
         ),
         errors=errors(every, twins),
         others=seeds.table(
-            ["other models", *head],
+            ["other models", *head, named],
             [
                 [name, *compared([row for row in others if origin(row) == name], twins)]
                 for name in sorted(set(map(origin, others)))

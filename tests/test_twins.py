@@ -34,6 +34,7 @@ def row(name: str, **small: float) -> dict[str, Any]:
     norms = {pair: rng.uniform(0.06, 0.08) for pair in PAIRS} | {NATURAL: rng.uniform(0.012, 0.014)}
     made = {"name": name, "kind": "square" if small else "clean", "clean": not small}
     made["asr"] = 1.0 if small else None
+    made["attacked"] = [] if made["clean"] else [ATTACKED]
     return made | {"norms": norms | {pair.replace("_to_", ":"): norm for pair, norm in small.items()}}
 
 
