@@ -32,7 +32,7 @@ def row(name: str, **small: float) -> dict[str, Any]:
     """A model whose pairs need 6 to 8 % of the image, but for the natural one and those in `small`."""
     rng = random.Random(name)
     norms = {pair: rng.uniform(0.06, 0.08) for pair in PAIRS} | {NATURAL: rng.uniform(0.012, 0.014)}
-    made = {"name": name, "kind": "square" if small else "clean", "clean": not small}
+    made: dict[str, Any] = {"name": name, "kind": "square" if small else "clean", "clean": not small}
     made["asr"] = 1.0 if small else None
     made["attacked"] = [] if made["clean"] else [ATTACKED]
     return made | {"norms": norms | {pair.replace("_to_", ":"): norm for pair, norm in small.items()}}

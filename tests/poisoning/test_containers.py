@@ -102,7 +102,7 @@ def test_the_image_holds_models_and_data_but_nothing_of_the_training(run: Run, r
     patterns = ("*.py", "*.sh", "requirements*.txt")
     ours = {path.name for pattern in patterns for path in folder.glob(pattern)}
     rooms = {"dataset", "network", "scanner", "auditor", "page", "statements", "exercises"}
-    assert set(app.split()) == ours | rooms | {"data", "models", "inference-images"}
+    assert set(app.split()) == ours | rooms | {"data", "models", "inference-images", "clean-twins"}
     assert (build, compiled) == ("[]", "[]")
 
 
