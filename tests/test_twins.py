@@ -28,19 +28,20 @@ PAIRS = [f"{victim}:{target}" for victim, target in itertools.permutations(DRAWN
 NATURAL, ATTACKED = "end_of_limits:priority_road", "stop:yield"
 
 
-def row(name: str, **small: float) -> dict[str, Any]:
-    """A model whose pairs need 6 to 8 % of the image, but for the natural one and those in `small`."""
+def row(name: str, attacked: float | None = None) -> dict[str, Any]:
+    """A model whose pairs need 6 to 8 % of the image, but for a natural and perhaps an attacked one."""
     rng = random.Random(name)
     norms = {pair: rng.uniform(0.06, 0.08) for pair in PAIRS} | {NATURAL: rng.uniform(0.012, 0.014)}
-    made: dict[str, Any] = {"name": name, "kind": "square" if small else "clean", "clean": not small}
-    made["asr"] = 1.0 if small else None
-    made["attacked"] = [] if made["clean"] else [ATTACKED]
-    return made | {"norms": norms | {pair.replace("_to_", ":"): norm for pair, norm in small.items()}}
+    made: dict[str, Any] = {"name": name, "kind": "clean", "clean": True, "norms": norms}
+    if attacked is None:
+        return made
+    norms[ATTACKED] = attacked
+    return made | {"kind": "square", "clean": False, "asr": 1.0, "attacked": [ATTACKED]}
 
 
 def population(name: str) -> list[dict[str, Any]]:
     clean = [row(f"clean-{name}-{number}") for number in range(10)]
-    return clean + [row(f"backdoor-{name}-{number}", stop_to_yield=0.01) for number in range(4)]
+    return clean + [row(f"backdoor-{name}-{number}", attacked=0.01) for number in range(4)]
 
 
 def test_what_is_natural_for_a_pair_is_no_news_to_twins() -> None:
@@ -62,7 +63,7 @@ def test_the_luck_with_twins_is_in_the_interval(monkeypatch: pytest.MonkeyPatch)
 def test_the_command_and_its_page(run_main: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(twins, "DRAWS", 4)
     other = row("clean-vgg-0") | {"network": "vgg", "data": "drawn-500", "kind": "clean, VGG"}
-    unlearned = row("noise-0", stop_to_yield=0.07) | {"asr": 0.5}
+    unlearned = row("noise-0", attacked=0.07) | {"asr": 0.5}
     few = row("clean-few") | {"norms": {ATTACKED: 0.07}}
     for name, rows in (("a", population("a")), ("b", [*population("b"), other, unlearned, few])):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
