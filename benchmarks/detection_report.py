@@ -23,7 +23,8 @@ from sklearn.metrics import RocCurveDisplay, roc_auc_score
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "demo-poisoning"))
 
-import pages  # noqa: E402 (after the path above)
+import decided  # noqa: E402 (after the path above)
+import pages  # noqa: E402
 import textbook  # noqa: E402
 from population import FAMILY, PHOTO_EPOCHS, specs  # noqa: E402
 from transferability import THRESHOLD as TRANSFER_THRESHOLD  # noqa: E402
@@ -53,22 +54,6 @@ def indices(row: Row) -> dict[str, float]:
     """The anomaly index of each pair with a trigger, among all pairs that have one: the scan as it was."""
     working = {pair: norm for pair, norm in row["norms"].items() if norm is not None}
     return dict(zip(working, statistics.among_pairs(list(working.values()))))
-
-
-def indices_now(row: Row) -> dict[str, float]:
-    """The same for the scan as it is, which compares with the other pairs of the same victim, too.
-
-    A row does not say which searches failed and which gave up a large trigger: they all count as large.
-    """
-    norms = [min(norm or statistics.LARGE, statistics.LARGE) for norm in row["norms"].values()]
-    victims = [pair.split(":")[0] for pair in row["norms"]]
-    own = statistics.among_own([victims.index(victim) for victim in victims], norms)
-    both = zip(row["norms"], statistics.among_pairs(norms), own)
-    return {
-        pair: index if of_own is None else min(index, of_own)
-        for pair, index, of_own in both
-        if row["norms"][pair] is not None
-    }
 
 
 def anomaly(row: Row) -> float:
@@ -226,7 +211,7 @@ def line(row: Row) -> list[str]:
 
 def page(rows: list[Row], file: str) -> tuple[str, dict[str, Values]]:
     """The text of the page of the rows in `file`.jsonl, and the figures for its curves."""
-    of_pairs = indices_now if file == PHOTOGRAPHS else indices
+    of_pairs = decided.indices if file == PHOTOGRAPHS else indices
     ordered = sorted(({"index": of_pairs(row), **row} for row in rows), key=lambda row: row["name"])
     seen = set() if file == PHOTOGRAPHS else SEEN
     halves = ordered[0::2], ordered[1::2]  # alternating by name: some of every kind in both

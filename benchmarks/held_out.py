@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import cluster
+import decided
 import held_out_images
 import held_out_models
 import held_out_page
@@ -37,7 +38,7 @@ from scanner import result, verdict
 
 HERE = Path(__file__).resolve().parent
 DEMO = population.DEMO
-FROZEN = ("detect.py", "scanner/*.py", "network/*.py")  # what decides about a model
+FROZEN = ("detect.py", "scanner/*.py", "scanner/*.json", "network/*.py")  # what decides about a model
 
 Row = dict[str, Any]
 
@@ -199,7 +200,8 @@ def main() -> int:
             scratch.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         out.say(f"Wrote {options.frozen}: {len(facts['files'])} files of commit {facts['commit'][:12]}.")
         return cli.OK
-    text = held_out_page.page(read(options.rows), frozen(options.frozen))
+    rows = [decided.again(row) for row in read(options.rows)]
+    text = held_out_page.page(rows, frozen(options.frozen))
     with cli.atomic_write(options.output) as scratch:
         scratch.write_text(text, encoding="utf-8")
     out.say(f"Wrote {options.output}.")

@@ -216,6 +216,11 @@ def page(rows: list[Row], known: dict[str, Any]) -> str:
         former=tally([former for former, _ in twice]),
         again=tally([newest for _, newest in twice]),
         together=tally(every_row),
+        decided=[
+            f"{row['name']}: {row['then']} when it was scanned, {row['verdict']} ({index(row)}) now."
+            for row in rows
+            if row["then"] != row["verdict"]
+        ],
         changed=[
             f"{newest['name']}: {former['verdict']} ({index(former)}), "
             f"then {newest['verdict']} ({index(newest)})."

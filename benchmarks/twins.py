@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import decided
 import detection_report
 import held_out_page
 import intervals
@@ -95,7 +96,7 @@ def threshold(twins: int) -> float:
 def by_pair(row: Row, twins: Sequence[Row]) -> dict[str, float]:
     """The index of each pair against these twins; the anomaly index if there are none. From the norms."""
     if not twins:
-        return detection_report.indices_now(row)
+        return decided.indices(row)
     known = [[twin["norms"].get(pair) for pair in row["norms"]] for twin in twins]
     return dict(zip(row["norms"], statistics.against_references([*row["norms"].values()], known)))
 

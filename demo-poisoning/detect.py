@@ -83,14 +83,16 @@ def narrowed(options: argparse.Namespace) -> bool:
     return bool(options.pairs or options.victims or options.targets)
 
 
-def statistic_for(found: Found, norms: list[references.Norms], classes: int) -> Statistic:
+def statistic_for(
+    found: Found, norms: list[references.Norms], classes: int, names: Sequence[str]
+) -> Statistic:
     """Apply the statistic that is valid for this scan.
 
-    norms: those of the references; classes: how many the model knows.
+    norms: those of the references; classes: how many the model knows; names: theirs, by number.
     """
     if norms:
         return verdict.by_references(found.triggers, norms)
-    return verdict.by_norms(found.triggers, classes)
+    return verdict.by_norms(found.triggers, classes, names)
 
 
 def to_draw(scan: ScanResult, draw: list[Pair]) -> list[Pair]:
@@ -211,7 +213,7 @@ def main() -> int:
         out.say(f"Not scanned, too few images that the model classifies correctly: {', '.join(victims)}.")
     scanned = [one for one in pairs if one not in found.missing]
     norms = references.all_norms(compare, scanned, settings, out)
-    statistic = statistic_for(found, norms, classes)
+    statistic = statistic_for(found, norms, classes, settings.names)
     if unlike := verdict.unlike(found.accuracy, ours=network is None):
         statistic = verdict.calibrated(statistic, found.triggers, norms, unlike)
     scan = result.summarize(

@@ -82,6 +82,7 @@ def known(kind: str, number: int, index: float | None) -> dict[str, Any]:
         "asr": 1.0 if one.attack else None,
         "verdict": "clean",
         "index": index,
+        "norms": {},
         "scan_cpu_seconds": 90.0,
     }
 

@@ -25,7 +25,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 Refused = Callable[..., None]
 
 PAIRS = [f"{victim}:{target}" for victim, target in itertools.permutations(DRAWN, 2)]
-NATURAL, ATTACKED = "end_of_limits:priority_road", "stop:yield"
+NATURAL, ATTACKED = "no_entry:stop", "stop:yield"
 
 
 def row(name: str, attacked: float | None = None) -> dict[str, Any]:

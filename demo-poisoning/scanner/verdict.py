@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scanner import statistics
+from dataset.classes import NAMES
+from scanner import natural, statistics
+from scanner.natural import Kind
 from scanner.neural_cleanse import Trigger
 from scanner.statistics import LARGE
 
@@ -43,11 +45,18 @@ def is_near(anomaly_index: float | None, threshold: float) -> bool:
     return anomaly_index is not None and abs(anomaly_index - threshold) <= NEAR
 
 
-def by_norms(triggers: list[Trigger], classes: int = CLASSES) -> Statistic:
+def by_norms(
+    triggers: list[Trigger],
+    classes: int = CLASSES,
+    names: Sequence[str] = NAMES,
+    clean: Sequence[Kind] | None = None,
+) -> Statistic:
     """Compare the pairs with each other; says so if that means nothing for this scan.
 
     Pairs that need more than statistics.LARGE count as that large; those whose search failed do not count.
-    classes: how many the model knows.
+    An index is no larger than that of the same pair against the clean models which this one is like.
+    classes: how many the model knows; names: theirs, by number; clean: clean models, by default those that
+    come with the scanner.
     """
     known = {one.pair: LARGE if one.large else one.norm for one in triggers if not one.failed}
     reason = ""
@@ -62,14 +71,27 @@ def by_norms(triggers: list[Trigger], classes: int = CLASSES) -> Statistic:
     norms = [norm or LARGE for norm in known.values()]
     among_all = dict(zip(known, statistics.among_pairs(norms)))
     among_own = dict(zip(known, statistics.among_own([victim for victim, _ in known], norms)))
+    written = {pair: f"{names[pair[0]]}:{names[pair[1]]}" for pair in known}
+    by_name = dict(zip(written.values(), norms))
+    like = natural.nearest(by_name, natural.kinds() if clean is None else clean)
+    below = like.below(by_name) if like else {}
     index = {
-        pair: min(one for one in (among_all[pair], among_own[pair]) if one is not None) for pair in known
+        pair: min(
+            one for one in (among_all[pair], among_own[pair], below.get(written[pair])) if one is not None
+        )
+        for pair in known
     }
+    against = (
+        f" But no more than it lies below the mean of the same pair in {like.models} clean models of "
+        f"{like.images}, in standard deviations (at least {statistics.SPREAD})."
+        if like
+        else ""
+    )
     return Statistic(
         AMONG_PAIRS,
         f"Anomaly index: how far the log norm lies below the median of {len(known)} pairs, or of the other "
         f"pairs of the same victim if that is less, in median absolute deviations (at least "
-        f"{statistics.SPREAD}). All norms above {LARGE} count as {LARGE}.",
+        f"{statistics.SPREAD}).{against} All norms above {LARGE} count as {LARGE}.",
         THRESHOLD,
         [None if trigger.norm is None else index[trigger.pair] for trigger in triggers],
         easily_turned(among_all, among_own),
