@@ -10,6 +10,7 @@ are left out, to try the scan on.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import statistics
@@ -47,6 +48,7 @@ def of(images: str, rows: Sequence[Row]) -> Kind:
     return Kind(images, len(rows), pairs)
 
 
+@functools.cache
 def clean_rows(images: str) -> list[Row]:
     """The rows that the clean models of one kind of images are. Raises UserError."""
     name, count = ROWS[images]

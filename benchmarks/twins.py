@@ -102,8 +102,16 @@ def by_pair(row: Row, twins: Sequence[Row]) -> dict[str, float]:
 
 
 def figure(twins: Sequence[Row]) -> Figure:
-    """The largest index of a model."""
-    return lambda row: max(by_pair(row, twins).values(), default=detection_report.NONE)
+    """The largest index of a model, which is computed once for each name."""
+    known: dict[str, float] = {}
+
+    def largest(row: Row) -> float:
+        name = row["name"]
+        if name not in known:
+            known[name] = max(by_pair(row, twins).values(), default=detection_report.NONE)
+        return known[name]
+
+    return largest
 
 
 def attacked(row: Row) -> set[str]:
@@ -137,11 +145,11 @@ def rates(rows: Sequence[Row], of: Figure, limit: float) -> Rates:
 
 def drawn(populations: Sequence[list[Row]], twins: int) -> np.ndarray:
     """The rates of each draw with so many twins, float (draws, 3)."""
-    rng, found = random.Random(0), []
+    rng, found, alone = random.Random(0), [], figure([])
     for draw in range(DRAWS):
         chosen = rng.sample(clean(populations[draw % 2]), twins)
         rows = redrawn(populations[1 - draw % 2], rng)
-        found.append(rates(rows, figure(chosen), threshold(twins)))
+        found.append(rates(rows, figure(chosen) if twins else alone, threshold(twins)))
     return np.array(found)
 
 
