@@ -174,7 +174,7 @@ SENTENCES = [
     ),
     Sentence(
         "WORKSHOP.md",
-        'What it drew lies over the sign itself: {:s}."',
+        'Of what it drew, the scan says: {:s}."',
         CLEAN_SCAN,
         groups(r"trigger_0_to_1.png: class 0 \(stop\) → class 1 \(yield\), (.*)\.$"),
     ),
