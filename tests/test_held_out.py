@@ -385,7 +385,7 @@ def test_without_photographs_their_models_are_left_out(
     )
     made = run_main(held_out, *command, "--models", work / "models", "--only", "photographs")
     assert made.returncode == 0, made.stderr
-    assert made.stdout == "Left out: 8 models of photographs, which need --photos.\n"
+    assert made.stdout == "Left out: 14 models of photographs, which need --photos.\n"
 
 
 # --- The page -----------------------------------------------------------------------------------------
