@@ -25,10 +25,10 @@ PAIRS = [f"{victim}:{target}" for victim, target in itertools.permutations(DRAWN
 NATURAL, ATTACKED = "ahead_only:keep_right", "stop:yield"
 
 
-def kind(images: str, deviation: float = 0.1, **norms: float) -> Kind:
-    """Clean models of which each pair needs 8 % of the image, but for those given (with _ for a colon)."""
+def kind(images: str, **norms: float) -> Kind:
+    """Clean models of which each pair needs 8 % of the image, but for those given (with _to_ for a colon)."""
     known = dict.fromkeys(PAIRS, 0.08) | {name.replace("_to_", ":"): norm for name, norm in norms.items()}
-    return Kind(images, 5, {pair: (math.log(norm), deviation) for pair, norm in known.items()})
+    return Kind(images, 5, {pair: (math.log(norm), 0.1) for pair, norm in known.items()})
 
 
 def scan(**small: float) -> dict[tuple[int, int], float | None]:
